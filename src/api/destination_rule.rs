@@ -1,0 +1,1 @@
+//! The subset of Istio's DestinationRule that we write.

@@ -1,0 +1,1 @@
+//! The subset of Istio's VirtualService that we write.

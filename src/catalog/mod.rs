@@ -1,0 +1,52 @@
+//! The catalog's edge: a trait in the domain's words, and what implements it.
+//!
+//! Nothing about HTTP or SQL leaks out of here. No implementation retries:
+//! an error says what class it is of, and the controller's queue decides.
+
+pub mod error;
+pub mod report;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use crate::domain::names::CatalogServiceId;
+use crate::domain::record::{ServiceFilter, ServiceList, ServiceRecord};
+use error::CatalogError;
+use report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
+
+/// A company's service catalog.
+///
+/// Every call ends within the implementation's own deadline. Dropping a
+/// future cancels the request; a report that was cancelled may or may not have
+/// arrived, which is why reports are idempotent.
+pub trait Catalog: Send + Sync {
+    /// The service of that ID. `CatalogError::NotFound` is an answer of the
+    /// catalog, never the guess of a failed read.
+    fn get_service<'a>(
+        &'a self,
+        id: &'a CatalogServiceId,
+    ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>>;
+
+    /// All services that the filter leaves, complete and of one revision, or
+    /// an error; never a part of the list.
+    fn list_services<'a>(
+        &'a self,
+        filter: &'a ServiceFilter,
+    ) -> BoxFuture<'a, Result<ServiceList, CatalogError>>;
+
+    /// Reports the health of services, at most 1,000 at once; one outcome per
+    /// item, in order.
+    fn report_health<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        items: &'a [HealthReport],
+    ) -> BoxFuture<'a, Result<Vec<ItemOutcome>, CatalogError>>;
+
+    /// Replaces the endpoints that this cluster has for the service.
+    fn report_endpoints<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        report: &'a EndpointReport,
+    ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>>;
+}

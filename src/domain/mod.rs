@@ -1,0 +1,10 @@
+//! The pure core: values in, values out.
+//!
+//! The controller observes (`inputs`), then `validate` turns the observation
+//! into a binding that cannot be wrong, or says why not; `build` makes the
+//! VirtualService and the DestinationRule of it and cannot fail; `plan`
+//! compares them with what the cluster holds; `status` says what came of it.
+//! Nothing here does IO, reads a clock, draws a random number or logs.
+
+pub mod names;
+pub mod record;

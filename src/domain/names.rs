@@ -1,0 +1,164 @@
+//! Validated names. A value of these types has been checked; nothing here
+//! repairs, shortens or escapes a name, so two inputs never meet in one.
+
+use std::fmt;
+
+/// Why a name was refused. The message names the rule, never more of the
+/// input than a bounded, escaped prefix.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{what} {shown} {rule}")]
+pub struct NameError {
+    what: &'static str,
+    shown: String,
+    rule: &'static str,
+}
+
+impl NameError {
+    fn new(what: &'static str, input: &str, rule: &'static str) -> Self {
+        Self { what, shown: shown(input), rule }
+    }
+}
+
+/// The input as it may stand in a message: quoted, escaped, at most 80
+/// characters of it.
+pub fn shown(input: &str) -> String {
+    let mut chars = input.chars();
+    let head: String = chars.by_ref().take(80).collect();
+    let more = if chars.next().is_some() { "…" } else { "" };
+    format!("{head:?}{more}")
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr, $rule:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Takes the text as it is, or says which rule it breaks.
+            pub fn parse(text: &str) -> Result<Self, NameError> {
+                if $check(text) {
+                    Ok(Self(text.to_owned()))
+                } else {
+                    Err(NameError::new($what, text, $rule))
+                }
+            }
+
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// ID of a service in the catalog. The characters are those that survive
+    /// unescaped in a path segment, so that an ID never changes a URL.
+    CatalogServiceId,
+    "catalog service id",
+    is_catalog_id,
+    "must be 1 to 253 characters of A-Z a-z 0-9 . _ : ~ - and start with a letter or digit"
+);
+name!(
+    /// Name of a Kubernetes Service.
+    ServiceName,
+    "service name",
+    is_dns_label,
+    "must be a DNS label: 1 to 63 characters of a-z 0-9 -, first and last a letter or digit"
+);
+name!(
+    /// Name of a Kubernetes Namespace.
+    Namespace,
+    "namespace",
+    is_dns_label,
+    "must be a DNS label: 1 to 63 characters of a-z 0-9 -, first and last a letter or digit"
+);
+
+fn is_catalog_id(text: &str) -> bool {
+    text.len() <= 253
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._:~-".contains(c))
+}
+
+fn is_dns_label(text: &str) -> bool {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    text.len() <= 63
+        && text.starts_with(inner)
+        && text.ends_with(inner)
+        && text.chars().all(|c| inner(c) || c == '-')
+}
+
+/// Namespace and name of a ServiceBinding.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct BindingKey {
+    /// Namespace of the binding.
+    pub namespace: String,
+    /// Name of the binding.
+    pub name: String,
+}
+
+impl fmt::Display for BindingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// Namespace and name of the Kubernetes Service that a binding is for.
+#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ServiceKey {
+    /// Namespace of the Service.
+    pub namespace: Namespace,
+    /// Name of the Service.
+    pub name: ServiceName,
+}
+
+impl ServiceKey {
+    /// The fully qualified host, the only form that Istio never expands.
+    pub fn host(&self, cluster_domain: &str) -> String {
+        format!("{}.{}.svc.{cluster_domain}", self.name, self.namespace)
+    }
+}
+
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_catalog_id_that_would_change_a_url_is_refused() {
+        for id in ["", ".", "..", "../x", "a/b", "a?b", "a#b", "a%2fb", "é", "a b", "a\nb", "-a"] {
+            assert!(CatalogServiceId::parse(id).is_err(), "{id:?}");
+        }
+        assert!(CatalogServiceId::parse(&"a".repeat(254)).is_err());
+        for id in ["a", "worker-service-001", "ns:svc.v1_2~x", &"a".repeat(253)] {
+            assert_eq!(CatalogServiceId::parse(id).map(|i| i.to_string()), Ok(id.to_owned()));
+        }
+    }
+
+    #[test]
+    fn a_dns_label_of_63_characters_is_the_longest() {
+        assert!(ServiceName::parse(&"a".repeat(63)).is_ok());
+        assert!(ServiceName::parse(&"a".repeat(64)).is_err());
+        for name in ["", "-a", "a-", "A", "a.b", "ä", "a_b", "a\n"] {
+            assert!(Namespace::parse(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_shows_a_bounded_escaped_prefix_of_the_input() {
+        let message = CatalogServiceId::parse(&"\n".repeat(10_000)).unwrap_err().to_string();
+        assert!(message.len() < 400 && !message.contains('\n'), "{message}");
+    }
+}

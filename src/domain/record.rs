@@ -1,0 +1,115 @@
+//! A service's record as the catalog gives it.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::names::CatalogServiceId;
+use crate::api::policy::{CircuitBreaker, ConnectionPool, HealthCheck, LoadBalancing};
+
+/// What the catalog's owners wrote about a service.
+///
+/// The shape of the Catalog API; unknown fields are tolerated. Durations and
+/// numbers are as they came: `policy` parses and bounds them, so that a bad
+/// value names its field.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct ServiceRecord {
+    /// ID of the service in the catalog.
+    pub id: String,
+    /// Name of the service; the Kubernetes Service of that name is its own.
+    pub name: String,
+    /// Namespace of the service.
+    pub namespace: String,
+    /// Labels that the owners set.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Revision of the catalog at which the owners last changed the record;
+    /// reports of health and endpoints do not move it.
+    pub revision: u64,
+    /// How long a request may take.
+    #[serde(default)]
+    pub timeout: Option<String>,
+    /// How often a failed request is tried again.
+    #[serde(default)]
+    pub retries: Option<RecordRetries>,
+    /// When Envoy takes a failing endpoint out by itself.
+    #[serde(default)]
+    pub circuit_breaker: Option<CircuitBreaker>,
+    /// How requests are spread over the endpoints.
+    #[serde(default)]
+    pub load_balancing: Option<LoadBalancing>,
+    /// Limits on connections and requests.
+    #[serde(default)]
+    pub connection_pool: Option<ConnectionPool>,
+    /// How endpoints are checked.
+    #[serde(default)]
+    pub health_check: Option<HealthCheck>,
+}
+
+/// Retries as the catalog gives them: a number, or a policy.
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+#[serde(untagged)]
+pub enum RecordRetries {
+    /// Attempts after the first.
+    Attempts(i32),
+    /// Attempts and when they are made.
+    Policy(RetryPolicy),
+}
+
+/// Attempts and when they are made.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryPolicy {
+    /// Attempts after the first.
+    #[serde(default)]
+    pub attempts: Option<i32>,
+    /// How long one attempt may take.
+    #[serde(default)]
+    pub per_try_timeout: Option<String>,
+    /// Envoy's conditions to retry on, separated by commas.
+    #[serde(default)]
+    pub retry_on: Option<String>,
+}
+
+/// Epoch and revision: a place in the catalog's history.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CatalogPosition {
+    /// Changes when the catalog is restored from a backup.
+    pub epoch: String,
+    /// Grows with every change of the catalog, in commit order.
+    pub revision: u64,
+}
+
+/// Which services a list is asked for; every part narrows it.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct ServiceFilter {
+    /// Only services of this namespace.
+    pub namespace: Option<String>,
+    /// Only services that carry all of these labels.
+    pub labels: BTreeMap<String, String>,
+    /// Only these services.
+    pub ids: Vec<CatalogServiceId>,
+}
+
+/// A complete list, all pages of one revision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceList {
+    /// The position that every page was pinned to.
+    pub position: CatalogPosition,
+    /// The services, ordered by ID. One that could not be read is its ID and
+    /// the reason, so that a bad record never hides the others.
+    pub services: Vec<Result<ServiceRecord, BadRecord>>,
+}
+
+/// A record that could not be read.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct BadRecord {
+    /// ID of the record, as far as it is known.
+    pub id: Option<String>,
+    /// Path of the offending field, as in `circuitBreaker.interval`.
+    pub field: String,
+    /// What is wrong with it, and what is expected.
+    pub message: String,
+}
