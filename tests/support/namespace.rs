@@ -8,7 +8,7 @@
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command as StdCommand, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
@@ -29,6 +29,16 @@ pub const INTERRUPTED: u8 = 130;
 pub const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 0);
 const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 1);
 const PREFIX: u8 = 16;
+
+/// In the run's folder: the id, as seen from outside, of a process in the
+/// run's network namespace, for nsenter.
+const OUTER_PID: &str = "namespace.pid";
+
+/// The process to give to `nsenter --net --target` outside, once inside.
+pub fn outer_pid(run: &Path) -> Result<u32> {
+    let text = std::fs::read_to_string(run.join(OUTER_PID)).context("not written yet")?;
+    Ok(text.parse()?)
+}
 
 /// The run's folder, where this process is inside the namespace already.
 pub fn inside() -> Option<PathBuf> {

@@ -119,7 +119,7 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
                 .await
                 .with_context(|| format!("the test was cut off after {LIMIT:?}"))?
         });
-        outcome.map_err(|error| Failed::from(format!("{error:?}")))
+        outcome.map_err(|error| Failed::from(format!("{error:#}")))
     })
 }
 
