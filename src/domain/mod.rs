@@ -7,6 +7,7 @@
 //! Nothing here does IO, reads a clock, draws a random number or logs.
 
 pub mod build;
+pub mod desired;
 pub mod duration;
 pub mod labels;
 pub mod names;

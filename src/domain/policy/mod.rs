@@ -18,8 +18,8 @@ pub mod field;
 pub mod layer;
 mod locality;
 pub mod merge;
-mod merge_mesh;
 mod notes;
+mod read;
 
 use serde::Serialize;
 

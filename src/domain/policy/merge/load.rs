@@ -1,16 +1,16 @@
 //! The merge of load balancing and connection pools. No IO.
 
-use super::bounds::Limit;
-use super::field;
-use super::layer::{AlgorithmLayer, LoadBalancingLayer};
-use super::merge::{Merge, Sourced, first, later};
-use super::{
-    Algorithm, ConnectionPool, HashKey, HttpPool, LoadBalancing, Locality, LocalityWay,
-    OutlierPolicy, TcpPool, Warmup,
-};
+use super::{Merge, Sourced, first, later};
 use crate::api::policy::SimpleAlgorithm;
 use crate::api::service_binding::PolicySource;
 use crate::domain::duration::Millis;
+use crate::domain::policy::bounds::Limit;
+use crate::domain::policy::field;
+use crate::domain::policy::layer::{AlgorithmLayer, LoadBalancingLayer};
+use crate::domain::policy::{
+    Algorithm, ConnectionPool, HashKey, HttpPool, LoadBalancing, Locality, LocalityWay,
+    OutlierPolicy, TcpPool, Warmup,
+};
 
 impl Merge<'_> {
     pub(super) fn load_balancing(
