@@ -6,5 +6,12 @@
 //! compares them with what the cluster holds; `status` says what came of it.
 //! Nothing here does IO, reads a clock, draws a random number or logs.
 
+pub mod build;
+pub mod desired;
+pub mod duration;
+pub mod labels;
 pub mod names;
+pub mod policy;
+pub mod ports;
 pub mod record;
+pub mod target;
