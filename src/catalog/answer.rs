@@ -76,20 +76,26 @@ pub(super) fn unexpected(status: StatusCode) -> CatalogError {
     CatalogError::unavailable(format!("unexpected status {status}"))
 }
 
-/// Why no answer came. reqwest's own text is the chain of causes without the
-/// URL.
+/// Why no answer came: from where, and the causes that reqwest knows of.
 pub(super) fn no_answer(error: reqwest::Error) -> CatalogError {
+    let from = error.url().map_or_else(String::new, |url| {
+        format!(" from {}", url.origin().ascii_serialization())
+    });
     let error = error.without_url();
-    let mut message = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(inner) = cause {
-        let text = inner.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
+    let mut causes: Vec<String> = Vec::new();
+    let mut next = std::error::Error::source(&error);
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        // Many an error repeats its cause in its own text.
+        if !causes.iter().any(|told| told.contains(&text)) {
+            causes.push(text);
         }
-        cause = inner.source();
+        next = cause.source();
     }
-    CatalogError::unavailable(one_line(&message))
+    if causes.is_empty() {
+        causes.push(error.to_string());
+    }
+    CatalogError::unavailable(one_line(&format!("no answer{from}: {}", causes.join(": "))))
 }
 
 /// A body that is not what the contract says.

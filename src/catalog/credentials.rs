@@ -147,6 +147,11 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
     if url.query().is_some() || url.fragment().is_some() {
         return Err("must not carry a query or fragment; give the part before /api/v1".to_owned());
     }
+    // Every path below would be unknown to the catalog, and its 404 might be
+    // taken for a service that is gone.
+    if url.path().trim_end_matches('/').ends_with("/api/v1") {
+        return Err("must be the part before /api/v1".to_owned());
+    }
     Ok(url)
 }
 
@@ -296,6 +301,8 @@ mod tests {
             "https://hunter2@host",
             "http://host/?key=hunter2",
             "http://host/#hunter2",
+            "http://hunter2/api/v1",
+            "http://host/hunter2/api/v1/",
         ] {
             let why = base_url(text).unwrap_err();
             assert!(!why.contains("hunter2"), "{why}");

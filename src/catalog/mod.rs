@@ -5,6 +5,7 @@
 
 mod answer;
 mod cache;
+pub mod client;
 pub mod credentials;
 pub mod error;
 pub mod fake;
