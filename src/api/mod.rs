@@ -5,6 +5,7 @@
 //! `destination_rule` are the subset of Istio's API that we write.
 
 pub mod destination_rule;
+pub mod mesh_rule;
 pub mod policy;
 pub mod service_binding;
 pub mod virtual_service;
