@@ -26,8 +26,9 @@ pub enum CrdError {
 
 /// The definition as it is committed in `crds/` and applied to a cluster.
 ///
-/// An absent value has one form, absence: `null` is refused, since one that
-/// was stored would belong to its writer and shadow nothing.
+/// No field is nullable: the API server then drops a `null`, as a template
+/// without a value leaves behind, where it would store a nullable one for the
+/// rules and the operator to stumble over.
 pub fn crd() -> CustomResourceDefinition {
     let mut crd = ServiceBinding::crd();
     for version in &mut crd.spec.versions {
@@ -36,7 +37,7 @@ pub fn crd() -> CustomResourceDefinition {
             .as_mut()
             .and_then(|s| s.open_api_v3_schema.as_mut())
         {
-            refuse_null(schema);
+            forget_nullable(schema);
         }
     }
     crd
@@ -46,21 +47,22 @@ pub fn crd() -> CustomResourceDefinition {
 pub fn crd_yaml() -> Result<String, CrdError> {
     let mut manifest = serde_json::to_value(crd())?;
     write_whole_numbers(&mut manifest);
-    Ok(format!("{HEADER}{}", serde_saphyr::to_string(&manifest)?))
+    let yaml = serde_saphyr::to_string(&manifest)?;
+    Ok(format!("{HEADER}{}\n", yaml.trim_end()))
 }
 
-fn refuse_null(schema: &mut JSONSchemaProps) {
+fn forget_nullable(schema: &mut JSONSchemaProps) {
     schema.nullable = None;
     for property in schema.properties.iter_mut().flat_map(|p| p.values_mut()) {
-        refuse_null(property);
+        forget_nullable(property);
     }
     match &mut schema.items {
-        Some(JSONSchemaPropsOrArray::Schema(items)) => refuse_null(items),
-        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(refuse_null),
+        Some(JSONSchemaPropsOrArray::Schema(items)) => forget_nullable(items),
+        Some(JSONSchemaPropsOrArray::Schemas(items)) => items.iter_mut().for_each(forget_nullable),
         None => {}
     }
     if let Some(JSONSchemaPropsOrBool::Schema(values)) = &mut schema.additional_properties {
-        refuse_null(values);
+        forget_nullable(values);
     }
 }
 

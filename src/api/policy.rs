@@ -29,11 +29,11 @@ pub struct CircuitBreaker {
     /// Time between two sweeps of Envoy's outlier detection, 100ms to 1h;
     /// otherwise 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::interval")]
+    #[schemars(schema_with = "schema::duration::interval")]
     pub interval: Option<String>,
-    /// How long an endpoint stays out the first time, 1ms to 1h; otherwise 30s.
+    /// How long an endpoint stays out the first time, 1ms to 24h; otherwise 30s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::timeout")]
+    #[schemars(schema_with = "schema::duration::endpoint_time")]
     pub base_ejection_time: Option<String>,
     /// Largest share of the endpoints that may be out at once, 1 to 100
     /// percent; otherwise 50.
@@ -127,7 +127,7 @@ pub struct HttpCookie {
     /// Lifetime of the cookie that Envoy sets, up to 8760h; `0s` is a session
     /// cookie.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::cookie_ttl")]
+    #[schemars(schema_with = "schema::duration::cookie_ttl")]
     pub ttl: Option<String>,
 }
 
@@ -135,8 +135,8 @@ pub struct HttpCookie {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Warmup {
-    /// How long an endpoint's share grows, 1ms to 1h.
-    #[schemars(schema_with = "schema::timeout")]
+    /// How long an endpoint's share grows, 1ms to 24h.
+    #[schemars(schema_with = "schema::duration::endpoint_time")]
     pub duration: String,
     /// Share of the full load to begin with, 1 to 100 percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -165,6 +165,10 @@ pub struct Locality {
     /// Shares by place of the client; at most 16 places.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
+    #[x_kube(
+        validation = Rule::new(schema::locality::PLACES_APART)
+            .message("each place of a client must be given once, and none within another")
+    )]
     pub distribute: Vec<LocalityDistribute>,
     /// Where traffic of a region goes when that region fails.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -172,7 +176,7 @@ pub struct Locality {
     pub failover: Vec<LocalityFailover>,
     /// Labels by which nearer endpoints are preferred, most important first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::failover_labels")]
+    #[schemars(schema_with = "schema::locality::failover_labels")]
     pub failover_priority: Vec<String>,
 }
 
@@ -182,10 +186,10 @@ pub struct Locality {
 pub struct LocalityDistribute {
     /// Place of the client: `region`, `region/zone` or `region/zone/subzone`,
     /// the last of which may be `*`.
-    #[schemars(schema_with = "schema::locality")]
+    #[schemars(schema_with = "schema::locality::place")]
     pub from: String,
     /// Place of the endpoints to percent; the shares add up to 100.
-    #[schemars(schema_with = "schema::locality_shares")]
+    #[schemars(schema_with = "schema::locality::shares")]
     pub to: BTreeMap<String, i32>,
 }
 
@@ -199,10 +203,10 @@ pub struct LocalityDistribute {
 )]
 pub struct LocalityFailover {
     /// The failing region.
-    #[schemars(schema_with = "schema::region")]
+    #[schemars(schema_with = "schema::locality::region")]
     pub from: String,
     /// The region that takes over.
-    #[schemars(schema_with = "schema::region")]
+    #[schemars(schema_with = "schema::locality::region")]
     pub to: String,
 }
 
@@ -228,11 +232,11 @@ pub struct TcpPool {
     pub max_connections: Option<i32>,
     /// How long a connection may take to open, 1ms to 1h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::timeout")]
+    #[schemars(schema_with = "schema::duration::timeout")]
     pub connect_timeout: Option<String>,
-    /// How long a connection may be idle, 1ms to 1h.
+    /// How long a connection may be idle, up to 720h; `0s` is for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::timeout")]
+    #[schemars(schema_with = "schema::duration::tcp_idle_timeout")]
     pub idle_timeout: Option<String>,
 }
 
@@ -257,9 +261,9 @@ pub struct HttpPool {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::pool_size")]
     pub max_retries: Option<i32>,
-    /// How long a connection without requests stays open, 1ms to 1h.
+    /// How long a connection without requests stays open, 1ms to 720h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::timeout")]
+    #[schemars(schema_with = "schema::duration::http_idle_timeout")]
     pub idle_timeout: Option<String>,
 }
 
@@ -267,8 +271,8 @@ pub struct HttpPool {
 #[derive(Clone, Debug, Default, Deserialize, KubeSchema, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new(schema::TIMEOUT_WITHIN_INTERVAL)
-        .message("must be at most the interval")
+    validation = Rule::new(schema::duration::TIMEOUT_WITHIN_INTERVAL)
+        .message("must be at most healthCheck.interval")
         .field_path(".timeout")
 )]
 pub struct HealthCheck {
@@ -278,11 +282,11 @@ pub struct HealthCheck {
     pub endpoint: Option<String>,
     /// Time between two checks of an endpoint, 100ms to 1h; otherwise 10s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::interval")]
+    #[schemars(schema_with = "schema::duration::interval")]
     pub interval: Option<String>,
     /// How long one check may take: at most the interval; otherwise 3s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::timeout")]
+    #[schemars(schema_with = "schema::duration::timeout")]
     pub timeout: Option<String>,
     /// Port of the check; otherwise the Service's target port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -302,10 +306,10 @@ pub struct HealthCheck {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::threshold")]
     pub success_threshold: Option<i32>,
-    /// How soon a failed check is repeated, 100ms to 1h; otherwise a quarter
-    /// of the interval, and 1s at most.
+    /// How soon a failed check is repeated, 10ms to 1h; otherwise a quarter of
+    /// the interval, and 1s at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::interval")]
+    #[schemars(schema_with = "schema::duration::confirm_interval")]
     pub confirm_interval: Option<String>,
     /// What happens to an unhealthy endpoint; otherwise what the operator was
     /// started with. Quote "off", which YAML reads as false.

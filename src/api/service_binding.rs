@@ -28,63 +28,33 @@ use super::schema;
     doc = "Binds a service of the catalog to a Kubernetes Service in the mesh.",
     selectable = ".spec.catalogServiceId",
     selectable = ".spec.serviceName",
-    printcolumn(
-        name = "Ready",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].status"#,
-        description = "Whether the mesh has what catalog and binding say."
-    ),
-    printcolumn(
-        name = "Service",
-        type_ = "string",
-        json_path = ".spec.serviceName",
-        description = "Kubernetes Service that is bound."
-    ),
-    printcolumn(
-        name = "Sync",
-        type_ = "string",
-        json_path = ".status.syncStatus",
-        description = "Summary of the synchronisation."
-    ),
-    printcolumn(
-        name = "Health",
-        type_ = "string",
-        json_path = ".status.healthStatus",
-        description = "Health of the service by the operator's own checks."
-    ),
-    printcolumn(
-        name = "Endpoints",
-        type_ = "string",
-        json_path = ".status.endpoints.summary",
-        description = "Healthy endpoints of all that are checked."
-    ),
-    printcolumn(
-        name = "Age",
-        type_ = "date",
-        json_path = ".metadata.creationTimestamp",
-        description = "Time since the binding was created."
-    ),
-    printcolumn(
-        name = "Catalog ID",
-        type_ = "string",
-        json_path = ".spec.catalogServiceId",
-        description = "ID of the service in the catalog.",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Reason",
-        type_ = "string",
-        json_path = r#".status.conditions[?(@.type=="Ready")].reason"#,
-        description = "Why Ready is what it is.",
-        priority = 1
-    ),
-    printcolumn(
-        name = "Last Sync",
-        type_ = "date",
-        json_path = ".status.lastSync",
-        description = "Time since something was last synchronised.",
-        priority = 1
-    ),
+    printcolumn = r#"{
+        "name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status",
+        "description": "Whether the mesh has what catalog and binding say."}"#,
+    printcolumn = r#"{
+        "name": "Service", "type": "string", "jsonPath": ".spec.serviceName",
+        "description": "Kubernetes Service that is bound."}"#,
+    printcolumn = r#"{
+        "name": "Sync", "type": "string", "jsonPath": ".status.syncStatus",
+        "description": "Summary of the synchronisation."}"#,
+    printcolumn = r#"{
+        "name": "Health", "type": "string", "jsonPath": ".status.healthStatus",
+        "description": "Health of the service by the operator's own checks."}"#,
+    printcolumn = r#"{
+        "name": "Endpoints", "type": "string", "jsonPath": ".status.endpoints.summary",
+        "description": "Healthy endpoints of all that are checked."}"#,
+    printcolumn = r#"{
+        "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp",
+        "description": "Time since the binding was created."}"#,
+    printcolumn = r#"{
+        "name": "Catalog ID", "type": "string", "jsonPath": ".spec.catalogServiceId", "priority": 1,
+        "description": "ID of the service in the catalog."}"#,
+    printcolumn = r#"{
+        "name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason", "priority": 1,
+        "description": "Why Ready is what it is."}"#,
+    printcolumn = r#"{
+        "name": "Last Sync", "type": "date", "jsonPath": ".status.lastSync", "priority": 1,
+        "description": "Time since something was last synchronised."}"#,
     status = "ServiceBindingStatus",
     derive = "Default",
     derive = "PartialEq"
@@ -136,7 +106,7 @@ pub struct TrafficPolicy {
     /// How long a request may take, all attempts together: 1ms to 1h, in whole
     /// milliseconds. There is no limit where neither catalog nor binding says one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::timeout")]
+    #[schemars(schema_with = "schema::duration::timeout")]
     pub timeout: Option<String>,
     /// When Envoy takes a failing endpoint out by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -179,11 +149,11 @@ pub struct ServiceBindingStatus {
     pub health_status: Option<HealthStatus>,
     /// Generation of the binding that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::generation")]
+    #[schemars(schema_with = "schema::status::generation")]
     pub observed_generation: Option<i64>,
     /// Ready, CatalogSynced, MeshProgrammed, Healthy, Conflict, Suspended.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::conditions")]
+    #[schemars(schema_with = "schema::status::conditions")]
     pub conditions: Vec<Condition>,
     /// Endpoints of the service, counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -235,7 +205,7 @@ pub struct EndpointCounts {
     pub ejected: i32,
     /// Healthy endpoints of all, as in `9/10`: what `kubectl get` shows, since
     /// a column cannot put two numbers together.
-    #[schemars(schema_with = "schema::short_text")]
+    #[schemars(schema_with = "schema::status::short_text")]
     pub summary: String,
 }
 
@@ -256,10 +226,10 @@ impl EndpointCounts {
 #[serde(rename_all = "camelCase")]
 pub struct PolicyEntry {
     /// Path of the field, as in `trafficPolicy.circuitBreaker.interval`.
-    #[schemars(schema_with = "schema::short_text")]
+    #[schemars(schema_with = "schema::status::short_text")]
     pub field: String,
     /// The value as text.
-    #[schemars(schema_with = "schema::value_text")]
+    #[schemars(schema_with = "schema::status::value_text")]
     pub value: String,
     /// Where it comes from.
     pub source: PolicySource,
@@ -282,21 +252,21 @@ pub enum PolicySource {
 #[serde(rename_all = "camelCase")]
 pub struct ChildStatus {
     /// VirtualService or DestinationRule.
-    #[schemars(schema_with = "schema::short_text")]
+    #[schemars(schema_with = "schema::status::short_text")]
     pub kind: String,
     /// Namespace of the object.
-    #[schemars(schema_with = "schema::short_text")]
+    #[schemars(schema_with = "schema::status::short_text")]
     pub namespace: String,
     /// Name of the object.
-    #[schemars(schema_with = "schema::short_text")]
+    #[schemars(schema_with = "schema::status::short_text")]
     pub name: String,
     /// Uid of the object, so that a recreated one is not taken for ours.
-    #[schemars(schema_with = "schema::short_text")]
+    #[schemars(schema_with = "schema::status::short_text")]
     pub uid: String,
     /// Generation after the last apply.
-    #[schemars(schema_with = "schema::generation")]
+    #[schemars(schema_with = "schema::status::generation")]
     pub generation: i64,
     /// Hash of what was applied.
-    #[schemars(schema_with = "schema::short_text")]
+    #[schemars(schema_with = "schema::status::short_text")]
     pub hash: String,
 }

@@ -15,11 +15,7 @@ pub struct NameError {
 
 impl NameError {
     fn new(what: &'static str, input: &str, rule: &'static str) -> Self {
-        Self {
-            what,
-            shown: shown(input),
-            rule,
-        }
+        Self { what, shown: shown(input), rule }
     }
 }
 
@@ -88,9 +84,7 @@ name!(
 fn is_catalog_id(text: &str) -> bool {
     text.len() <= 253
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "._:~-".contains(c))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._:~-".contains(c))
 }
 
 fn is_dns_label(text: &str) -> bool {
@@ -144,17 +138,12 @@ mod tests {
 
     #[test]
     fn a_catalog_id_that_would_change_a_url_is_refused() {
-        for id in [
-            "", ".", "..", "../x", "a/b", "a?b", "a#b", "a%2fb", "é", "a b", "a\nb", "-a",
-        ] {
+        for id in ["", ".", "..", "../x", "a/b", "a?b", "a#b", "a%2fb", "é", "a b", "a\nb", "-a"] {
             assert!(CatalogServiceId::parse(id).is_err(), "{id:?}");
         }
         assert!(CatalogServiceId::parse(&"a".repeat(254)).is_err());
         for id in ["a", "worker-service-001", "ns:svc.v1_2~x", &"a".repeat(253)] {
-            assert_eq!(
-                CatalogServiceId::parse(id).map(|i| i.to_string()),
-                Ok(id.to_owned())
-            );
+            assert_eq!(CatalogServiceId::parse(id).map(|i| i.to_string()), Ok(id.to_owned()));
         }
     }
 
@@ -169,9 +158,7 @@ mod tests {
 
     #[test]
     fn a_refusal_shows_a_bounded_escaped_prefix_of_the_input() {
-        let message = CatalogServiceId::parse(&"\n".repeat(10_000))
-            .unwrap_err()
-            .to_string();
+        let message = CatalogServiceId::parse(&"\n".repeat(10_000)).unwrap_err().to_string();
         assert!(message.len() < 400 && !message.contains('\n'), "{message}");
     }
 }
