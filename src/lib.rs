@@ -6,6 +6,7 @@ pub mod app;
 pub mod args;
 pub mod catalog;
 pub mod controller;
+pub mod crd;
 pub mod domain;
 pub mod metrics;
 pub mod telemetry;

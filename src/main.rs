@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use catalog_mesh_controller::args::{Cli, Command, RunArgs};
-use catalog_mesh_controller::{app, telemetry};
+use catalog_mesh_controller::{app, crd, telemetry};
 use clap::Parser;
 
 fn main() -> ExitCode {
@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let ended = match cli.command {
         None => run(cli.run),
         Some(Command::Run(args)) => run(*args),
-        Some(Command::Crd) => print(""),
+        Some(Command::Crd) => crd::crd_yaml().map_err(Into::into).and_then(|yaml| print(&yaml)),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,
