@@ -12,7 +12,9 @@ fn main() -> ExitCode {
     let ended = match cli.command {
         None => run(cli.run),
         Some(Command::Run(args)) => run(*args),
-        Some(Command::Crd) => crd::crd_yaml().map_err(Into::into).and_then(|yaml| print(&yaml)),
+        Some(Command::Crd) => crd::crd_yaml()
+            .map_err(Into::into)
+            .and_then(|yaml| print(&yaml)),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

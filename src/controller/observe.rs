@@ -42,8 +42,19 @@ pub(crate) async fn ask_catalog(
         Err(CatalogError::BadRecord(bad)) => CatalogAnswer::Bad(bad),
         Err(error) => CatalogAnswer::Unavailable {
             reason: reason(&error),
-            message: error.to_string(),
+            message: words(&error),
         },
+    }
+}
+
+/// What a condition says of the error. It must not change from one try to the
+/// next, so the seconds of a Retry-After are left out.
+fn words(error: &CatalogError) -> String {
+    match error {
+        CatalogError::RateLimited { message, .. } => {
+            format!("the catalog asks to be left alone for a while: {message}")
+        }
+        other => other.to_string(),
     }
 }
 

@@ -84,10 +84,8 @@ mod tests {
 
     #[test]
     fn a_name_without_a_dot_belongs_to_the_rules_namespace_and_any_other_is_literal() {
-        assert_eq!(
-            expand("web", "shop", "cluster.local"),
-            "web.shop.svc.cluster.local"
-        );
+        let domain = ClusterDomain::parse("cluster.local").unwrap();
+        assert_eq!(expand("web", "shop", &domain), "web.shop.svc.cluster.local");
         assert_eq!(expand("web.shop", "x", &domain), "web.shop");
         assert_eq!(expand("*", "x", &domain), "*");
     }
