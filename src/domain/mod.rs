@@ -6,6 +6,8 @@
 //! compares them with what the cluster holds; `status` says what came of it.
 //! Nothing here does IO, reads a clock, draws a random number or logs.
 
+#![warn(missing_docs)]
+
 pub mod build;
 pub mod desired;
 pub mod duration;
