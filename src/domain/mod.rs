@@ -8,6 +8,7 @@
 
 #![warn(missing_docs)]
 
+pub mod brake;
 pub mod build;
 pub mod desired;
 pub mod duration;

@@ -128,6 +128,15 @@ pub enum Removal {
     },
 }
 
+/// What is removed where the catalog no longer has the service: the
+/// VirtualService first.
+pub fn withdrawal(inputs: &Inputs, service: &ServiceKey) -> Vec<Removal> {
+    removal(inputs, service, false)
+        .into_iter()
+        .filter(|step| matches!(step, Removal::Delete { .. }))
+        .collect()
+}
+
 /// What is done with the objects of a binding that is being deleted: the
 /// VirtualService first, so that no route outlives its policy.
 pub fn removal(inputs: &Inputs, service: &ServiceKey, frozen: bool) -> Vec<Removal> {
