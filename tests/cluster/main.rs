@@ -6,9 +6,36 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod conditions;
+mod fields;
+mod foreign;
+mod frozen;
 mod loop_closed;
+mod names;
+mod removal;
 mod rig;
+mod rights;
+mod rivals;
+mod scene;
+mod services;
+mod steady;
 
 fn main() -> std::process::ExitCode {
-    support::runner::main([loop_closed::tests(), rig::tests()].concat())
+    support::runner::main(
+        [
+            conditions::tests(),
+            fields::tests(),
+            foreign::tests(),
+            frozen::tests(),
+            loop_closed::tests(),
+            names::tests(),
+            removal::tests(),
+            rights::tests(),
+            rig::tests(),
+            rivals::tests(),
+            services::tests(),
+            steady::tests(),
+        ]
+        .concat(),
+    )
 }

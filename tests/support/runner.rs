@@ -14,6 +14,7 @@ use tokio::sync::{OnceCell, RwLock};
 
 use super::namespace;
 use super::rig::Rig;
+use super::stack;
 
 /// What a test comes down to; use [`tests!`](crate::tests) to make it.
 pub type Body = for<'a> fn(&'a Rig) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
@@ -26,7 +27,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub struct Test {
     pub name: &'static str,
     pub body: Body,
-    /// Disturbs the shared parts (stops istiod, say): no other test runs beside it.
+    /// Disturbs the shared parts (stops istiod, say), or runs an operator of its
+    /// own: no other test runs beside it, and nothing of `stack::shared`.
     pub alone: bool,
 }
 
@@ -112,6 +114,9 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
             let (_together, _alone);
             if test.alone {
                 _alone = shared.turn.write().await;
+                stack::stop_shared()
+                    .await
+                    .context("cannot stop what the other tests share")?;
             } else {
                 _together = shared.turn.read().await;
             }
