@@ -74,8 +74,8 @@ pub async fn run(
                     namespace: gone.namespace.unwrap_or_default(),
                     name: gone.name,
                 };
+                // Its watch has told the queue to forget it, or will.
                 ctx.queue.done(&key, Next::Wait, &[]);
-                ctx.queue.forget(&key);
             }
             std::future::ready(())
         })

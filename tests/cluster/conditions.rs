@@ -10,6 +10,7 @@ use catalog_mesh_controller::api::service_binding::{ServiceBinding, SyncStatus};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::scene::{PROGRAM, Scene, VS, message, version};
 use crate::support::rig::Rig;
@@ -374,12 +375,14 @@ async fn a_record_out_of_bounds_leaves_the_last_good_policy(rig: &Rig) -> Result
     narrow.process.kill().await
 }
 
-/// A catalog that gives every request the same answer.
-async fn canned() -> Result<Arc<Mutex<String>>> {
+/// A catalog that gives every request the same answer, until the second part
+/// is dropped.
+async fn canned() -> Result<(Arc<Mutex<String>>, JoinSet<()>)> {
     let answer = Arc::new(Mutex::new(String::new()));
     let served = Arc::clone(&answer);
     let listener = TcpListener::bind(CATALOG).await?;
-    tokio::spawn(async move {
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
         while let Ok((mut connection, _)) = listener.accept().await {
             let served = Arc::clone(&served);
             tokio::spawn(async move {
@@ -390,7 +393,7 @@ async fn canned() -> Result<Arc<Mutex<String>>> {
             });
         }
     });
-    Ok(answer)
+    Ok((answer, serving))
 }
 
 fn http(status: &str, headers: &str, body: &str) -> String {
@@ -405,7 +408,7 @@ async fn what_the_catalog_answers_is_told_apart(rig: &Rig) -> Result<()> {
     let scene = Scene::alone(rig, "answers").await?;
     scene.service("web").await?;
     scene.stack.catalog.process.kill().await?;
-    let answer = canned().await?;
+    let (answer, _serving) = canned().await?;
     let set = |text: String| {
         if let Ok(mut answer) = answer.lock() {
             *answer = text;

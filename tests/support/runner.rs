@@ -70,7 +70,7 @@ pub fn main(tests: Vec<Test>) -> ExitCode {
     }
 }
 
-fn run(tests: Vec<Test>) -> Result<ExitCode> {
+fn run(mut tests: Vec<Test>) -> Result<ExitCode> {
     let arguments = Arguments::from_args();
     if !arguments.list && namespace::inside().is_none() {
         return namespace::enter();
@@ -89,6 +89,8 @@ fn run(tests: Vec<Test>) -> Result<ExitCode> {
         rig: OnceCell::new(),
         turn: RwLock::new(()),
     });
+    // Those that share come first, so that what they share starts once.
+    tests.sort_by_key(|test| test.alone);
     let trials = tests
         .into_iter()
         .map(|test| trial(test, shared.clone()))
