@@ -43,16 +43,27 @@ pub fn build(binding: &ValidBinding) -> Desired {
     let object = |spec| DesiredObject {
         namespace: binding.service.namespace.to_string(),
         name: binding.service.name.to_string(),
-        labels: BTreeMap::from([(labels::LABEL_MANAGED_BY.to_owned(), labels::MANAGER.to_owned())]),
+        labels: BTreeMap::from([(
+            labels::LABEL_MANAGED_BY.to_owned(),
+            labels::MANAGER.to_owned(),
+        )]),
         annotations: BTreeMap::from([
-            (labels::ANNOTATION_BINDING_UID.to_owned(), binding.uid.clone()),
-            (labels::ANNOTATION_BINDING.to_owned(), binding.binding.to_string()),
+            (
+                labels::ANNOTATION_BINDING_UID.to_owned(),
+                binding.uid.clone(),
+            ),
+            (
+                labels::ANNOTATION_BINDING.to_owned(),
+                binding.binding.to_string(),
+            ),
         ]),
         owner_references: binding.owner.iter().cloned().collect(),
         spec,
     };
     Desired {
-        destination_rule: object(MeshSpec::DestinationRule(Box::new(destination_rule(binding)))),
+        destination_rule: object(MeshSpec::DestinationRule(Box::new(destination_rule(
+            binding,
+        )))),
         virtual_service: object(MeshSpec::VirtualService(virtual_service(binding))),
     }
 }
@@ -80,8 +91,16 @@ fn virtual_service(binding: &ValidBinding) -> vs::VirtualServiceSpec {
 
 fn retries(retries: &Retries) -> vs::HttpRetry {
     match retries {
-        Retries::Off => vs::HttpRetry { attempts: 0, per_try_timeout: None, retry_on: None },
-        Retries::On { attempts, per_try_timeout, retry_on } => vs::HttpRetry {
+        Retries::Off => vs::HttpRetry {
+            attempts: 0,
+            per_try_timeout: None,
+            retry_on: None,
+        },
+        Retries::On {
+            attempts,
+            per_try_timeout,
+            retry_on,
+        } => vs::HttpRetry {
             attempts: *attempts,
             per_try_timeout: per_try_timeout.map(text),
             retry_on: retry_on.clone(),
@@ -91,7 +110,10 @@ fn retries(retries: &Retries) -> vs::HttpRetry {
 
 fn destination_rule(binding: &ValidBinding) -> dr::DestinationRuleSpec {
     let policy = &binding.policy;
-    let outlier_detection = policy.outlier_detection.as_ref().and_then(outlier_detection);
+    let outlier_detection = policy
+        .outlier_detection
+        .as_ref()
+        .and_then(outlier_detection);
     // Outlier detection alone would make traffic stay in the client's zone.
     let keep_even = outlier_detection.is_some() && !binding.mesh_locality;
     let traffic_policy = dr::TrafficPolicy {
@@ -130,7 +152,10 @@ fn connection_pool(pool: &ConnectionPool) -> Option<dr::ConnectionPoolSettings> 
         max_retries: pool.http.max_retries,
         idle_timeout: pool.http.idle_timeout.map(text),
     };
-    let settings = dr::ConnectionPoolSettings { http: unless_empty(http), tcp: unless_empty(tcp) };
+    let settings = dr::ConnectionPoolSettings {
+        http: unless_empty(http),
+        tcp: unless_empty(tcp),
+    };
     unless_empty(settings)
 }
 
@@ -139,15 +164,21 @@ fn load_balancer(balancing: &LoadBalancing, keep_even: bool) -> Option<dr::LoadB
     match &balancing.algorithm {
         None => {}
         Some(Algorithm::Simple(simple)) => settings.simple = Some(*simple),
-        Some(Algorithm::ConsistentHash { key, minimum_ring_size }) => {
+        Some(Algorithm::ConsistentHash {
+            key,
+            minimum_ring_size,
+        }) => {
             settings.consistent_hash = Some(consistent_hash(key, *minimum_ring_size));
         }
     }
-    settings.warmup = balancing.warmup.as_ref().map(|warmup| dr::WarmupConfiguration {
-        duration: text(warmup.duration),
-        minimum_percent: warmup.minimum_percent,
-        aggression: warmup.aggression,
-    });
+    settings.warmup = balancing
+        .warmup
+        .as_ref()
+        .map(|warmup| dr::WarmupConfiguration {
+            duration: text(warmup.duration),
+            minimum_percent: warmup.minimum_percent,
+            aggression: warmup.aggression,
+        });
     settings.locality_lb_setting = match &balancing.locality {
         Some(locality) => Some(locality_setting(locality)),
         None if keep_even => Some(dr::LocalityLoadBalancerSetting {
@@ -166,11 +197,16 @@ fn consistent_hash(key: &HashKey, minimum_ring_size: Option<u32>) -> dr::Consist
         HashKey::SourceIp => hash.use_source_ip = Some(true),
         HashKey::QueryParameter(name) => hash.http_query_parameter_name = Some(name.clone()),
         HashKey::Cookie { name, path, ttl } => {
-            hash.http_cookie =
-                Some(dr::HttpCookie { name: name.clone(), path: path.clone(), ttl: ttl.map(text) });
+            hash.http_cookie = Some(dr::HttpCookie {
+                name: name.clone(),
+                path: path.clone(),
+                ttl: ttl.map(text),
+            });
         }
     }
-    hash.ring_hash = minimum_ring_size.map(|size| dr::RingHash { minimum_ring_size: size });
+    hash.ring_hash = minimum_ring_size.map(|size| dr::RingHash {
+        minimum_ring_size: size,
+    });
     hash
 }
 

@@ -97,11 +97,14 @@ impl DesiredObject {
         let mut text = String::new();
         canonical(&self.owned(), &mut text);
         let digest = Sha256::digest(text.as_bytes());
-        digest.iter().take(16).fold(String::new(), |mut hash, byte| {
-            // Writing to a String cannot fail.
-            let _ = write!(hash, "{byte:02x}");
-            hash
-        })
+        digest
+            .iter()
+            .take(16)
+            .fold(String::new(), |mut hash, byte| {
+                // Writing to a String cannot fail.
+                let _ = write!(hash, "{byte:02x}");
+                hash
+            })
     }
 
     fn owned(&self) -> Value {

@@ -89,8 +89,12 @@ fn part(number: &str, unit: &str) -> Result<u64, fn(String) -> DurationError> {
     if !digits(whole) || !digits(fraction) {
         return Err(DurationError::Syntax);
     }
-    let whole: u64 = whole.parse().map_err(|_| DurationError::TooLong as fn(String) -> _)?;
-    let whole = whole.checked_mul(scale).ok_or(DurationError::TooLong as fn(String) -> _)?;
+    let whole: u64 = whole
+        .parse()
+        .map_err(|_| DurationError::TooLong as fn(String) -> _)?;
+    let whole = whole
+        .checked_mul(scale)
+        .ok_or(DurationError::TooLong as fn(String) -> _)?;
     let fraction = fraction_of(fraction.trim_end_matches('0'), scale);
     let fraction = fraction.ok_or(DurationError::TooFine as fn(String) -> _)?;
     whole.checked_add(fraction).ok_or(DurationError::TooLong)
@@ -157,23 +161,41 @@ mod tests {
             "", "30", "s", "30 s", " 30s", "30s ", "1.s", ".5s", "1..5s", "5d", "1e3s", "+1s",
             "30S", "३s", "∞",
         ] {
-            assert!(matches!(Millis::parse(text), Err(DurationError::Syntax(_))), "{text:?}");
+            assert!(
+                matches!(Millis::parse(text), Err(DurationError::Syntax(_))),
+                "{text:?}"
+            );
         }
         for text in ["0.5ms", "1us", "1µs", "1000ns", "1.0001s", "0.00001m"] {
-            assert!(matches!(Millis::parse(text), Err(DurationError::TooFine(_))), "{text:?}");
+            assert!(
+                matches!(Millis::parse(text), Err(DurationError::TooFine(_))),
+                "{text:?}"
+            );
         }
-        for text in
-            ["2562048h", "99999999999999999999s", "18446744073709551615h", "9223372036854ms1ms"]
-        {
-            assert!(matches!(Millis::parse(text), Err(DurationError::TooLong(_))), "{text:?}");
+        for text in [
+            "2562048h",
+            "99999999999999999999s",
+            "18446744073709551615h",
+            "9223372036854ms1ms",
+        ] {
+            assert!(
+                matches!(Millis::parse(text), Err(DurationError::TooLong(_))),
+                "{text:?}"
+            );
         }
-        assert!(matches!(Millis::parse("-1s"), Err(DurationError::Negative(_))));
+        assert!(matches!(
+            Millis::parse("-1s"),
+            Err(DurationError::Negative(_))
+        ));
     }
 
     #[test]
     fn what_is_written_reads_back_the_same() {
         for millis in [0, 1, 999, 1_000, 1_500, 60_000, 3_600_001, LONGEST] {
-            assert_eq!(Millis::parse(&Millis(millis).to_string()), Ok(Millis(millis)));
+            assert_eq!(
+                Millis::parse(&Millis(millis).to_string()),
+                Ok(Millis(millis))
+            );
         }
         assert_eq!(Millis(1_500).to_string(), "1500ms");
         assert_eq!(Millis(90_000).to_string(), "90s");
@@ -181,7 +203,9 @@ mod tests {
 
     #[test]
     fn an_endless_text_stays_out_of_the_message() {
-        let message = Millis::parse(&"9".repeat(1_000_000)).unwrap_err().to_string();
+        let message = Millis::parse(&"9".repeat(1_000_000))
+            .unwrap_err()
+            .to_string();
         assert!(message.len() < 300, "{message}");
     }
 }

@@ -15,7 +15,11 @@ pub struct NameError {
 
 impl NameError {
     fn new(what: &'static str, input: &str, rule: &'static str) -> Self {
-        Self { what, shown: shown(input), rule }
+        Self {
+            what,
+            shown: shown(input),
+            rule,
+        }
     }
 }
 
@@ -100,7 +104,9 @@ fn is_cluster_domain(text: &str) -> bool {
 fn is_catalog_id(text: &str) -> bool {
     text.len() <= 253
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._:~-".contains(c))
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._:~-".contains(c))
 }
 
 fn is_dns_label(text: &str) -> bool {
@@ -154,12 +160,17 @@ mod tests {
 
     #[test]
     fn a_catalog_id_that_would_change_a_url_is_refused() {
-        for id in ["", ".", "..", "../x", "a/b", "a?b", "a#b", "a%2fb", "é", "a b", "a\nb", "-a"] {
+        for id in [
+            "", ".", "..", "../x", "a/b", "a?b", "a#b", "a%2fb", "é", "a b", "a\nb", "-a",
+        ] {
             assert!(CatalogServiceId::parse(id).is_err(), "{id:?}");
         }
         assert!(CatalogServiceId::parse(&"a".repeat(254)).is_err());
         for id in ["a", "worker-service-001", "ns:svc.v1_2~x", &"a".repeat(253)] {
-            assert_eq!(CatalogServiceId::parse(id).map(|i| i.to_string()), Ok(id.to_owned()));
+            assert_eq!(
+                CatalogServiceId::parse(id).map(|i| i.to_string()),
+                Ok(id.to_owned())
+            );
         }
     }
 
@@ -175,7 +186,15 @@ mod tests {
     #[test]
     fn the_longest_host_fits_into_dns() {
         let domain = |text: &str| ClusterDomain::parse(text);
-        for text in ["", ".", "cluster.local.", ".local", "Cluster.local", "a..b", "10.0.0.1"] {
+        for text in [
+            "",
+            ".",
+            "cluster.local.",
+            ".local",
+            "Cluster.local",
+            "a..b",
+            "10.0.0.1",
+        ] {
             assert!(domain(text).is_err(), "{text:?}");
         }
         let longest = format!("{}.{}", "a".repeat(63), "b".repeat(56));
@@ -192,7 +211,9 @@ mod tests {
 
     #[test]
     fn a_refusal_shows_a_bounded_escaped_prefix_of_the_input() {
-        let message = CatalogServiceId::parse(&"\n".repeat(10_000)).unwrap_err().to_string();
+        let message = CatalogServiceId::parse(&"\n".repeat(10_000))
+            .unwrap_err()
+            .to_string();
         assert!(message.len() < 400 && !message.contains('\n'), "{message}");
     }
 }

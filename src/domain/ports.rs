@@ -24,7 +24,12 @@ pub struct HttpPorts(Vec<u16>);
 impl HttpPorts {
     /// The HTTP ones among these; none where there is none.
     pub fn of(ports: &[ServicePort]) -> Option<Self> {
-        Self::numbered(ports.iter().filter(|port| is_http(port)).map(|port| port.port))
+        Self::numbered(
+            ports
+                .iter()
+                .filter(|port| is_http(port))
+                .map(|port| port.port),
+        )
     }
 
     /// Ports that somebody has said speak HTTP; none where there is none.
@@ -43,7 +48,10 @@ impl HttpPorts {
 
 /// Whether Istio takes the port for HTTP without sniffing.
 pub fn is_http(port: &ServicePort) -> bool {
-    let tcp = port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP");
+    let tcp = port
+        .protocol
+        .as_deref()
+        .is_none_or(|protocol| protocol == "TCP");
     let known = match (&port.app_protocol, &port.name) {
         // Kubernetes' own names are compared as they are; `kubernetes.io/wss`
         // is TLS.
@@ -61,7 +69,9 @@ pub fn is_http(port: &ServicePort) -> bool {
 /// holds the hyphen that the rule would cut at, and needs no more than `grpc`.
 fn names_http(name: &str) -> bool {
     let prefix = name.split('-').next().unwrap_or(name);
-    ["http", "http2", "grpc"].iter().any(|known| prefix.eq_ignore_ascii_case(known))
+    ["http", "http2", "grpc"]
+        .iter()
+        .any(|known| prefix.eq_ignore_ascii_case(known))
 }
 
 #[cfg(test)]
@@ -111,23 +121,39 @@ mod tests {
 
     #[test]
     fn app_protocol_counts_before_the_name() {
-        for protocol in
-            ["http", "HTTP2", "grpc", "grpc-web", "kubernetes.io/h2c", "kubernetes.io/ws"]
-        {
+        for protocol in [
+            "http",
+            "HTTP2",
+            "grpc",
+            "grpc-web",
+            "kubernetes.io/h2c",
+            "kubernetes.io/ws",
+        ] {
             assert!(is_http(&port(Some("tcp"), Some(protocol))), "{protocol}");
         }
-        for protocol in
-            ["tcp", "https", "kubernetes.io/wss", "Kubernetes.io/H2C", "example.com/http", ""]
-        {
+        for protocol in [
+            "tcp",
+            "https",
+            "kubernetes.io/wss",
+            "Kubernetes.io/H2C",
+            "example.com/http",
+            "",
+        ] {
             assert!(!is_http(&port(Some("http"), Some(protocol))), "{protocol}");
         }
     }
 
     #[test]
     fn only_tcp_carries_http() {
-        let udp = ServicePort { protocol: Some("UDP".to_owned()), ..port(Some("http"), None) };
+        let udp = ServicePort {
+            protocol: Some("UDP".to_owned()),
+            ..port(Some("http"), None)
+        };
         assert!(!is_http(&udp));
-        assert!(is_http(&ServicePort { protocol: None, ..port(Some("http"), None) }));
+        assert!(is_http(&ServicePort {
+            protocol: None,
+            ..port(Some("http"), None)
+        }));
     }
 
     #[test]
@@ -135,7 +161,10 @@ mod tests {
         assert_eq!(HttpPorts::numbered([]), None);
         assert_eq!(HttpPorts::numbered([0]), None);
         let ports = HttpPorts::numbered([8080, 80, 8080]);
-        assert_eq!(ports.as_ref().map(HttpPorts::as_slice), Some([80, 8080].as_slice()));
+        assert_eq!(
+            ports.as_ref().map(HttpPorts::as_slice),
+            Some([80, 8080].as_slice())
+        );
         assert_eq!(HttpPorts::of(&[port(Some("tcp"), None)]), None);
     }
 }

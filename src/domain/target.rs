@@ -25,13 +25,17 @@ impl Target {
         let name = ServiceName::parse(&spec.service_name);
         let namespace = Namespace::parse(spec.namespace.as_deref().unwrap_or(binding_namespace));
         match (catalog_id, name, namespace) {
-            (Ok(catalog_id), Ok(name), Ok(namespace)) => {
-                Ok(Self { catalog_id, service: ServiceKey { namespace, name } })
-            }
+            (Ok(catalog_id), Ok(name), Ok(namespace)) => Ok(Self {
+                catalog_id,
+                service: ServiceKey { namespace, name },
+            }),
             (id, name, namespace) => Err([
-                id.err().map(|error| refused("spec.catalogServiceId", &error)),
+                id.err()
+                    .map(|error| refused("spec.catalogServiceId", &error)),
                 name.err().map(|error| refused("spec.serviceName", &error)),
-                namespace.err().map(|error| refused("spec.namespace", &error)),
+                namespace
+                    .err()
+                    .map(|error| refused("spec.namespace", &error)),
             ]
             .into_iter()
             .flatten()
@@ -41,7 +45,11 @@ impl Target {
 }
 
 fn refused(field: &str, error: &NameError) -> PolicyError {
-    PolicyError { giver: Giver::Binding, field: field.to_owned(), message: error.to_string() }
+    PolicyError {
+        giver: Giver::Binding,
+        field: field.to_owned(),
+        message: error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -60,7 +68,10 @@ mod tests {
     #[test]
     fn without_a_namespace_the_service_is_the_bindings_neighbour() {
         let service = |namespace| {
-            Target::of("here", &spec("id", "web", namespace)).unwrap().service.to_string()
+            Target::of("here", &spec("id", "web", namespace))
+                .unwrap()
+                .service
+                .to_string()
         };
         assert_eq!(service(None), "here/web");
         assert_eq!(service(Some("there")), "there/web");
@@ -70,6 +81,13 @@ mod tests {
     fn every_bad_name_is_named() {
         let errors = Target::of("here", &spec("../x", "Web", Some(""))).unwrap_err();
         let fields: Vec<_> = errors.iter().map(|error| error.field.as_str()).collect();
-        assert_eq!(fields, ["spec.catalogServiceId", "spec.serviceName", "spec.namespace"]);
+        assert_eq!(
+            fields,
+            [
+                "spec.catalogServiceId",
+                "spec.serviceName",
+                "spec.namespace"
+            ]
+        );
     }
 }

@@ -152,7 +152,13 @@ pub struct Bounds {
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { ranges: TABLE.map(|row| Range { low: row.low, high: row.high, unit: row.unit }) }
+        Self {
+            ranges: TABLE.map(|row| Range {
+                low: row.low,
+                high: row.high,
+                unit: row.unit,
+            }),
+        }
     }
 }
 
@@ -233,8 +239,11 @@ impl FromStr for Bounds {
                 return Err(BoundsError::Twice(row.name));
             }
             let built_in = bounds.ranges[at];
-            let narrowed =
-                Range { low: number(row, low)?, high: number(row, high)?, unit: row.unit };
+            let narrowed = Range {
+                low: number(row, low)?,
+                high: number(row, high)?,
+                unit: row.unit,
+            };
             if narrowed.low > narrowed.high
                 || !built_in.holds(narrowed.low)
                 || !built_in.holds(narrowed.high)
@@ -260,12 +269,18 @@ fn parts(item: &str) -> Option<(&str, &str, &str)> {
 
 fn number(row: &Row, text: &str) -> Result<u64, BoundsError> {
     match row.unit {
-        Unit::Time => Millis::parse(text)
-            .map(|millis| millis.0)
-            .map_err(|error| BoundsError::Time { name: row.name, error }),
-        Unit::Count => {
-            text.parse().map_err(|_| BoundsError::Number { name: row.name, shown: shown(text) })
+        Unit::Time => {
+            Millis::parse(text)
+                .map(|millis| millis.0)
+                .map_err(|error| BoundsError::Time {
+                    name: row.name,
+                    error,
+                })
         }
+        Unit::Count => text.parse().map_err(|_| BoundsError::Number {
+            name: row.name,
+            shown: shown(text),
+        }),
     }
 }
 
@@ -284,9 +299,26 @@ mod tests {
     #[test]
     fn a_flag_narrows_the_rows_that_it_names() {
         let bounds: Bounds = "timeout=10ms..10s, retries=0..5".parse().unwrap();
-        assert_eq!(bounds.range(Limit::Timeout), Range { low: 10, high: 10_000, unit: Unit::Time });
-        assert_eq!(bounds.range(Limit::Retries), Range { low: 0, high: 5, unit: Unit::Count });
-        assert_eq!(bounds.range(Limit::Port), Bounds::default().range(Limit::Port));
+        assert_eq!(
+            bounds.range(Limit::Timeout),
+            Range {
+                low: 10,
+                high: 10_000,
+                unit: Unit::Time
+            }
+        );
+        assert_eq!(
+            bounds.range(Limit::Retries),
+            Range {
+                low: 0,
+                high: 5,
+                unit: Unit::Count
+            }
+        );
+        assert_eq!(
+            bounds.range(Limit::Port),
+            Bounds::default().range(Limit::Port)
+        );
         assert_eq!("".parse(), Ok(Bounds::default()));
     }
 

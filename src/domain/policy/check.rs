@@ -64,7 +64,9 @@ pub(super) fn cookie_path(text: &str) -> Broken {
 /// The name of a query parameter, as it stands in a URL.
 pub(super) fn query_parameter(text: &str) -> Broken {
     let good = (1..=LONGEST_NAME).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_graphic() && !b"&=#?".contains(&b));
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_graphic() && !b"&=#?".contains(&b));
     (!good).then_some("must be 1 to 256 visible ASCII characters without & = # ?")
 }
 
@@ -107,7 +109,13 @@ mod tests {
         let long = format!("/{}", "a".repeat(1_024));
         passes(
             endpoint,
-            &["/", "/health", "/a/b?deep=1&x=%20", "/~user/.well-known", &long[..1_024]],
+            &[
+                "/",
+                "/health",
+                "/a/b?deep=1&x=%20",
+                "/~user/.well-known",
+                &long[..1_024],
+            ],
             &[
                 "",
                 "health",
@@ -136,12 +144,20 @@ mod tests {
 
     #[test]
     fn a_cookie_path_ends_at_a_semicolon() {
-        passes(cookie_path, &["/", "/a/b"], &["", "a", "/;Secure", "/ ", "/\n"]);
+        passes(
+            cookie_path,
+            &["/", "/a/b"],
+            &["", "a", "/;Secure", "/ ", "/\n"],
+        );
     }
 
     #[test]
     fn a_query_parameter_name_cannot_hold_another() {
-        passes(query_parameter, &["user", "u[0]"], &["", "a&b", "a=b", "a#", "a b", "?a"]);
+        passes(
+            query_parameter,
+            &["user", "u[0]"],
+            &["", "a&b", "a=b", "a#", "a b", "?a"],
+        );
     }
 
     #[test]

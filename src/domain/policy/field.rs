@@ -61,6 +61,9 @@ pub(super) fn path(giver: Giver, field: &str) -> String {
     match giver {
         Giver::Binding if field == RETRIES_ATTEMPTS => "spec.trafficPolicy.retries".to_owned(),
         Giver::Binding => format!("spec.{field}"),
-        Giver::Catalog => field.strip_prefix("trafficPolicy.").unwrap_or(field).to_owned(),
+        Giver::Catalog => field
+            .strip_prefix("trafficPolicy.")
+            .unwrap_or(field)
+            .to_owned(),
     }
 }

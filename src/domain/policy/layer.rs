@@ -88,10 +88,16 @@ impl PolicyLayer {
         let layer = Self {
             timeout,
             retries,
-            circuit_breaker: record.circuit_breaker.as_ref().map(|b| reader.circuit_breaker(b)),
+            circuit_breaker: record
+                .circuit_breaker
+                .as_ref()
+                .map(|b| reader.circuit_breaker(b)),
             load_balancing: reader.load_balancing(record.load_balancing.as_ref()),
             connection_pool: reader.connection_pool(record.connection_pool.as_ref()),
-            health_check: record.health_check.as_ref().map(|check| reader.health_check(check)),
+            health_check: record
+                .health_check
+                .as_ref()
+                .map(|check| reader.health_check(check)),
         };
         reader.done(layer)
     }
@@ -106,12 +112,17 @@ impl PolicyLayer {
         if let Some(policy) = &spec.traffic_policy {
             layer.timeout = reader.time(field::TIMEOUT, Limit::Timeout, policy.timeout.as_deref());
             layer.retries = reader.retries(policy.retries, None, None);
-            layer.circuit_breaker =
-                policy.circuit_breaker.as_ref().map(|b| reader.circuit_breaker(b));
+            layer.circuit_breaker = policy
+                .circuit_breaker
+                .as_ref()
+                .map(|b| reader.circuit_breaker(b));
             layer.load_balancing = reader.load_balancing(policy.load_balancing.as_ref());
             layer.connection_pool = reader.connection_pool(policy.connection_pool.as_ref());
         }
-        layer.health_check = spec.health_check.as_ref().map(|check| reader.health_check(check));
+        layer.health_check = spec
+            .health_check
+            .as_ref()
+            .map(|check| reader.health_check(check));
         reader.done(layer)
     }
 }

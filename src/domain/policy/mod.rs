@@ -46,9 +46,12 @@ pub fn effective(
     );
     match (catalog, PolicyLayer::from_binding(spec, bounds)) {
         (Ok(catalog), Ok(binding)) => merge(&catalog, &binding, bounds),
-        (catalog, binding) => {
-            Err(catalog.err().into_iter().chain(binding.err()).flatten().collect())
-        }
+        (catalog, binding) => Err(catalog
+            .err()
+            .into_iter()
+            .chain(binding.err())
+            .flatten()
+            .collect()),
     }
 }
 

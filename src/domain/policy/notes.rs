@@ -16,16 +16,32 @@ pub(super) fn of(policy: &EffectivePolicy) -> Vec<String> {
         policy.retries.as_ref().and_then(timeout_is_not_retried),
         attempt_outlasts_the_request(policy),
         nothing_is_ejected(policy),
-        policy.health_check.as_ref().and_then(detection_takes_too_long),
+        policy
+            .health_check
+            .as_ref()
+            .and_then(detection_takes_too_long),
     ];
     notes.into_iter().flatten().collect()
 }
 
 fn timeout_is_not_retried(retries: &Retries) -> Option<String> {
-    let Retries::On { per_try_timeout: Some(time), retry_on, .. } = retries else { return None };
+    let Retries::On {
+        per_try_timeout: Some(time),
+        retry_on,
+        ..
+    } = retries
+    else {
+        return None;
+    };
     let on = retry_on.as_deref().unwrap_or_default();
-    let retried = on.split(',').any(|condition| RETRIES_A_TIMEOUT.contains(&condition));
-    let which = if on.is_empty() { "Istio's own retryOn" } else { "its retryOn" };
+    let retried = on
+        .split(',')
+        .any(|condition| RETRIES_A_TIMEOUT.contains(&condition));
+    let which = if on.is_empty() {
+        "Istio's own retryOn"
+    } else {
+        "its retryOn"
+    };
     (!retried).then(|| {
         format!(
             "retries.perTryTimeout {time} ends the request instead of starting another attempt, since {which} has none of reset, 5xx and gateway-error"
@@ -34,7 +50,11 @@ fn timeout_is_not_retried(retries: &Retries) -> Option<String> {
 }
 
 fn attempt_outlasts_the_request(policy: &EffectivePolicy) -> Option<String> {
-    let Some(Retries::On { per_try_timeout: Some(attempt), .. }) = policy.retries else {
+    let Some(Retries::On {
+        per_try_timeout: Some(attempt),
+        ..
+    }) = policy.retries
+    else {
         return None;
     };
     let timeout = policy.timeout.filter(|timeout| attempt >= *timeout)?;
@@ -70,7 +90,9 @@ impl HealthCheck {
     pub fn detection_time(&self) -> Millis {
         let failures = u64::from(self.failure_threshold);
         let waits = failures.saturating_mul(self.timeout.0);
-        let pauses = failures.saturating_sub(1).saturating_mul(self.confirm_interval.0);
+        let pauses = failures
+            .saturating_sub(1)
+            .saturating_mul(self.confirm_interval.0);
         Millis(self.interval.0.saturating_add(waits).saturating_add(pauses))
     }
 }

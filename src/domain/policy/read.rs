@@ -22,17 +22,29 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(giver: Giver, bounds: &'a Bounds) -> Self {
-        Self { giver, bounds, errors: Vec::new() }
+        Self {
+            giver,
+            bounds,
+            errors: Vec::new(),
+        }
     }
 
     /// The layer, unless something was wrong.
     pub(super) fn done(self, layer: PolicyLayer) -> Result<PolicyLayer, Vec<PolicyError>> {
-        if self.errors.is_empty() { Ok(layer) } else { Err(self.errors) }
+        if self.errors.is_empty() {
+            Ok(layer)
+        } else {
+            Err(self.errors)
+        }
     }
 
     fn refuse(&mut self, field: &str, message: String) {
         let field = field::path(self.giver, field);
-        self.errors.push(PolicyError { giver: self.giver, field, message });
+        self.errors.push(PolicyError {
+            giver: self.giver,
+            field,
+            message,
+        });
     }
 
     pub(super) fn time(&mut self, field: &str, limit: Limit, text: Option<&str>) -> Option<Millis> {
@@ -114,7 +126,10 @@ impl<'a> Reader<'a> {
     ) -> LoadBalancingLayer {
         let mut layer = LoadBalancingLayer::default();
         let Some(given) = given else { return layer };
-        let hash = given.consistent_hash.as_ref().map(|hash| self.consistent_hash(hash));
+        let hash = given
+            .consistent_hash
+            .as_ref()
+            .map(|hash| self.consistent_hash(hash));
         layer.algorithm = match (given.simple, hash) {
             (Some(_), Some(_)) => {
                 self.refuse(
@@ -127,12 +142,21 @@ impl<'a> Reader<'a> {
             (None, hash) => hash,
         };
         if let Some(warmup) = &given.warmup {
-            layer.warmup_duration =
-                self.time(field::LB_WARMUP_DURATION, Limit::Warmup, Some(&warmup.duration));
-            layer.warmup_percent =
-                self.number(field::LB_WARMUP_PERCENT, Limit::Percent, warmup.minimum_percent);
-            layer.warmup_aggression =
-                self.number(field::LB_WARMUP_AGGRESSION, Limit::Aggression, warmup.aggression);
+            layer.warmup_duration = self.time(
+                field::LB_WARMUP_DURATION,
+                Limit::Warmup,
+                Some(&warmup.duration),
+            );
+            layer.warmup_percent = self.number(
+                field::LB_WARMUP_PERCENT,
+                Limit::Percent,
+                warmup.minimum_percent,
+            );
+            layer.warmup_aggression = self.number(
+                field::LB_WARMUP_AGGRESSION,
+                Limit::Aggression,
+                warmup.aggression,
+            );
         }
         if let Some(given) = &given.locality {
             layer.locality_enabled = given.enabled;
@@ -148,10 +172,17 @@ impl<'a> Reader<'a> {
         let header = given.http_header_name.as_deref();
         let query = given.http_query_parameter_name.as_deref();
         let keys = [
-            self.text(field::LB_HASH_HEADER, check::token, header).map(HashKey::Header),
-            given.http_cookie.as_ref().and_then(|cookie| self.cookie(cookie)),
+            self.text(field::LB_HASH_HEADER, check::token, header)
+                .map(HashKey::Header),
+            given
+                .http_cookie
+                .as_ref()
+                .and_then(|cookie| self.cookie(cookie)),
             // false is how some tools write "not this one".
-            given.use_source_ip.filter(|used| *used).map(|_| HashKey::SourceIp),
+            given
+                .use_source_ip
+                .filter(|used| *used)
+                .map(|_| HashKey::SourceIp),
             self.text(field::LB_HASH_QUERY, check::query_parameter, query)
                 .map(HashKey::QueryParameter),
         ];
@@ -163,13 +194,25 @@ impl<'a> Reader<'a> {
                 "must have exactly one of httpHeaderName, httpCookie, useSourceIp and httpQueryParameterName".to_owned(),
             );
         }
-        let ring = self.number(field::LB_HASH_RING, Limit::RingSize, given.minimum_ring_size);
+        let ring = self.number(
+            field::LB_HASH_RING,
+            Limit::RingSize,
+            given.minimum_ring_size,
+        );
         AlgorithmLayer::Hash { key, ring }
     }
 
     fn cookie(&mut self, given: &api::HttpCookie) -> Option<HashKey> {
-        let path = self.text(field::LB_HASH_COOKIE_PATH, check::cookie_path, given.path.as_deref());
-        let ttl = self.time(field::LB_HASH_COOKIE_TTL, Limit::CookieTtl, given.ttl.as_deref());
+        let path = self.text(
+            field::LB_HASH_COOKIE_PATH,
+            check::cookie_path,
+            given.path.as_deref(),
+        );
+        let ttl = self.time(
+            field::LB_HASH_COOKIE_TTL,
+            Limit::CookieTtl,
+            given.ttl.as_deref(),
+        );
         let name = self.text(field::LB_HASH_COOKIE_NAME, check::token, Some(&given.name))?;
         Some(HashKey::Cookie { name, path, ttl })
     }
@@ -195,26 +238,35 @@ impl<'a> Reader<'a> {
                 tcp.idle_timeout.as_deref(),
             ),
         });
-        let http = given.and_then(|pool| pool.http.as_ref()).map(|http| HttpPool {
-            max_pending_requests: self.number(
-                field::HTTP_MAX_PENDING,
-                Limit::PoolSize,
-                http.http1_max_pending_requests,
-            ),
-            max_requests: self.number(
-                field::HTTP_MAX_REQUESTS,
-                Limit::PoolSize,
-                http.http2_max_requests,
-            ),
-            max_requests_per_connection: self.number(
-                field::HTTP_PER_CONNECTION,
-                Limit::PoolSize,
-                http.max_requests_per_connection,
-            ),
-            max_retries: self.number(field::HTTP_MAX_RETRIES, Limit::PoolSize, http.max_retries),
-            idle_timeout: self.http_idle_timeout(http.idle_timeout.as_deref()),
-        });
-        ConnectionPool { tcp: tcp.unwrap_or_default(), http: http.unwrap_or_default() }
+        let http = given
+            .and_then(|pool| pool.http.as_ref())
+            .map(|http| HttpPool {
+                max_pending_requests: self.number(
+                    field::HTTP_MAX_PENDING,
+                    Limit::PoolSize,
+                    http.http1_max_pending_requests,
+                ),
+                max_requests: self.number(
+                    field::HTTP_MAX_REQUESTS,
+                    Limit::PoolSize,
+                    http.http2_max_requests,
+                ),
+                max_requests_per_connection: self.number(
+                    field::HTTP_PER_CONNECTION,
+                    Limit::PoolSize,
+                    http.max_requests_per_connection,
+                ),
+                max_retries: self.number(
+                    field::HTTP_MAX_RETRIES,
+                    Limit::PoolSize,
+                    http.max_retries,
+                ),
+                idle_timeout: self.http_idle_timeout(http.idle_timeout.as_deref()),
+            });
+        ConnectionPool {
+            tcp: tcp.unwrap_or_default(),
+            http: http.unwrap_or_default(),
+        }
     }
 
     /// Unlike TCP's, Istio refuses to switch this one off by `0s`.
@@ -233,8 +285,16 @@ impl<'a> Reader<'a> {
     pub(super) fn health_check(&mut self, given: &api::HealthCheck) -> HealthCheckLayer {
         let port = self.number(field::HEALTH_PORT, Limit::Port, given.port);
         HealthCheckLayer {
-            endpoint: self.text(field::HEALTH_ENDPOINT, check::endpoint, given.endpoint.as_deref()),
-            interval: self.time(field::HEALTH_INTERVAL, Limit::Interval, given.interval.as_deref()),
+            endpoint: self.text(
+                field::HEALTH_ENDPOINT,
+                check::endpoint,
+                given.endpoint.as_deref(),
+            ),
+            interval: self.time(
+                field::HEALTH_INTERVAL,
+                Limit::Interval,
+                given.interval.as_deref(),
+            ),
             timeout: self.time(
                 field::HEALTH_TIMEOUT,
                 Limit::CheckTimeout,

@@ -20,7 +20,9 @@ fn spec(fields: Value) -> ServiceBindingSpec {
 }
 
 fn merge_into(target: &mut Value, fields: Value) {
-    let Value::Object(fields) = fields else { panic!("fields are an object") };
+    let Value::Object(fields) = fields else {
+        panic!("fields are an object")
+    };
     for (key, value) in fields {
         target[key] = value;
     }
@@ -32,7 +34,11 @@ fn both(catalog: Value, binding: Value) -> Result<Merged, Vec<PolicyError>> {
 
 /// What is in effect, as `field=value (source)`.
 fn in_effect(merged: &Merged) -> Vec<String> {
-    merged.entries.iter().map(|e| format!("{}={} ({:?})", e.field, e.value, e.source)).collect()
+    merged
+        .entries
+        .iter()
+        .map(|e| format!("{}={} ({:?})", e.field, e.value, e.source))
+        .collect()
 }
 
 #[track_caller]
@@ -44,8 +50,14 @@ fn good(catalog: Value, binding: Value) -> Merged {
 #[track_caller]
 fn bad(catalog: Value, binding: Value, giver: Giver, field: &str, part: &str) {
     let errors = both(catalog, binding).unwrap_err();
-    let [error] = errors.as_slice() else { panic!("{errors:?}") };
-    assert_eq!((error.giver, error.field.as_str()), (giver, field), "{error}");
+    let [error] = errors.as_slice() else {
+        panic!("{errors:?}")
+    };
+    assert_eq!(
+        (error.giver, error.field.as_str()),
+        (giver, field),
+        "{error}"
+    );
     assert!(error.message.contains(part), "{error}");
 }
 
@@ -103,12 +115,18 @@ fn defaults_of_a_health_check_follow_a_short_interval() {
         .policy
         .health_check
         .unwrap();
-    assert_eq!((check.timeout, check.confirm_interval), (Millis(2_000), Millis(500)));
+    assert_eq!(
+        (check.timeout, check.confirm_interval),
+        (Millis(2_000), Millis(500))
+    );
     let check = good(json!({ "healthCheck": { "interval": "100ms" } }), json!({}))
         .policy
         .health_check
         .unwrap();
-    assert_eq!((check.timeout, check.confirm_interval), (Millis(100), Millis(25)));
+    assert_eq!(
+        (check.timeout, check.confirm_interval),
+        (Millis(100), Millis(25))
+    );
 }
 
 #[test]
@@ -119,7 +137,13 @@ fn the_errors_that_eject_fall_back_to_the_failure_threshold_and_then_to_five() {
     };
     assert_eq!(errors(json!({ "circuitBreaker": {} }), json!({})), 5);
     assert_eq!(errors(json!({ "healthCheck": {} }), json!({})), 5);
-    assert_eq!(errors(json!({ "healthCheck": { "failureThreshold": 4 } }), json!({})), 4);
+    assert_eq!(
+        errors(
+            json!({ "healthCheck": { "failureThreshold": 4 } }),
+            json!({})
+        ),
+        4
+    );
     assert_eq!(
         errors(
             json!({ "healthCheck": { "failureThreshold": 4 } }),
@@ -127,7 +151,10 @@ fn the_errors_that_eject_fall_back_to_the_failure_threshold_and_then_to_five() {
         ),
         9
     );
-    let merged = good(json!({}), json!({ "healthCheck": { "failureThreshold": 4 } }));
+    let merged = good(
+        json!({}),
+        json!({ "healthCheck": { "failureThreshold": 4 } }),
+    );
     assert!(
         in_effect(&merged)
             .contains(&"trafficPolicy.circuitBreaker.consecutiveErrors=4 (Binding)".to_owned())
@@ -136,7 +163,13 @@ fn the_errors_that_eject_fall_back_to_the_failure_threshold_and_then_to_five() {
 
 #[test]
 fn retries_bound_the_retries_at_once_unless_somebody_says_otherwise() {
-    let retries = |catalog, binding| good(catalog, binding).policy.connection_pool.http.max_retries;
+    let retries = |catalog, binding| {
+        good(catalog, binding)
+            .policy
+            .connection_pool
+            .http
+            .max_retries
+    };
     assert_eq!(retries(json!({ "retries": 3 }), json!({})), Some(3));
     assert_eq!(retries(json!({ "retries": 0 }), json!({})), None);
     assert_eq!(
@@ -155,20 +188,32 @@ fn retries_switched_off_leave_nothing_beside_them() {
         json!({ "trafficPolicy": { "retries": 0 } }),
     );
     assert_eq!(merged.policy.retries, Some(Retries::Off));
-    assert_eq!(in_effect(&merged), ["trafficPolicy.retries.attempts=0 (Binding)"]);
+    assert_eq!(
+        in_effect(&merged),
+        ["trafficPolicy.retries.attempts=0 (Binding)"]
+    );
 }
 
 #[test]
 fn a_record_may_leave_the_attempts_to_the_binding_but_not_to_nobody() {
     let catalog = json!({ "retries": { "perTryTimeout": "1s", "retryOn": "reset,503" } });
-    let merged = good(catalog.clone(), json!({ "trafficPolicy": { "retries": 2 } }));
+    let merged = good(
+        catalog.clone(),
+        json!({ "trafficPolicy": { "retries": 2 } }),
+    );
     let expected = Retries::On {
         attempts: 2,
         per_try_timeout: Some(Millis::from_secs(1)),
         retry_on: Some("reset,503".to_owned()),
     };
     assert_eq!(merged.policy.retries, Some(expected));
-    bad(catalog, json!({}), Giver::Catalog, "retries.attempts", "missing");
+    bad(
+        catalog,
+        json!({}),
+        Giver::Catalog,
+        "retries.attempts",
+        "missing",
+    );
 }
 
 #[test]
@@ -181,7 +226,10 @@ fn the_catalogs_choice_of_an_alternative_replaces_the_bindings() {
         merged.policy.load_balancing.algorithm,
         Some(Algorithm::Simple(SimpleAlgorithm::Random))
     );
-    assert_eq!(in_effect(&merged), ["trafficPolicy.loadBalancing.simple=RANDOM (Catalog)"]);
+    assert_eq!(
+        in_effect(&merged),
+        ["trafficPolicy.loadBalancing.simple=RANDOM (Catalog)"]
+    );
     let merged = good(
         json!({ "loadBalancing": { "consistentHash": { "httpCookie": { "name": "a", "path": "/p" } } } }),
         json!({ "trafficPolicy": { "loadBalancing": { "consistentHash": {
@@ -203,7 +251,13 @@ fn the_catalogs_choice_of_an_alternative_replaces_the_bindings() {
 fn a_hash_has_exactly_one_key() {
     let hash = |hash: Value| json!({ "loadBalancing": { "consistentHash": hash } });
     let field = "loadBalancing.consistentHash";
-    bad(hash(json!({})), json!({}), Giver::Catalog, field, "must have one of");
+    bad(
+        hash(json!({})),
+        json!({}),
+        Giver::Catalog,
+        field,
+        "must have one of",
+    );
     bad(
         hash(json!({ "useSourceIp": false })),
         json!({}),
@@ -237,14 +291,23 @@ fn a_hash_has_exactly_one_key() {
         })
     );
     let both_kinds = json!({ "loadBalancing": { "simple": "RANDOM", "consistentHash": { "useSourceIp": true } } });
-    bad(both_kinds, json!({}), Giver::Catalog, field, "beside simple");
+    bad(
+        both_kinds,
+        json!({}),
+        Giver::Catalog,
+        field,
+        "beside simple",
+    );
 }
 
 #[test]
 fn warmup_goes_with_the_algorithms_that_know_load() {
     let warmup = json!({ "loadBalancing": { "warmup": { "duration": "60s" } } });
     for simple in ["ROUND_ROBIN", "LEAST_REQUEST"] {
-        good(warmup.clone(), json!({ "trafficPolicy": { "loadBalancing": { "simple": simple } } }));
+        good(
+            warmup.clone(),
+            json!({ "trafficPolicy": { "loadBalancing": { "simple": simple } } }),
+        );
     }
     good(warmup.clone(), json!({}));
     bad(
@@ -300,7 +363,13 @@ fn a_timeout_over_the_interval_is_blamed_on_the_later_giver() {
     let check = |check: Value| json!({ "healthCheck": check });
     let over = "is longer than interval";
     let none = || json!({});
-    bad(check(json!({ "timeout": "11s" })), none(), Giver::Catalog, "healthCheck.timeout", over);
+    bad(
+        check(json!({ "timeout": "11s" })),
+        none(),
+        Giver::Catalog,
+        "healthCheck.timeout",
+        over,
+    );
     bad(
         none(),
         check(json!({ "timeout": "11s" })),
@@ -334,7 +403,10 @@ fn a_value_out_of_bounds_names_its_field_where_its_giver_finds_it() {
         (json!({ "timeout": "3601s" }), "timeout"),
         (json!({ "retries": 101 }), "retries.attempts"),
         (json!({ "retries": { "attempts": -1 } }), "retries.attempts"),
-        (json!({ "retries": { "attempts": 1, "perTryTimeout": "0s" } }), "retries.perTryTimeout"),
+        (
+            json!({ "retries": { "attempts": 1, "perTryTimeout": "0s" } }),
+            "retries.perTryTimeout",
+        ),
         (
             json!({ "circuitBreaker": { "consecutiveErrors": 0 } }),
             "circuitBreaker.consecutiveErrors",
@@ -343,12 +415,18 @@ fn a_value_out_of_bounds_names_its_field_where_its_giver_finds_it() {
             json!({ "circuitBreaker": { "maxEjectionPercent": 101 } }),
             "circuitBreaker.maxEjectionPercent",
         ),
-        (json!({ "circuitBreaker": { "interval": "99ms" } }), "circuitBreaker.interval"),
+        (
+            json!({ "circuitBreaker": { "interval": "99ms" } }),
+            "circuitBreaker.interval",
+        ),
         (
             json!({ "connectionPool": { "tcp": { "maxConnections": 0 } } }),
             "connectionPool.tcp.maxConnections",
         ),
-        (json!({ "healthCheck": { "port": 65536 } }), "healthCheck.port"),
+        (
+            json!({ "healthCheck": { "port": 65536 } }),
+            "healthCheck.port",
+        ),
         (
             json!({ "healthCheck": { "successThreshold": i32::MIN } }),
             "healthCheck.successThreshold",
@@ -381,7 +459,10 @@ fn zero_percent_is_the_catalogs_word_alone() {
     let breaker = json!({ "circuitBreaker": { "maxEjectionPercent": 0 } });
     let merged = good(breaker.clone(), json!({}));
     assert_eq!(
-        merged.policy.outlier_detection.map(|outlier| outlier.max_ejection_percent),
+        merged
+            .policy
+            .outlier_detection
+            .map(|outlier| outlier.max_ejection_percent),
         Some(0)
     );
     assert!(merged.notes[0].contains("no endpoint is ever taken out"));
@@ -415,7 +496,10 @@ fn all_that_is_wrong_is_said_at_once() {
     let said: Vec<_> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(errors.len(), 3, "{said:?}");
     assert!(said[0].starts_with("timeout: \"1us\" is finer"), "{said:?}");
-    assert!(said[1].starts_with("retries.retryOn: \"503, reset\" must be"), "{said:?}");
+    assert!(
+        said[1].starts_with("retries.retryOn: \"503, reset\" must be"),
+        "{said:?}"
+    );
     assert!(
         said[2].starts_with("spec.healthCheck.endpoint: \"http://evil.example/\\n\" must be"),
         "{said:?}"
@@ -424,27 +508,51 @@ fn all_that_is_wrong_is_said_at_once() {
 
 #[test]
 fn narrowed_bounds_hold_for_values_and_move_the_defaults() {
-    let bounds: Bounds =
-        "interval=15s..60s,threshold=1..2,percent=0..30,checkTimeout=1ms..1s".parse().unwrap();
+    let bounds: Bounds = "interval=15s..60s,threshold=1..2,percent=0..30,checkTimeout=1ms..1s"
+        .parse()
+        .unwrap();
     let narrowed = |check: Value| {
-        effective(Some(&record(json!({ "healthCheck": check }))), &spec(json!({})), &bounds)
+        effective(
+            Some(&record(json!({ "healthCheck": check }))),
+            &spec(json!({})),
+            &bounds,
+        )
     };
     let policy = narrowed(json!({})).unwrap().policy;
-    let (check, outlier) = (policy.health_check.unwrap(), policy.outlier_detection.unwrap());
-    assert_eq!((check.interval, check.timeout), (Millis(15_000), Millis(1_000)));
+    let (check, outlier) = (
+        policy.health_check.unwrap(),
+        policy.outlier_detection.unwrap(),
+    );
+    assert_eq!(
+        (check.interval, check.timeout),
+        (Millis(15_000), Millis(1_000))
+    );
     assert_eq!((check.failure_threshold, check.success_threshold), (2, 2));
-    assert_eq!((outlier.consecutive_errors, outlier.max_ejection_percent), (2, 30));
+    assert_eq!(
+        (outlier.consecutive_errors, outlier.max_ejection_percent),
+        (2, 30)
+    );
     let errors = narrowed(json!({ "interval": "10s" })).unwrap_err();
-    assert_eq!(errors[0].to_string(), "healthCheck.interval: 10s is not within 15s..60s");
+    assert_eq!(
+        errors[0].to_string(),
+        "healthCheck.interval: 10s is not within 15s..60s"
+    );
 }
 
 #[test]
 fn a_per_try_timeout_that_is_never_retried_is_noted() {
     let notes = |retries: Value| good(json!({ "retries": retries }), json!({})).notes;
     let never = "ends the request instead of starting another attempt";
-    for on in [None, Some("503,504"), Some("connect-failure,reset-before-request")] {
+    for on in [
+        None,
+        Some("503,504"),
+        Some("connect-failure,reset-before-request"),
+    ] {
         let notes = notes(json!({ "attempts": 2, "perTryTimeout": "1s", "retryOn": on }));
-        assert!(notes.iter().any(|note| note.contains(never)), "{on:?}: {notes:?}");
+        assert!(
+            notes.iter().any(|note| note.contains(never)),
+            "{on:?}: {notes:?}"
+        );
     }
     for on in ["reset", "503,5xx", "gateway-error"] {
         let notes = notes(json!({ "attempts": 2, "perTryTimeout": "1s", "retryOn": on }));

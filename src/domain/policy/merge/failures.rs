@@ -34,7 +34,10 @@ impl SourcedRetries {
             Retries::Off => 0,
             Retries::On { attempts, .. } => attempts,
         };
-        Sourced { value, source: self.source }
+        Sourced {
+            value,
+            source: self.source,
+        }
     }
 }
 
@@ -51,19 +54,36 @@ impl Merge<'_> {
         );
         // Istio refuses anything beside "never".
         if let Some(Sourced { value: 0, source }) = attempts {
-            return Some(SourcedRetries { policy: Retries::Off, source });
+            return Some(SourcedRetries {
+                policy: Retries::Off,
+                source,
+            });
         }
         let per_try = self.leaf(
             field::RETRIES_PER_TRY,
             catalog.per_try_timeout.as_ref(),
             binding.per_try_timeout.as_ref(),
         );
-        let on = self.leaf(field::RETRIES_ON, catalog.retry_on.as_ref(), binding.retry_on.as_ref());
-        let Some(Sourced { value: attempts, source }) = attempts else {
-            let given = per_try.map(|leaf| leaf.source).or(on.map(|leaf| leaf.source));
+        let on = self.leaf(
+            field::RETRIES_ON,
+            catalog.retry_on.as_ref(),
+            binding.retry_on.as_ref(),
+        );
+        let Some(Sourced {
+            value: attempts,
+            source,
+        }) = attempts
+        else {
+            let given = per_try
+                .map(|leaf| leaf.source)
+                .or(on.map(|leaf| leaf.source));
             if let Some(source) = given {
                 let message = "is missing, so perTryTimeout and retryOn have no meaning; give it or leave them out";
-                self.refuse(later(source, source), field::RETRIES_ATTEMPTS, message.to_owned());
+                self.refuse(
+                    later(source, source),
+                    field::RETRIES_ATTEMPTS,
+                    message.to_owned(),
+                );
             }
             return None;
         };
@@ -81,12 +101,18 @@ impl Merge<'_> {
         binding: &PolicyLayer,
     ) -> Option<OutlierPolicy> {
         let checks = (catalog.health_check.as_ref(), binding.health_check.as_ref());
-        let breakers = (catalog.circuit_breaker.as_ref(), binding.circuit_breaker.as_ref());
+        let breakers = (
+            catalog.circuit_breaker.as_ref(),
+            binding.circuit_breaker.as_ref(),
+        );
         if matches!((checks, breakers), ((None, None), (None, None))) {
             return None;
         }
         let nothing = CircuitBreakerLayer::default();
-        let (c, b) = (breakers.0.unwrap_or(&nothing), breakers.1.unwrap_or(&nothing));
+        let (c, b) = (
+            breakers.0.unwrap_or(&nothing),
+            breakers.1.unwrap_or(&nothing),
+        );
         let threshold =
             |check: Option<&HealthCheckLayer>| check.and_then(|check| check.failure_threshold);
         let failures = first(threshold(checks.0).as_ref(), threshold(checks.1).as_ref());
@@ -141,9 +167,14 @@ impl Merge<'_> {
         }
         let nothing = HealthCheckLayer::default();
         let (c, b) = (catalog.unwrap_or(&nothing), binding.unwrap_or(&nothing));
-        let default = |value| Sourced { value, source: PolicySource::Default };
-        let endpoint =
-            Sourced { value: DEFAULT_ENDPOINT.to_owned(), source: PolicySource::Default };
+        let default = |value| Sourced {
+            value,
+            source: PolicySource::Default,
+        };
+        let endpoint = Sourced {
+            value: DEFAULT_ENDPOINT.to_owned(),
+            source: PolicySource::Default,
+        };
         let endpoint = self.leaf_or(
             field::HEALTH_ENDPOINT,
             c.endpoint.as_ref(),
@@ -159,13 +190,24 @@ impl Merge<'_> {
         );
         let timeout = self.default_time(Limit::CheckTimeout, DEFAULT_CHECK_TIMEOUT);
         let timeout = default(timeout.value.min(interval.value));
-        let timeout =
-            self.leaf_or(field::HEALTH_TIMEOUT, c.timeout.as_ref(), b.timeout.as_ref(), timeout);
+        let timeout = self.leaf_or(
+            field::HEALTH_TIMEOUT,
+            c.timeout.as_ref(),
+            b.timeout.as_ref(),
+            timeout,
+        );
         self.timeout_within_interval(&timeout, &interval);
         let port = self.value(field::HEALTH_PORT, c.port.as_ref(), b.port.as_ref());
-        let scheme = Sourced { value: HealthCheckScheme::Http, source: PolicySource::Default };
-        let scheme =
-            self.leaf_or(field::HEALTH_SCHEME, c.scheme.as_ref(), b.scheme.as_ref(), scheme);
+        let scheme = Sourced {
+            value: HealthCheckScheme::Http,
+            source: PolicySource::Default,
+        };
+        let scheme = self.leaf_or(
+            field::HEALTH_SCHEME,
+            c.scheme.as_ref(),
+            b.scheme.as_ref(),
+            scheme,
+        );
         let failures = self.default_number(Limit::Threshold, DEFAULT_FAILURES);
         let failures = self.leaf_or(
             field::HEALTH_FAILURES,
@@ -188,7 +230,11 @@ impl Merge<'_> {
             b.confirm_interval.as_ref(),
             confirm,
         );
-        let ejection = self.value(field::HEALTH_EJECTION, c.ejection.as_ref(), b.ejection.as_ref());
+        let ejection = self.value(
+            field::HEALTH_EJECTION,
+            c.ejection.as_ref(),
+            b.ejection.as_ref(),
+        );
         Some(HealthCheck {
             endpoint: endpoint.value,
             interval: interval.value,

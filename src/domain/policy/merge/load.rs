@@ -22,7 +22,11 @@ impl Merge<'_> {
         let algorithm = self.algorithm(catalog.algorithm.as_ref(), binding.algorithm.as_ref());
         let warmup = self.warmup(catalog, binding, algorithm.as_ref());
         let locality = self.locality(catalog, binding, outlier);
-        LoadBalancing { algorithm: algorithm.map(|algorithm| algorithm.value), warmup, locality }
+        LoadBalancing {
+            algorithm: algorithm.map(|algorithm| algorithm.value),
+            warmup,
+            locality,
+        }
     }
 
     /// `simple` and `consistentHash` are one choice; below `consistentHash` the
@@ -35,7 +39,10 @@ impl Merge<'_> {
         let chosen = first(catalog, binding)?;
         if let AlgorithmLayer::Simple(simple) = chosen.value {
             self.record(field::LB_SIMPLE, &simple, chosen.source);
-            return Some(Sourced { value: Algorithm::Simple(simple), source: chosen.source });
+            return Some(Sourced {
+                value: Algorithm::Simple(simple),
+                source: chosen.source,
+            });
         }
         let (c_key, c_ring) = hash_of(catalog);
         let (b_key, b_ring) = hash_of(binding);
@@ -51,8 +58,14 @@ impl Merge<'_> {
         let key_source = key.source;
         let key = self.hash_key(key, c_key, b_key);
         let minimum_ring_size = self.value(field::LB_HASH_RING, c_ring, b_ring);
-        let value = Algorithm::ConsistentHash { key, minimum_ring_size };
-        Some(Sourced { value, source: key_source })
+        let value = Algorithm::ConsistentHash {
+            key,
+            minimum_ring_size,
+        };
+        Some(Sourced {
+            value,
+            source: key_source,
+        })
     }
 
     fn hash_key(
@@ -72,7 +85,11 @@ impl Merge<'_> {
                 let (b_path, b_ttl) = cookie_of(binding);
                 let path = self.value(field::LB_HASH_COOKIE_PATH, c_path, b_path);
                 let ttl = self.value(field::LB_HASH_COOKIE_TTL, c_ttl, b_ttl);
-                return HashKey::Cookie { name: name.clone(), path, ttl };
+                return HashKey::Cookie {
+                    name: name.clone(),
+                    path,
+                    ttl,
+                };
             }
         }
         chosen.value
@@ -84,7 +101,10 @@ impl Merge<'_> {
         binding: &LoadBalancingLayer,
         algorithm: Option<&Sourced<Algorithm>>,
     ) -> Option<Warmup> {
-        let duration = first(catalog.warmup_duration.as_ref(), binding.warmup_duration.as_ref())?;
+        let duration = first(
+            catalog.warmup_duration.as_ref(),
+            binding.warmup_duration.as_ref(),
+        )?;
         if let Some(Sourced { value, source }) = algorithm
             && !warms_up(value)
         {

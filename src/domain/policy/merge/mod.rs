@@ -37,8 +37,16 @@ pub fn merge(
     binding: &PolicyLayer,
     bounds: &Bounds,
 ) -> Result<Merged, Vec<PolicyError>> {
-    let mut merge = Merge { bounds, entries: Vec::new(), errors: Vec::new() };
-    let timeout = merge.leaf(field::TIMEOUT, catalog.timeout.as_ref(), binding.timeout.as_ref());
+    let mut merge = Merge {
+        bounds,
+        entries: Vec::new(),
+        errors: Vec::new(),
+    };
+    let timeout = merge.leaf(
+        field::TIMEOUT,
+        catalog.timeout.as_ref(),
+        binding.timeout.as_ref(),
+    );
     let retries = merge.retries(&catalog.retries, &binding.retries);
     let attempts = retries.as_ref().map(|retries| retries.attempts());
     let outlier_detection = merge.outlier_detection(catalog, binding);
@@ -63,7 +71,11 @@ pub fn merge(
         health_check,
     };
     let notes = notes::of(&policy);
-    Ok(Merged { policy, entries: merge.entries, notes })
+    Ok(Merged {
+        policy,
+        entries: merge.entries,
+        notes,
+    })
 }
 
 /// A value and who gave it.
@@ -75,14 +87,25 @@ struct Sourced<T> {
 
 /// The catalog's value where there is one, else the binding's.
 fn first<T: Clone>(catalog: Option<&T>, binding: Option<&T>) -> Option<Sourced<T>> {
-    let from = |source| move |value: &T| Sourced { value: value.clone(), source };
-    catalog.map(from(PolicySource::Catalog)).or_else(|| binding.map(from(PolicySource::Binding)))
+    let from = |source| {
+        move |value: &T| Sourced {
+            value: value.clone(),
+            source,
+        }
+    };
+    catalog
+        .map(from(PolicySource::Catalog))
+        .or_else(|| binding.map(from(PolicySource::Binding)))
 }
 
 /// Who gave the later of two values; a default is never to blame.
 fn later(one: PolicySource, other: PolicySource) -> Giver {
     let binding = [one, other].contains(&PolicySource::Binding);
-    if binding { Giver::Binding } else { Giver::Catalog }
+    if binding {
+        Giver::Binding
+    } else {
+        Giver::Catalog
+    }
 }
 
 /// A merge under way: what is in effect so far, and what does not go together.
@@ -100,7 +123,11 @@ impl Merge<'_> {
             Ok(value) => value.to_string(),
             Err(error) => error.to_string(),
         };
-        self.entries.push(PolicyEntry { field: field.to_owned(), value, source });
+        self.entries.push(PolicyEntry {
+            field: field.to_owned(),
+            value,
+            source,
+        });
     }
 
     /// A leaf without a default.
@@ -139,16 +166,26 @@ impl Merge<'_> {
     }
 
     fn refuse(&mut self, giver: Giver, field: &str, message: String) {
-        self.errors.push(PolicyError { giver, field: field::path(giver, field), message });
+        self.errors.push(PolicyError {
+            giver,
+            field: field::path(giver, field),
+            message,
+        });
     }
 
     fn default_time(&self, limit: Limit, time: Millis) -> Sourced<Millis> {
         let value = Millis(self.bounds.range(limit).nearest(time.0));
-        Sourced { value, source: PolicySource::Default }
+        Sourced {
+            value,
+            source: PolicySource::Default,
+        }
     }
 
     fn default_number(&self, limit: Limit, number: u32) -> Sourced<u32> {
         let nearest = self.bounds.range(limit).nearest(u64::from(number));
-        Sourced { value: u32::try_from(nearest).unwrap_or(u32::MAX), source: PolicySource::Default }
+        Sourced {
+            value: u32::try_from(nearest).unwrap_or(u32::MAX),
+            source: PolicySource::Default,
+        }
     }
 }
