@@ -14,7 +14,7 @@ use super::context::{Context, Forced};
 use super::error::WriteError;
 use super::sources;
 use crate::api::service_binding::ChildStatus;
-use crate::domain::build::{DesiredObject, MeshKind};
+use crate::domain::desired::{DesiredObject, MeshKind};
 use crate::domain::labels::MANAGER;
 use crate::domain::names::{BindingKey, shown};
 use crate::domain::plan::{Guard, Plan, Removal, Write};
@@ -38,9 +38,18 @@ pub(crate) struct Applied {
 ///
 /// Writes; when cancelled, the write under way may or may not have happened,
 /// and the next look finds out.
-pub(crate) async fn perform(ctx: &Context, binding: &BindingKey, host: &str, plan: Plan) -> Applied {
+pub(crate) async fn perform(
+    ctx: &Context,
+    binding: &BindingKey,
+    host: &str,
+    plan: Plan,
+) -> Applied {
     ctx.metrics.skipped(plan.kept.len());
-    let mut applied = Applied { children: plan.kept, written: 0, failed: None };
+    let mut applied = Applied {
+        children: plan.kept,
+        written: 0,
+        failed: None,
+    };
     for write in &plan.writes {
         match store(ctx, binding, host, write).await {
             Ok(child) => {
@@ -57,16 +66,24 @@ pub(crate) async fn perform(ctx: &Context, binding: &BindingKey, host: &str, pla
     applied
 }
 
-async fn store(ctx: &Context, binding: &BindingKey, host: &str, write: &Write) -> Result<ChildStatus, WriteError> {
+async fn store(
+    ctx: &Context,
+    binding: &BindingKey,
+    host: &str,
+    write: &Write,
+) -> Result<ChildStatus, WriteError> {
     let object = &write.object;
-    let api = api(ctx, object.kind, &object.namespace);
+    let api = api(ctx, object.kind(), &object.namespace);
     let mut body = object.manifest(&ctx.mesh_api.api_version());
     let force = match &write.guard {
         // No object has ever had this resource version, so that the server
         // refuses the apply where one of that name exists.
         Guard::Absent => require(&mut body, "resourceVersion", "1", false),
         Guard::Present { uid } => require(&mut body, "uid", uid, false),
-        Guard::HandedOver { uid, resource_version } => {
+        Guard::HandedOver {
+            uid,
+            resource_version,
+        } => {
             require(&mut body, "uid", uid, false);
             require(&mut body, "resourceVersion", resource_version, true)
         }
@@ -77,19 +94,26 @@ async fn store(ctx: &Context, binding: &BindingKey, host: &str, write: &Write) -
         }
         answer => answer.map_err(|e| WriteError::from_kube(&e)),
     };
-    audit("apply", object.kind, binding, &object.namespace, &object.name, answer.as_ref().err());
-    ctx.metrics.wrote(object.kind.as_str(), answer.is_ok());
+    audit(
+        "apply",
+        object.kind(),
+        binding,
+        &object.namespace,
+        &object.name,
+        answer.as_ref().err(),
+    );
+    ctx.metrics.wrote(object.kind().as_str(), answer.is_ok());
     let stored = answer?;
-    let rule = sources::rule_from(object.kind, &stored.metadata, vec![host.to_owned()], true);
+    let rule = sources::rule_from(object.kind(), &stored.metadata, vec![host.to_owned()], true);
     let child = ChildStatus {
-        kind: object.kind.as_str().to_owned(),
+        kind: object.kind().as_str().to_owned(),
         namespace: object.namespace.clone(),
         name: object.name.clone(),
         uid: rule.uid.clone(),
         generation: rule.value.generation,
         hash: object.hash(),
     };
-    ctx.world.wrote_rule(object.kind, rule);
+    ctx.world.wrote_rule(object.kind(), rule);
     Ok(child)
 }
 
@@ -103,11 +127,21 @@ async fn resolve(
     body: &mut Value,
     status: &Status,
 ) -> Result<Result<PartialObjectMeta<DynamicObject>, WriteError>, WriteError> {
-    let Guard::Present { uid } = &write.guard else { return Err(WriteError::Stale) };
-    let Some(holders) = Holders::read(status) else { return Err(WriteError::Stale) };
-    let again = ctx.memory.forced(uid, FIGHT_WINDOW).is_some_and(|f| f.fields == holders.fields);
+    let Guard::Present { uid } = &write.guard else {
+        return Err(WriteError::Stale);
+    };
+    let Some(holders) = Holders::read(status) else {
+        return Err(WriteError::Stale);
+    };
+    let again = ctx
+        .memory
+        .forced(uid, FIGHT_WINDOW)
+        .is_some_and(|f| f.fields == holders.fields);
     if holders.applier || again {
-        return Err(WriteError::Fight { manager: holders.manager, fields: holders.fields });
+        return Err(WriteError::Fight {
+            manager: holders.manager,
+            fields: holders.fields,
+        });
     }
     let object = &write.object;
     let live = timeout(REQUEST_DEADLINE, api.get_metadata(&object.name))
@@ -117,10 +151,24 @@ async fn resolve(
     if live.metadata.uid.as_ref() != Some(uid) {
         return Err(WriteError::Stale);
     }
-    require(body, "resourceVersion", live.metadata.resource_version.as_deref().unwrap_or_default(), true);
-    let forced = Forced { at: Instant::now(), manager: holders.manager, fields: holders.fields };
+    require(
+        body,
+        "resourceVersion",
+        live.metadata
+            .resource_version
+            .as_deref()
+            .unwrap_or_default(),
+        true,
+    );
+    let forced = Forced {
+        at: Instant::now(),
+        manager: holders.manager,
+        fields: holders.fields,
+    };
     ctx.memory.force(uid, forced, FIGHT_WINDOW);
-    Ok(patch(api, object, body, true).await.map_err(|e| WriteError::from_kube(&e)))
+    Ok(patch(api, object, body, true)
+        .await
+        .map_err(|e| WriteError::from_kube(&e)))
 }
 
 /// Who holds fields of ours, by the causes of a 409.
@@ -134,7 +182,10 @@ struct Holders {
 impl Holders {
     fn read(status: &Status) -> Option<Self> {
         let causes = &status.details.as_ref()?.causes;
-        let conflicts: Vec<_> = causes.iter().filter(|c| c.reason == "FieldManagerConflict").collect();
+        let conflicts: Vec<_> = causes
+            .iter()
+            .filter(|c| c.reason == "FieldManagerConflict")
+            .collect();
         let first = conflicts.first()?;
         let mut fields: Vec<_> = conflicts.iter().map(|c| c.field.as_str()).collect();
         fields.sort_unstable();
@@ -150,16 +201,36 @@ impl Holders {
 /// Performs one step of a removal. An object that is already gone is gone.
 ///
 /// Writes; when cancelled, the next look finds out.
-pub(crate) async fn remove(ctx: &Context, binding: &BindingKey, step: &Removal) -> Result<(), WriteError> {
+pub(crate) async fn remove(
+    ctx: &Context,
+    binding: &BindingKey,
+    step: &Removal,
+) -> Result<(), WriteError> {
     let (verb, kind, namespace, name) = match step {
-        Removal::Delete { kind, namespace, name, .. } => ("delete", *kind, namespace, name),
-        Removal::Release { kind, namespace, name, .. } => ("patch", *kind, namespace, name),
+        Removal::Delete {
+            kind,
+            namespace,
+            name,
+            ..
+        } => ("delete", *kind, namespace, name),
+        Removal::Release {
+            kind,
+            namespace,
+            name,
+            ..
+        } => ("patch", *kind, namespace, name),
     };
     let api = api(ctx, kind, namespace);
     let answer = match step {
         Removal::Delete { uid, .. } => {
-            let guard = Preconditions { uid: Some(uid.clone()), resource_version: None };
-            let params = DeleteParams { preconditions: Some(guard), ..DeleteParams::default() };
+            let guard = Preconditions {
+                uid: Some(uid.clone()),
+                resource_version: None,
+            };
+            let params = DeleteParams {
+                preconditions: Some(guard),
+                ..DeleteParams::default()
+            };
             in_time(api.delete(name, &params)).await.map(|_| ())
         }
         Removal::Release { owner, index, .. } => {
@@ -168,7 +239,9 @@ pub(crate) async fn remove(ctx: &Context, binding: &BindingKey, step: &Removal) 
                 {"op": "test", "path": format!("{place}/uid"), "value": owner},
                 {"op": "remove", "path": place},
             ]))?;
-            in_time(api.patch_metadata(name, &PatchParams::default(), &Patch::<()>::Json(patch))).await.map(|_| ())
+            in_time(api.patch_metadata(name, &PatchParams::default(), &Patch::<()>::Json(patch)))
+                .await
+                .map(|_| ())
         }
     };
     let answer = match answer {
@@ -204,12 +277,17 @@ async fn patch(
     body: &Value,
     force: bool,
 ) -> Result<PartialObjectMeta<DynamicObject>, kube::Error> {
-    let params = PatchParams { force, ..PatchParams::apply(MANAGER) };
+    let params = PatchParams {
+        force,
+        ..PatchParams::apply(MANAGER)
+    };
     in_time(api.patch_metadata(&object.name, &params, &Patch::Apply(body))).await
 }
 
 /// The request's own deadline, so that a silent server is an error.
-pub(crate) async fn in_time<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Result<T, kube::Error> {
+pub(crate) async fn in_time<T>(
+    request: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, kube::Error> {
     match timeout(REQUEST_DEADLINE, request).await {
         Ok(answer) => answer,
         Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed))),
@@ -237,7 +315,11 @@ pub(crate) fn record(
     name: &str,
     error: Option<&WriteError>,
 ) {
-    let outcome = if error.is_none() { "success" } else { "failure" };
+    let outcome = if error.is_none() {
+        "success"
+    } else {
+        "failure"
+    };
     let reason = error.map(ToString::to_string).unwrap_or_default();
     tracing::info!(audit = true, verb, kind, namespace, name, %binding, outcome, reason, "wrote");
 }

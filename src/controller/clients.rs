@@ -29,7 +29,9 @@ impl Clients {
         config.connect_timeout = Some(Duration::from_secs(5));
         config.write_timeout = Some(REQUEST_DEADLINE);
         let agent = concat!("catalog-mesh-controller/", env!("CARGO_PKG_VERSION"));
-        config.headers.push((http::header::USER_AGENT, HeaderValue::from_static(agent)));
+        config
+            .headers
+            .push((http::header::USER_AGENT, HeaderValue::from_static(agent)));
 
         let watches = ClientBuilder::try_from(config.clone())?.build();
         config.read_timeout = Some(REQUEST_DEADLINE);

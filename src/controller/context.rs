@@ -26,8 +26,6 @@ pub struct Options {
     pub concurrency: u16,
     /// Whether nothing at all is written.
     pub read_only: bool,
-    /// The operator's own namespace.
-    pub own_namespace: String,
 }
 
 /// What every reconciliation shares.
@@ -75,13 +73,21 @@ impl Memory {
     /// The catalog said NotFound for the binding of that uid. Returns how
     /// long ago it said so first.
     pub fn not_found(&self, uid: &str) -> Duration {
-        let mut seen = self.not_found.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.entry(uid.to_owned()).or_insert_with(Instant::now).elapsed()
+        let mut seen = self
+            .not_found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        seen.entry(uid.to_owned())
+            .or_insert_with(Instant::now)
+            .elapsed()
     }
 
     /// The catalog said something else.
     pub fn found(&self, uid: &str) {
-        self.not_found.lock().unwrap_or_else(PoisonError::into_inner).remove(uid);
+        self.not_found
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(uid);
     }
 
     /// When fields of the object of that uid were last taken back by force,

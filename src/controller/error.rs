@@ -41,9 +41,9 @@ impl WriteError {
         let webhook_away = status.message.contains("failed calling webhook");
         match status.code {
             409 => Self::Stale,
-            404 if status.details.as_ref().is_none_or(|d| d.name.is_empty()) => {
-                Self::Away(format!("the API server does not serve this kind: {message}"))
-            }
+            404 if status.details.as_ref().is_none_or(|d| d.name.is_empty()) => Self::Away(
+                format!("the API server does not serve this kind: {message}"),
+            ),
             404 => Self::Stale,
             429 | 502..=504 => Self::Away(message),
             500 if webhook_away => Self::Away(message),
@@ -77,7 +77,11 @@ mod tests {
     use super::*;
 
     fn status(code: u16, message: &str) -> WriteError {
-        WriteError::from_status(&Status { code, message: message.to_owned(), ..Status::default() })
+        WriteError::from_status(&Status {
+            code,
+            message: message.to_owned(),
+            ..Status::default()
+        })
     }
 
     #[test]
@@ -96,7 +100,13 @@ mod tests {
 
     #[test]
     fn overload_is_an_outage_and_missing_rights_are_a_refusal() {
-        assert!(matches!(status(429, "too many requests"), WriteError::Away(_)));
-        assert!(matches!(status(403, "virtualservices is forbidden"), WriteError::Refused(_)));
+        assert!(matches!(
+            status(429, "too many requests"),
+            WriteError::Away(_)
+        ));
+        assert!(matches!(
+            status(403, "virtualservices is forbidden"),
+            WriteError::Refused(_)
+        ));
     }
 }

@@ -57,8 +57,20 @@ pub struct Sender {
 /// Both ends.
 pub fn channel(client: Client, pod: String, metrics: Metrics) -> (Events, Sender) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    let events = Events { sender, metrics: metrics.clone() };
-    (events, Sender { receiver, metrics, client, pod, allowance: HashMap::new() })
+    let events = Events {
+        sender,
+        metrics: metrics.clone(),
+    };
+    (
+        events,
+        Sender {
+            receiver,
+            metrics,
+            client,
+            pod,
+            allowance: HashMap::new(),
+        },
+    )
 }
 
 impl Events {
@@ -92,9 +104,14 @@ impl Sender {
 
     /// A token bucket per binding.
     fn allowed(&mut self, uid: &str) -> bool {
-        self.allowance.retain(|_, (_, since)| since.elapsed() < REFILL * BURST);
-        let (used, since) = self.allowance.entry(uid.to_owned()).or_insert((0, Instant::now()));
-        let refilled = u32::try_from(since.elapsed().as_secs() / REFILL.as_secs()).unwrap_or(u32::MAX);
+        self.allowance
+            .retain(|_, (_, since)| since.elapsed() < REFILL * BURST);
+        let (used, since) = self
+            .allowance
+            .entry(uid.to_owned())
+            .or_insert((0, Instant::now()));
+        let refilled =
+            u32::try_from(since.elapsed().as_secs() / REFILL.as_secs()).unwrap_or(u32::MAX);
         if refilled > 0 {
             *used = used.saturating_sub(refilled);
             *since = Instant::now();
@@ -107,7 +124,10 @@ impl Sender {
 fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!("{}.", about.name.chars().take(200).collect::<String>())),
+            generate_name: Some(format!(
+                "{}.",
+                about.name.chars().take(200).collect::<String>()
+            )),
             namespace: Some(about.namespace.clone()),
             ..ObjectMeta::default()
         },
@@ -125,7 +145,14 @@ fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> E
         }),
         reporting_controller: Some(MANAGER.to_owned()),
         reporting_instance: Some(pod.to_owned()),
-        type_: Some(if transition.warning { "Warning" } else { "Normal" }.to_owned()),
+        type_: Some(
+            if transition.warning {
+                "Warning"
+            } else {
+                "Normal"
+            }
+            .to_owned(),
+        ),
         ..Event::default()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{PoisonError, RwLock};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 
-use crate::domain::build::MeshKind;
+use crate::domain::desired::MeshKind;
 
 const GROUP: &str = "networking.istio.io";
 
@@ -18,7 +18,9 @@ pub struct MeshApi {
 
 impl Default for MeshApi {
     fn default() -> Self {
-        Self { version: RwLock::new("v1") }
+        Self {
+            version: RwLock::new("v1"),
+        }
     }
 }
 
@@ -44,10 +46,19 @@ impl MeshApi {
     /// Asks the API server which versions it serves and takes the best one.
     /// Leaves the version as it is where the question cannot be answered.
     pub async fn discover(&self, client: &Client) {
-        let Ok(groups) = client.list_api_groups().await else { return };
-        let served = groups.groups.into_iter().filter(|g| g.name == GROUP).flat_map(|g| g.versions);
+        let Ok(groups) = client.list_api_groups().await else {
+            return;
+        };
+        let served = groups
+            .groups
+            .into_iter()
+            .filter(|g| g.name == GROUP)
+            .flat_map(|g| g.versions);
         let served: Vec<_> = served.map(|v| v.version).collect();
-        if let Some(best) = ["v1", "v1beta1"].into_iter().find(|v| served.iter().any(|s| s == v)) {
+        if let Some(best) = ["v1", "v1beta1"]
+            .into_iter()
+            .find(|v| served.iter().any(|s| s == v))
+        {
             *self.version.write().unwrap_or_else(PoisonError::into_inner) = best;
         }
     }

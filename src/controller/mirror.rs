@@ -50,7 +50,12 @@ pub struct Mirror<V> {
 
 impl<V> Default for Mirror<V> {
     fn default() -> Self {
-        Self { live: BTreeMap::new(), listing: None, written: BTreeSet::new(), complete: false }
+        Self {
+            live: BTreeMap::new(),
+            listing: None,
+            written: BTreeSet::new(),
+            complete: false,
+        }
     }
 }
 
@@ -112,7 +117,9 @@ impl<V: Clone + PartialEq> Mirror<V> {
     }
 
     fn finish_list(&mut self) -> Vec<Change<V>> {
-        let Some(listing) = self.listing.take() else { return Vec::new() };
+        let Some(listing) = self.listing.take() else {
+            return Vec::new();
+        };
         let gone: Vec<_> = self
             .live
             .keys()
@@ -124,10 +131,19 @@ impl<V: Clone + PartialEq> Mirror<V> {
             .into_iter()
             .filter_map(|id| {
                 let before = self.live.remove(&id)?;
-                Some(Change { id, before: Some(before.value), after: None, listed: true })
+                Some(Change {
+                    id,
+                    before: Some(before.value),
+                    after: None,
+                    listed: true,
+                })
             })
             .collect();
-        changes.extend(listing.into_values().filter_map(|seen| self.put(seen, true)));
+        changes.extend(
+            listing
+                .into_values()
+                .filter_map(|seen| self.put(seen, true)),
+        );
         changes
     }
 
@@ -137,8 +153,16 @@ impl<V: Clone + PartialEq> Mirror<V> {
             return None;
         }
         let (id, after) = (seen.id.clone(), seen.value.clone());
-        let before = self.live.insert(seen.id.clone(), seen).map(|seen| seen.value);
-        Some(Change { id, before, after: Some(after), listed })
+        let before = self
+            .live
+            .insert(seen.id.clone(), seen)
+            .map(|seen| seen.value);
+        Some(Change {
+            id,
+            before,
+            after: Some(after),
+            listed,
+        })
     }
 
     fn remove(&mut self, gone: &Seen<V>) -> Option<Change<V>> {
@@ -147,7 +171,12 @@ impl<V: Clone + PartialEq> Mirror<V> {
             return None;
         }
         let before = self.live.remove(&gone.id)?.value;
-        Some(Change { id: gone.id.clone(), before: Some(before), after: None, listed: false })
+        Some(Change {
+            id: gone.id.clone(),
+            before: Some(before),
+            after: None,
+            listed: false,
+        })
     }
 }
 
@@ -156,7 +185,12 @@ mod tests {
     use super::*;
 
     fn seen(name: &str, uid: &str, version: u64) -> Seen<u64> {
-        Seen { id: ("ns".into(), name.into()), uid: uid.into(), version, value: version }
+        Seen {
+            id: ("ns".into(), name.into()),
+            uid: uid.into(),
+            version,
+            value: version,
+        }
     }
 
     fn listed(mirror: &mut Mirror<u64>, objects: Vec<Seen<u64>>) -> Vec<Change<u64>> {

@@ -55,7 +55,10 @@ pub async fn run(
     let source = Arc::clone(&ctx);
     let released = futures::stream::unfold(source, |ctx| async move {
         let key = ctx.queue.next().await;
-        Some((ObjectRef::<BindingRef>::new(&key.name).within(&key.namespace), ctx))
+        Some((
+            ObjectRef::<BindingRef>::new(&key.name).within(&key.namespace),
+            ctx,
+        ))
     });
     // The queue limits what runs. The Controller gets twice the room, since a
     // key's slot in it is free only a moment after its look has ended.
@@ -67,7 +70,10 @@ pub async fn run(
         .run(run_one, |_, _, _| Action::await_change(), Arc::clone(&ctx))
         .for_each(|result| {
             if let Err(kube_runtime::controller::Error::ObjectNotFound(gone)) = result {
-                let key = BindingKey { namespace: gone.namespace.unwrap_or_default(), name: gone.name };
+                let key = BindingKey {
+                    namespace: gone.namespace.unwrap_or_default(),
+                    name: gone.name,
+                };
                 ctx.queue.done(&key, Next::Wait, &[]);
                 ctx.queue.forget(&key);
             }
@@ -78,21 +84,31 @@ pub async fn run(
 
 /// Runs one look, whatever it does: a panic or a hang of one binding is that
 /// binding's failure.
-async fn run_one(binding: Arc<BindingRef>, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
+async fn run_one(
+    binding: Arc<BindingRef>,
+    ctx: Arc<Context>,
+) -> Result<Action, std::convert::Infallible> {
     let key = BindingKey {
         namespace: binding.metadata.namespace.clone().unwrap_or_default(),
         name: binding.metadata.name.clone().unwrap_or_default(),
     };
     let started = Instant::now();
     let look = AssertUnwindSafe(reconcile::reconcile(&ctx, &key)).catch_unwind();
-    let failed = |error: String| Outcome { next: Next::Failed, worked: Vec::new(), error: Some(error) };
+    let failed = |error: String| Outcome {
+        next: Next::Failed,
+        worked: Vec::new(),
+        error: Some(error),
+    };
     let outcome = match timeout(LOOK_DEADLINE, look).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => {
             ctx.metrics.panicked();
             failed("the reconciliation panicked; please report this".to_owned())
         }
-        Err(_) => failed(format!("the reconciliation took longer than {} s", LOOK_DEADLINE.as_secs())),
+        Err(_) => failed(format!(
+            "the reconciliation took longer than {} s",
+            LOOK_DEADLINE.as_secs()
+        )),
     };
     if let Some(error) = &outcome.error {
         tracing::warn!(binding = %key, error, "will be tried again");
@@ -102,7 +118,8 @@ async fn run_one(binding: Arc<BindingRef>, ctx: Arc<Context>) -> Result<Action, 
         (None, Next::After(_)) => ReconcileResult::RequeueAfter,
         (None, _) => ReconcileResult::Success,
     };
-    ctx.metrics.reconciled(result, started.elapsed().as_secs_f64());
+    ctx.metrics
+        .reconciled(result, started.elapsed().as_secs_f64());
     ctx.queue.done(&key, outcome.next, &outcome.worked);
     Ok(Action::await_change())
 }

@@ -8,7 +8,6 @@ use super::queue::state::Room;
 use crate::catalog::error::CatalogError;
 use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::CatalogServiceId;
-use crate::domain::record::BadRecord;
 use crate::domain::{reasons, validate};
 
 /// How long after the first NotFound a second one counts as confirmation.
@@ -18,7 +17,11 @@ pub(crate) const CONFIRM_AFTER: Duration = Duration::from_millis(250);
 ///
 /// Reads the catalog only; cancelling it loses nothing. While others wait for
 /// the catalog to come back, only those that were sent to find out ask.
-pub(crate) async fn ask_catalog(ctx: &Context, inputs: &Inputs) -> CatalogAnswer {
+pub(crate) async fn ask_catalog(
+    ctx: &Context,
+    inputs: &Inputs,
+    id: &CatalogServiceId,
+) -> CatalogAnswer {
     let key = validate::key(&inputs.binding);
     if !ctx.queue.may_try(&key, Room::Catalog) {
         return CatalogAnswer::Unavailable {
@@ -26,29 +29,33 @@ pub(crate) async fn ask_catalog(ctx: &Context, inputs: &Inputs) -> CatalogAnswer
             message: "the catalog is unavailable; another binding is trying it".to_owned(),
         };
     }
-    let id = match CatalogServiceId::parse(&inputs.binding.spec.catalog_service_id) {
-        Ok(id) => id,
-        Err(error) => return bad_id(error.to_string()),
-    };
     let uid = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
-    let answer = ctx.catalog.get_service(&id).await;
+    let answer = ctx.catalog.get_service(id).await;
     if !matches!(answer, Err(CatalogError::NotFound)) {
         ctx.memory.found(uid);
     }
     match answer {
         Ok(record) => CatalogAnswer::Record(Arc::clone(&record)),
-        Err(CatalogError::NotFound) => {
-            CatalogAnswer::NotFound { confirmed: ctx.memory.not_found(uid) >= CONFIRM_AFTER }
-        }
+        Err(CatalogError::NotFound) => CatalogAnswer::NotFound {
+            confirmed: ctx.memory.not_found(uid) >= CONFIRM_AFTER,
+        },
         Err(CatalogError::BadRecord(bad)) => CatalogAnswer::Bad(bad),
-        Err(error) => CatalogAnswer::Unavailable { reason: reason(&error), message: error.to_string() },
+        Err(error) => CatalogAnswer::Unavailable {
+            reason: reason(&error),
+            message: words(&error),
+        },
     }
 }
 
-/// The binding names an ID that no catalog can have. The schema refuses it,
-/// so this is a binding that was stored before the schema was.
-fn bad_id(message: String) -> CatalogAnswer {
-    CatalogAnswer::Bad(BadRecord { id: None, field: "spec.catalogServiceId".to_owned(), message })
+/// What a condition says of the error. It must not change from one try to the
+/// next, so the seconds of a Retry-After are left out.
+fn words(error: &CatalogError) -> String {
+    match error {
+        CatalogError::RateLimited { message, .. } => {
+            format!("the catalog asks to be left alone for a while: {message}")
+        }
+        other => other.to_string(),
+    }
 }
 
 fn reason(error: &CatalogError) -> &'static str {

@@ -16,7 +16,8 @@ use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::BindingKey;
 use crate::domain::situation::{InForce, Look, Situation};
 use crate::domain::status::Findings;
-use crate::domain::validate::{self, Target, Valid};
+use crate::domain::target::Target;
+use crate::domain::validate::{self, Valid};
 use crate::domain::{build, plan, reasons, status};
 use crate::metrics::SyncResult;
 
@@ -44,7 +45,11 @@ pub(crate) async fn reconcile(ctx: &Context, key: &BindingKey) -> Outcome {
     let started = Instant::now();
     let Some(binding) = ctx.world.binding(key) else {
         ctx.queue.forget(key);
-        return Outcome { next: Next::Wait, worked: Vec::new(), error: None };
+        return Outcome {
+            next: Next::Wait,
+            worked: Vec::new(),
+            error: None,
+        };
     };
     if binding.metadata.deletion_timestamp.is_some() {
         return delete(ctx, &binding).await;
@@ -64,13 +69,18 @@ struct Looked {
 
 impl Looked {
     fn found(situation: Situation) -> Self {
-        Self { situation, findings: Findings::default(), worked: Vec::new(), again: None }
+        Self {
+            situation,
+            findings: Findings::default(),
+            worked: Vec::new(),
+            again: None,
+        }
     }
 }
 
 async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     let settings = &ctx.options.settings;
-    let target = match validate::target(binding, settings) {
+    let target = match validate::target(binding) {
         Ok(target) => target,
         Err(situation) => return Looked::found(situation),
     };
@@ -78,12 +88,15 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     if let Some(situation) = validate::before_the_catalog(&inputs, &target, settings) {
         return Looked::found(situation);
     }
-    inputs.catalog = observe::ask_catalog(ctx, &inputs).await;
+    inputs.catalog = observe::ask_catalog(ctx, &inputs, &target.catalog_id).await;
     let mut looked = match validate::validate(&inputs, &target, settings) {
         Ok(valid) => program(ctx, &inputs, &target, valid).await,
         Err(situation) => Looked::found(situation),
     };
-    if !matches!(inputs.catalog, CatalogAnswer::Unavailable { .. } | CatalogAnswer::NotAsked) {
+    if !matches!(
+        inputs.catalog,
+        CatalogAnswer::Unavailable { .. } | CatalogAnswer::NotAsked
+    ) {
         looked.worked.push(Room::Catalog);
     }
     looked
@@ -92,47 +105,81 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
 /// Brings the mesh to what the valid binding says.
 async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) -> Looked {
     let key = validate::key(&inputs.binding);
+    let host = valid.binding.host.clone();
     let desired = build::build(&valid.binding);
     let plan = plan::plan(inputs, &target.service, desired);
-    let programmed = Situation::Programmed { mismatch: valid.mismatch, notes: valid.notes };
-    let mut findings =
-        Findings { policy: Some(valid.provenance), checked: Some(valid.checked), ..Findings::default() };
+    let programmed = Situation::Programmed {
+        mismatch: valid.mismatch,
+        notes: valid.notes,
+    };
+    let mut findings = Findings {
+        policy: Some(valid.provenance),
+        checked: Some(valid.checked),
+        ..Findings::default()
+    };
     if ctx.options.read_only {
         tracing::info!(binding = %key, writes = plan.writes.len(), "read-only: nothing is written");
-        return Looked { situation: programmed, findings, worked: Vec::new(), again: None };
+        return Looked {
+            situation: programmed,
+            findings,
+            worked: Vec::new(),
+            again: None,
+        };
     }
     if let Err(error) = report::add_finalizer(ctx, &inputs.binding).await {
         return not_written(error, findings);
     }
-    let Applied { children, written, failed } = apply::perform(ctx, &key, &target.host, plan).await;
+    let Applied {
+        children,
+        written,
+        failed,
+    } = apply::perform(ctx, &key, &host, plan).await;
     findings.wrote = written > 0;
     findings.children = Some(children);
     match failed {
         Some(error) => not_written(error, findings),
-        None => Looked { situation: programmed, findings, worked: vec![Room::Writes], again: None },
+        None => Looked {
+            situation: programmed,
+            findings,
+            worked: vec![Room::Writes],
+            again: None,
+        },
     }
 }
 
 fn not_written(error: WriteError, findings: Findings) -> Looked {
     let situation = match &error {
-        WriteError::Away(message) | WriteError::Refused(message) => {
-            Situation::WriteRefused { reason: reasons::WRITE_REFUSED, message: message.clone() }
-        }
+        WriteError::Away(message) | WriteError::Refused(message) => Situation::WriteRefused {
+            reason: reasons::WRITE_REFUSED,
+            message: message.clone(),
+        },
         WriteError::Fight { manager, fields } => Situation::Blocked {
             reason: reasons::FIELD_FIGHT,
             message: format!(
                 "{manager} sets {fields} against us; take these fields out of its configuration, or delete the binding"
             ),
         },
-        WriteError::Stale => Situation::WriteRefused { reason: reasons::WRITE_REFUSED, message: error.to_string() },
+        WriteError::Stale => Situation::WriteRefused {
+            reason: reasons::WRITE_REFUSED,
+            message: error.to_string(),
+        },
     };
-    Looked { situation, findings, worked: Vec::new(), again: Some(error) }
+    Looked {
+        situation,
+        findings,
+        worked: Vec::new(),
+        again: Some(error),
+    }
 }
 
 /// Removes, or lets go of, what was made for a binding that is being deleted.
 /// The catalog is not asked.
 async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>) -> Outcome {
-    let end = |next, error| Outcome { next, worked: Vec::new(), error };
+    let end = |next, error| Outcome {
+        next,
+        worked: Vec::new(),
+        error,
+    };
     if ctx.options.read_only || !report::has_finalizer(binding) {
         return end(Next::Wait, None);
     }
@@ -146,7 +193,7 @@ async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>) -> Outcome {
 
 async fn withdraw(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), WriteError> {
     let key = validate::key(binding);
-    if let Ok(target) = validate::target(binding, &ctx.options.settings) {
+    if let Ok(target) = validate::target(binding) {
         let inputs = ctx.world.inputs(Arc::clone(binding), &target);
         let frozen = validate::frozen(&inputs).is_some();
         for step in plan::removal(&inputs, &target.service, frozen) {
@@ -157,25 +204,62 @@ async fn withdraw(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), Wr
 }
 
 /// Reports what the look came to, and says when the next one is.
-async fn finish(ctx: &Context, binding: &Arc<ServiceBinding>, looked: Looked, started: Instant) -> Outcome {
-    let Looked { situation, findings, worked, again } = looked;
+async fn finish(
+    ctx: &Context,
+    binding: &Arc<ServiceBinding>,
+    looked: Looked,
+    started: Instant,
+) -> Outcome {
+    let Looked {
+        situation,
+        findings,
+        worked,
+        again,
+    } = looked;
     let wrote = findings.wrote;
     if matches!(again, Some(WriteError::Stale)) {
         // Not worth a word: the next look sees what is there now.
-        return Outcome { next: Next::After(Duration::from_millis(100)), worked, error: None };
+        return Outcome {
+            next: Next::After(Duration::from_millis(100)),
+            worked,
+            error: None,
+        };
     }
     // The finalizer was written meanwhile: the latest binding counts.
-    let latest = ctx.world.binding(&validate::key(binding)).unwrap_or_else(|| Arc::clone(binding));
+    let latest = ctx
+        .world
+        .binding(&validate::key(binding))
+        .unwrap_or_else(|| Arc::clone(binding));
     let generation = binding.metadata.generation;
-    let next_status = status::next(latest.status.as_ref(), generation, &situation, findings, Timestamp::now());
+    let next_status = status::next(
+        latest.status.as_ref(),
+        generation,
+        &situation,
+        findings,
+        Timestamp::now(),
+    );
     let changed = latest.status.as_ref() != Some(&next_status);
-    tell(ctx, &latest, &situation, Told { wrote, changed }, started.elapsed());
+    tell(
+        ctx,
+        &latest,
+        &situation,
+        Told { wrote, changed },
+        started.elapsed(),
+    );
     if !ctx.options.read_only
         && let Err(error) = report::store_status(ctx, &latest, next_status).await
     {
         let stale = error == WriteError::Stale;
-        let next = if stale { Next::After(Duration::from_millis(100)) } else { Next::Failed };
-        return Outcome { next, worked, error: (!stale).then(|| error.to_string()) };
+        let next = if stale {
+            Next::After(Duration::from_millis(100))
+        } else {
+            Next::Failed
+        };
+        return Outcome {
+            next,
+            worked,
+            error: (!stale).then(|| error.to_string()),
+        };
     }
     let refused = matches!(again, Some(WriteError::Refused(_)));
     let next = match situation.row(InForce::Nothing).look {
@@ -186,7 +270,11 @@ async fn finish(ctx: &Context, binding: &Arc<ServiceBinding>, looked: Looked, st
         Look::WritesBack if refused => Next::Failed,
         Look::WritesBack => Next::Park(Room::Writes),
     };
-    Outcome { next, worked, error: again.map(|error| error.to_string()) }
+    Outcome {
+        next,
+        worked,
+        error: again.map(|error| error.to_string()),
+    }
 }
 
 /// The period, a little earlier or later for each, so that many bindings do
@@ -204,14 +292,30 @@ struct Told {
 }
 
 /// Metrics and the log line of a look.
-fn tell(ctx: &Context, binding: &ServiceBinding, situation: &Situation, told: Told, took: Duration) {
+fn tell(
+    ctx: &Context,
+    binding: &ServiceBinding,
+    situation: &Situation,
+    told: Told,
+    took: Duration,
+) {
     let ok = match situation {
         Situation::Programmed { .. } => true,
         Situation::Suspended { .. } => return,
         _ => false,
     };
-    ctx.metrics.synced(if ok { SyncResult::Success } else { SyncResult::Failure }, took.as_secs_f64());
-    let (namespace, name) = (binding.metadata.namespace.as_deref(), binding.metadata.name.as_deref());
+    ctx.metrics.synced(
+        if ok {
+            SyncResult::Success
+        } else {
+            SyncResult::Failure
+        },
+        took.as_secs_f64(),
+    );
+    let (namespace, name) = (
+        binding.metadata.namespace.as_deref(),
+        binding.metadata.name.as_deref(),
+    );
     let id = &binding.spec.catalog_service_id;
     let service = &binding.spec.service_name;
     let target = binding.spec.namespace.as_deref().or(namespace);
@@ -228,7 +332,12 @@ fn tell(ctx: &Context, binding: &ServiceBinding, situation: &Situation, told: To
             "Synced service"
         );
     } else if !told.changed {
-        tracing::debug!(catalogServiceId = id, serviceName = service, namespace = target, "nothing changed");
+        tracing::debug!(
+            catalogServiceId = id,
+            serviceName = service,
+            namespace = target,
+            "nothing changed"
+        );
     } else {
         tracing::warn!(
             catalogServiceId = id,

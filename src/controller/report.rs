@@ -18,38 +18,63 @@ use crate::domain::{status, validate};
 
 /// Whether the binding carries our finalizer.
 pub(crate) fn has_finalizer(binding: &ServiceBinding) -> bool {
-    binding.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER)
+    binding
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .any(|f| f == FINALIZER)
 }
 
 /// Adds our finalizer where it is missing. Writes at most once.
-pub(crate) async fn add_finalizer(ctx: &Context, binding: &ServiceBinding) -> Result<(), WriteError> {
+pub(crate) async fn add_finalizer(
+    ctx: &Context,
+    binding: &ServiceBinding,
+) -> Result<(), WriteError> {
     if has_finalizer(binding) {
         return Ok(());
     }
     let add = match &binding.metadata.finalizers {
-        Some(list) if !list.is_empty() => json!({"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER}),
+        Some(list) if !list.is_empty() => {
+            json!({"op": "add", "path": "/metadata/finalizers/-", "value": FINALIZER})
+        }
         _ => json!({"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]}),
     };
     edit(ctx, binding, add).await
 }
 
 /// Takes our finalizer off. The binding may be gone afterwards.
-pub(crate) async fn remove_finalizer(ctx: &Context, binding: &ServiceBinding) -> Result<(), WriteError> {
-    let Some(index) = binding.metadata.finalizers.iter().flatten().position(|f| f == FINALIZER) else {
+pub(crate) async fn remove_finalizer(
+    ctx: &Context,
+    binding: &ServiceBinding,
+) -> Result<(), WriteError> {
+    let Some(index) = binding
+        .metadata
+        .finalizers
+        .iter()
+        .flatten()
+        .position(|f| f == FINALIZER)
+    else {
         return Ok(());
     };
-    edit(ctx, binding, json!({"op": "remove", "path": format!("/metadata/finalizers/{index}")})).await
+    edit(
+        ctx,
+        binding,
+        json!({"op": "remove", "path": format!("/metadata/finalizers/{index}")}),
+    )
+    .await
 }
 
 /// Changes the binding's metadata if it is still the one that we saw.
 async fn edit(ctx: &Context, binding: &ServiceBinding, operation: Value) -> Result<(), WriteError> {
     let version = &binding.metadata.resource_version;
     let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": version});
-    let patch = serde_json::from_value(json!([test, operation])).map_err(|e| WriteError::Refused(e.to_string()))?;
+    let patch = serde_json::from_value(json!([test, operation]))
+        .map_err(|e| WriteError::Refused(e.to_string()))?;
     let key = validate::key(binding);
     let api = Api::<ServiceBinding>::namespaced(ctx.clients.requests.clone(), &key.namespace);
-    let request = api.patch(&key.name, &PatchParams::default(), &Patch::<()>::Json(patch));
-    let answer = match in_time(request).await {
+    let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
+    let answer = match in_time(api.patch(&key.name, &params, &patch)).await {
         Ok(stored) => {
             ctx.world.wrote_binding(sources::binding(stored));
             Ok(())
@@ -58,7 +83,14 @@ async fn edit(ctx: &Context, binding: &ServiceBinding, operation: Value) -> Resu
         Err(kube::Error::Api(status)) if status.code == 422 => Err(WriteError::Stale),
         Err(error) => Err(WriteError::from_kube(&error)),
     };
-    record("patch", BINDING_KIND, &key, &key.namespace, &key.name, answer.as_ref().err());
+    record(
+        "patch",
+        BINDING_KIND,
+        &key,
+        &key.namespace,
+        &key.name,
+        answer.as_ref().err(),
+    );
     ctx.metrics.wrote(BINDING_KIND, answer.is_ok());
     answer
 }
@@ -81,9 +113,18 @@ pub(crate) async fn store_status(
     });
     let api = Api::<ServiceBinding>::namespaced(ctx.clients.requests.clone(), &key.namespace);
     let params = PatchParams::apply(MANAGER).force();
-    let request = api.patch_status(&key.name, &params, &Patch::Apply(&body));
-    let answer = in_time(request).await.map_err(|e| WriteError::from_kube(&e));
-    record("patch", "ServiceBinding/status", &key, &key.namespace, &key.name, answer.as_ref().err());
+    let patch = Patch::Apply(&body);
+    let answer = in_time(api.patch_status(&key.name, &params, &patch))
+        .await
+        .map_err(|e| WriteError::from_kube(&e));
+    record(
+        "patch",
+        "ServiceBinding/status",
+        &key,
+        &key.namespace,
+        &key.name,
+        answer.as_ref().err(),
+    );
     ctx.metrics.wrote("ServiceBinding/status", answer.is_ok());
     let stored = answer?;
     for transition in status::transitions(binding.status.as_ref(), &next) {

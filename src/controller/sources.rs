@@ -10,7 +10,7 @@ use kube::core::PartialObjectMeta;
 use super::mirror::Seen;
 use crate::api::mesh_rule::MeshRule;
 use crate::api::service_binding::ServiceBinding;
-use crate::domain::build::MeshKind;
+use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{NamespaceView, ServiceView};
 use crate::domain::labels;
 use crate::domain::ports::ServicePort;
@@ -19,7 +19,10 @@ use crate::domain::rule::Rule;
 /// The object's identity around what is remembered of it.
 pub(crate) fn seen<V>(metadata: &ObjectMeta, value: V) -> Seen<V> {
     Seen {
-        id: (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default()),
+        id: (
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        ),
         uid: metadata.uid.clone().unwrap_or_default(),
         version: version(metadata),
         value,
@@ -29,7 +32,11 @@ pub(crate) fn seen<V>(metadata: &ObjectMeta, value: V) -> Seen<V> {
 /// Resource versions are numbers that grow; one that is not counts as 0,
 /// which is never taken for older or newer.
 fn version(metadata: &ObjectMeta) -> u64 {
-    metadata.resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
+    metadata
+        .resource_version
+        .as_deref()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0)
 }
 
 /// A binding, without the bookkeeping of its fields' managers.
@@ -47,7 +54,12 @@ pub(crate) fn service(service: Service) -> Seen<ServiceView> {
         headless: spec.cluster_ip.as_deref() == Some("None"),
         external_name: external.then(|| spec.external_name.clone().unwrap_or_default()),
         ignored: is_true(&service.metadata, labels::ANNOTATION_IGNORE),
-        ports: spec.ports.unwrap_or_default().into_iter().map(port).collect(),
+        ports: spec
+            .ports
+            .unwrap_or_default()
+            .into_iter()
+            .map(port)
+            .collect(),
     };
     seen(&service.metadata, view)
 }
@@ -64,9 +76,16 @@ fn port(port: k8s_openapi::api::core::v1::ServicePort) -> ServicePort {
 /// What the decision needs of a Namespace.
 pub(crate) fn namespace(namespace: PartialObjectMeta<Namespace>) -> Seen<NamespaceView> {
     let listed = annotation(&namespace.metadata, labels::ANNOTATION_ALLOW_FROM).unwrap_or_default();
-    let allow_from: BTreeSet<_> =
-        listed.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
-    let view = NamespaceView { allow_from, paused: is_true(&namespace.metadata, labels::ANNOTATION_PAUSED) };
+    let allow_from: BTreeSet<_> = listed
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let view = NamespaceView {
+        allow_from,
+        paused: is_true(&namespace.metadata, labels::ANNOTATION_PAUSED),
+    };
     seen(&namespace.metadata, view)
 }
 
@@ -79,8 +98,19 @@ pub(crate) fn rule(kind: MeshKind, object: &MeshRule) -> Seen<Arc<Rule>> {
 }
 
 /// The same from an answer that carries metadata only.
-pub(crate) fn rule_from(kind: MeshKind, metadata: &ObjectMeta, hosts: Vec<String>, mesh: bool) -> Seen<Arc<Rule>> {
-    let label = |name: &str| metadata.labels.as_ref().and_then(|l| l.get(name)).map(String::as_str);
+pub(crate) fn rule_from(
+    kind: MeshKind,
+    metadata: &ObjectMeta,
+    hosts: Vec<String>,
+    mesh: bool,
+) -> Seen<Arc<Rule>> {
+    let label = |name: &str| {
+        metadata
+            .labels
+            .as_ref()
+            .and_then(|l| l.get(name))
+            .map(String::as_str)
+    };
     let rule = Rule {
         kind,
         namespace: metadata.namespace.clone().unwrap_or_default(),
@@ -91,7 +121,12 @@ pub(crate) fn rule_from(kind: MeshKind, metadata: &ObjectMeta, hosts: Vec<String
         managed: label(labels::LABEL_MANAGED_BY) == Some(labels::MANAGER),
         binding_uid: annotation(metadata, labels::ANNOTATION_BINDING_UID).map(str::to_owned),
         adopt: is_true(metadata, labels::ANNOTATION_ADOPT),
-        owners: metadata.owner_references.iter().flatten().map(|owner| owner.uid.clone()).collect(),
+        owners: metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .map(|owner| owner.uid.clone())
+            .collect(),
         hosts,
         mesh,
     };

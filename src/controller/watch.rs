@@ -39,7 +39,9 @@ pub async fn follow<K>(
 ) where
     K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let config = watcher::Config::default().timeout(WATCH_TIMEOUT).page_size(PAGE);
+    let config = watcher::Config::default()
+        .timeout(WATCH_TIMEOUT)
+        .page_size(PAGE);
     let mut failures = 0;
     loop {
         let started = Instant::now();

@@ -9,11 +9,12 @@ use tokio::sync::watch;
 
 use super::mirror::{Change, Id, Mirror, Seen};
 use crate::api::service_binding::ServiceBinding;
-use crate::domain::build::MeshKind;
+use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, Rival, ServiceView};
-use crate::domain::names::BindingKey;
+use crate::domain::names::{BindingKey, ClusterDomain};
 use crate::domain::rule::{Rule, covers, expand};
-use crate::domain::validate::{Target, key};
+use crate::domain::target::Target;
+use crate::domain::validate::key;
 
 /// A kind that is watched.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -67,7 +68,7 @@ pub struct Counts {
 #[derive(Debug)]
 pub struct World {
     inner: Mutex<Inner>,
-    cluster_domain: String,
+    cluster_domain: ClusterDomain,
     /// The operator's own namespace: paused, it pauses everything.
     own_namespace: String,
     complete: watch::Sender<bool>,
@@ -93,8 +94,13 @@ struct Inner {
 
 impl World {
     /// An empty world.
-    pub fn new(cluster_domain: String, own_namespace: String) -> Self {
-        Self { inner: Mutex::default(), cluster_domain, own_namespace, complete: watch::channel(false).0 }
+    pub fn new(cluster_domain: ClusterDomain, own_namespace: String) -> Self {
+        Self {
+            inner: Mutex::default(),
+            cluster_domain,
+            own_namespace,
+            complete: watch::channel(false).0,
+        }
     }
 
     /// Waits until every kind was listed once, or is known to be missing.
@@ -119,7 +125,8 @@ impl World {
     /// How many objects there are.
     pub fn counts(&self) -> Counts {
         let inner = self.lock();
-        let ours = |rules: &Mirror<Arc<Rule>>| rules.iter().filter(|(_, rule)| rule.managed).count();
+        let ours =
+            |rules: &Mirror<Arc<Rule>>| rules.iter().filter(|(_, rule)| rule.managed).count();
         Counts {
             bindings: inner.bindings.len(),
             virtual_services: ours(&inner.virtual_services),
@@ -162,9 +169,15 @@ impl World {
             }
             let name = &change.id.1;
             let all = *name == self.own_namespace;
-            let concerns = |id: &Id, b: &ServiceBinding| all || id.0 == *name || b.spec.namespace.as_ref() == Some(name);
+            let concerns = |id: &Id, b: &ServiceBinding| {
+                all || id.0 == *name || b.spec.namespace.as_ref() == Some(name)
+            };
             concerned.now.extend(
-                inner.bindings.iter().filter(|(id, b)| concerns(id, b)).map(|(_, binding)| key(binding)),
+                inner
+                    .bindings
+                    .iter()
+                    .filter(|(id, b)| concerns(id, b))
+                    .map(|(_, binding)| key(binding)),
             );
         }
         self.note_complete(&inner);
@@ -178,7 +191,8 @@ impl World {
         inner.missing[kind as usize] = None;
         for change in inner.rules_mut(kind).take(event) {
             inner.index_rule(kind, &change, &self.cluster_domain);
-            let same = matches!((&change.before, &change.after), (Some(b), Some(a)) if b.says_the_same(a));
+            let same =
+                matches!((&change.before, &change.after), (Some(b), Some(a)) if b.says_the_same(a));
             if !same {
                 inner.concerned_by_rule(&change, &self.cluster_domain, &mut concerned.now);
             }
@@ -206,34 +220,60 @@ impl World {
         let before = inner.rules_mut(kind).get(&id).cloned();
         inner.rules_mut(kind).wrote(seen);
         let after = inner.rules_mut(kind).get(&id).cloned();
-        inner.index_rule(kind, &Change { id, before, after, listed: false }, &self.cluster_domain);
+        inner.index_rule(
+            kind,
+            &Change {
+                id,
+                before,
+                after,
+                listed: false,
+            },
+            &self.cluster_domain,
+        );
     }
 
     /// The binding as it is known.
     pub fn binding(&self, key: &BindingKey) -> Option<Arc<ServiceBinding>> {
-        self.lock().bindings.get(&(key.namespace.clone(), key.name.clone())).cloned()
+        self.lock()
+            .bindings
+            .get(&(key.namespace.clone(), key.name.clone()))
+            .cloned()
     }
 
     /// Every binding there is.
     pub fn keys(&self) -> Vec<BindingKey> {
-        self.lock().bindings.iter().map(|(_, binding)| key(binding)).collect()
+        self.lock()
+            .bindings
+            .iter()
+            .map(|(_, binding)| key(binding))
+            .collect()
     }
 
     /// What is known about a binding, but for the catalog's answer.
     pub fn inputs(&self, binding: Arc<ServiceBinding>, target: &Target) -> Inputs {
         let inner = self.lock();
         let own = binding.metadata.namespace.clone().unwrap_or_default();
-        let service: Id = (target.service.namespace.to_string(), target.service.name.to_string());
-        let rules = inner.rules_for(&service, &target.host, &self.cluster_domain);
+        let service: Id = (
+            target.service.namespace.to_string(),
+            target.service.name.to_string(),
+        );
+        let host = target.service.host(&self.cluster_domain);
+        let rules = inner.rules_for(&service, &host, &self.cluster_domain);
         let paused = |name: &str| inner.namespace(name).is_some_and(|n| n.paused);
-        let paused_by = [own.as_str(), self.own_namespace.as_str()].into_iter().find(|name| paused(name));
+        let paused_by = [own.as_str(), self.own_namespace.as_str()]
+            .into_iter()
+            .find(|name| paused(name));
         Inputs {
             catalog: CatalogAnswer::NotAsked,
             service: inner.services.get(&service).cloned(),
             target: inner.namespace(&service.0).cloned().unwrap_or_default(),
             paused_by: paused_by.map(str::to_owned),
             rivals: inner.rivals(&binding, &service),
-            living: rules.iter().filter_map(|r| r.binding_uid.clone()).filter(|u| inner.by_uid.contains_key(u)).collect(),
+            living: rules
+                .iter()
+                .filter_map(|r| r.binding_uid.clone())
+                .filter(|u| inner.by_uid.contains_key(u))
+                .collect(),
             mesh_api_missing: inner.missing.iter().flatten().next().cloned(),
             rules,
             binding,
@@ -241,14 +281,17 @@ impl World {
     }
 
     fn note_complete(&self, inner: &Inner) {
-        let seen = |kind: MeshKind, mirror: &Mirror<Arc<Rule>>| mirror.complete() || inner.missing[kind as usize].is_some();
+        let seen = |kind: MeshKind, mirror: &Mirror<Arc<Rule>>| {
+            mirror.complete() || inner.missing[kind as usize].is_some()
+        };
         let complete = inner.bindings.complete()
             && inner.services.complete()
             && inner.namespaces.complete()
             && seen(MeshKind::VirtualService, &inner.virtual_services)
             && seen(MeshKind::DestinationRule, &inner.destination_rules);
         if complete {
-            self.complete.send_if_modified(|known| !std::mem::replace(known, true));
+            self.complete
+                .send_if_modified(|known| !std::mem::replace(known, true));
         }
     }
 
@@ -284,13 +327,24 @@ impl Inner {
 
     fn rivals(&self, binding: &ServiceBinding, service: &Id) -> Vec<Rival> {
         let me = key(binding);
-        let others = self.by_service.get(service).into_iter().flatten().filter(|other| **other != me);
+        let others = self
+            .by_service
+            .get(service)
+            .into_iter()
+            .flatten()
+            .filter(|other| **other != me);
         others
             .filter_map(|other| {
-                let metadata = &self.bindings.get(&(other.namespace.clone(), other.name.clone()))?.metadata;
+                let metadata = &self
+                    .bindings
+                    .get(&(other.namespace.clone(), other.name.clone()))?
+                    .metadata;
                 Some(Rival {
                     key: other.clone(),
-                    created: metadata.creation_timestamp.as_ref().map_or(i64::MAX, |t| t.0.as_second()),
+                    created: metadata
+                        .creation_timestamp
+                        .as_ref()
+                        .map_or(i64::MAX, |t| t.0.as_second()),
                     uid: metadata.uid.clone().unwrap_or_default(),
                 })
             })
@@ -298,14 +352,22 @@ impl Inner {
     }
 
     /// Rules that bear the Service's name in its namespace, or claim its host.
-    fn rules_for(&self, service: &Id, host: &str, domain: &str) -> Vec<Arc<Rule>> {
-        let named = [MeshKind::DestinationRule, MeshKind::VirtualService].map(|kind| (kind, service.clone()));
+    fn rules_for(&self, service: &Id, host: &str, domain: &ClusterDomain) -> Vec<Arc<Rule>> {
+        let named = [MeshKind::DestinationRule, MeshKind::VirtualService]
+            .map(|kind| (kind, service.clone()));
         let exact = self.by_host.get(host).into_iter().flatten().cloned();
         let wild = self.wildcards.iter().filter(|(kind, id)| {
-            self.rule(*kind, id).is_some_and(|rule| rule.claims(host, domain))
+            self.rule(*kind, id)
+                .is_some_and(|rule| rule.claims(host, domain))
         });
-        let ids: BTreeSet<_> = named.into_iter().chain(exact).chain(wild.cloned()).collect();
-        ids.iter().filter_map(|(kind, id)| self.rule(*kind, id).cloned()).collect()
+        let ids: BTreeSet<_> = named
+            .into_iter()
+            .chain(exact)
+            .chain(wild.cloned())
+            .collect();
+        ids.iter()
+            .filter_map(|(kind, id)| self.rule(*kind, id).cloned())
+            .collect()
     }
 
     fn index_binding(&mut self, change: &Change<Arc<ServiceBinding>>) {
@@ -317,16 +379,28 @@ impl Inner {
                     self.by_service.remove(&service);
                 }
             }
-            self.by_uid.remove(before.metadata.uid.as_deref().unwrap_or_default());
+            self.by_uid
+                .remove(before.metadata.uid.as_deref().unwrap_or_default());
         }
         if let Some(after) = &change.after {
-            self.by_service.entry(service_of(after)).or_default().insert(key(after));
-            self.by_uid.insert(after.metadata.uid.clone().unwrap_or_default(), key(after));
+            self.by_service
+                .entry(service_of(after))
+                .or_default()
+                .insert(key(after));
+            self.by_uid
+                .insert(after.metadata.uid.clone().unwrap_or_default(), key(after));
         }
     }
 
-    fn concerned_by_binding(&self, change: &Change<Arc<ServiceBinding>>, concerned: &mut Concerned) {
-        let me = BindingKey { namespace: change.id.0.clone(), name: change.id.1.clone() };
+    fn concerned_by_binding(
+        &self,
+        change: &Change<Arc<ServiceBinding>>,
+        concerned: &mut Concerned,
+    ) {
+        let me = BindingKey {
+            namespace: change.id.0.clone(),
+            name: change.id.1.clone(),
+        };
         match (&change.before, &change.after) {
             (_, None) => {
                 concerned.gone.insert(me.clone());
@@ -345,11 +419,15 @@ impl Inner {
         }
         // Whoever binds the same Service may win, or lose, by this change.
         for binding in change.before.iter().chain(&change.after) {
-            concerned.now.extend(self.bound_to(&service_of(binding)).into_iter().filter(|other| *other != me));
+            concerned.now.extend(
+                self.bound_to(&service_of(binding))
+                    .into_iter()
+                    .filter(|other| *other != me),
+            );
         }
     }
 
-    fn index_rule(&mut self, kind: MeshKind, change: &Change<Arc<Rule>>, domain: &str) {
+    fn index_rule(&mut self, kind: MeshKind, change: &Change<Arc<Rule>>, domain: &ClusterDomain) {
         let entry = (kind, change.id.clone());
         for host in change.before.iter().flat_map(|rule| hosts(rule, domain)) {
             if let Some(rules) = self.by_host.get_mut(&host) {
@@ -369,12 +447,27 @@ impl Inner {
         }
     }
 
-    fn concerned_by_rule(&self, change: &Change<Arc<Rule>>, domain: &str, concerned: &mut BTreeSet<BindingKey>) {
+    fn concerned_by_rule(
+        &self,
+        change: &Change<Arc<Rule>>,
+        domain: &ClusterDomain,
+        concerned: &mut BTreeSet<BindingKey>,
+    ) {
         concerned.extend(self.bound_to(&change.id));
-        for host in change.before.iter().chain(&change.after).flat_map(|rule| hosts(rule, domain)) {
+        for host in change
+            .before
+            .iter()
+            .chain(&change.after)
+            .flat_map(|rule| hosts(rule, domain))
+        {
             if host.starts_with('*') {
-                let covered = |service: &Id| covers(&host, &format!("{}.{}.svc.{domain}", service.1, service.0));
-                let bound = self.by_service.iter().filter(|(service, _)| covered(service));
+                let covered = |service: &Id| {
+                    covers(&host, &format!("{}.{}.svc.{domain}", service.1, service.0))
+                };
+                let bound = self
+                    .by_service
+                    .iter()
+                    .filter(|(service, _)| covered(service));
                 concerned.extend(bound.flat_map(|(_, keys)| keys.iter().cloned()));
             } else if let Some((name, rest)) = host.split_once('.')
                 && let Some(namespace) = rest.strip_suffix(&format!(".svc.{domain}"))
@@ -385,14 +478,20 @@ impl Inner {
     }
 }
 
-fn hosts(rule: &Rule, domain: &str) -> Vec<String> {
-    rule.hosts.iter().map(|host| expand(host, &rule.namespace, domain)).collect()
+fn hosts(rule: &Rule, domain: &ClusterDomain) -> Vec<String> {
+    rule.hosts
+        .iter()
+        .map(|host| expand(host, &rule.namespace, domain))
+        .collect()
 }
 
 /// Namespace and name of the Service that the binding names.
 fn service_of(binding: &ServiceBinding) -> Id {
     let own = binding.metadata.namespace.clone().unwrap_or_default();
-    (binding.spec.namespace.clone().unwrap_or(own), binding.spec.service_name.clone())
+    (
+        binding.spec.namespace.clone().unwrap_or(own),
+        binding.spec.service_name.clone(),
+    )
 }
 
 /// Whether nothing changed that a look would read.

@@ -95,11 +95,11 @@ pub struct Rival {
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// The cluster's domain, `cluster.local` by default.
-    pub cluster_domain: String,
+    pub cluster_domain: super::names::ClusterDomain,
     /// Istio's root namespace, `istio-system` by default.
     pub root_namespace: String,
     /// Whether locality is left to the mesh's own settings.
     pub mesh_locality: bool,
     /// Bounds of the values that are accepted.
-    pub bounds: super::policy::Bounds,
+    pub bounds: super::policy::bounds::Bounds,
 }

@@ -1,12 +1,11 @@
 //! Whether we may write the two objects of a binding: one function per way in
 //! which somebody else may be in the way.
 
-use super::build::MeshKind;
-use super::inputs::Inputs;
-use super::names::ServiceKey;
+use super::desired::MeshKind;
+use super::inputs::{Inputs, Settings};
+use super::names::{ClusterDomain, ServiceKey};
 use super::reasons;
 use super::rule::Rule;
-use super::validate::Target;
 
 /// Somebody else is in the way.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -40,16 +39,21 @@ pub enum Whose {
 
 /// The first obstacle there is, in the order in which a person would mend
 /// them.
-pub fn obstacle(inputs: &Inputs, target: &Target, domain: &str, root: &str) -> Option<Obstacle> {
-    namespace_does_not_allow(inputs, &target.service)
-        .or_else(|| another_binding_is_older(inputs, &target.service))
-        .or_else(|| object_of_our_name_is_not_ours(inputs, &target.service))
-        .or_else(|| another_rule_claims_the_host(inputs, target, domain, root))
+pub fn obstacle(inputs: &Inputs, service: &ServiceKey, settings: &Settings) -> Option<Obstacle> {
+    namespace_does_not_allow(inputs, service)
+        .or_else(|| another_binding_is_older(inputs, service))
+        .or_else(|| object_of_our_name_is_not_ours(inputs, service))
+        .or_else(|| another_rule_claims_the_host(inputs, service, settings))
 }
 
 /// A binding may only name its own namespace, unless the other one allows it.
 fn namespace_does_not_allow(inputs: &Inputs, service: &ServiceKey) -> Option<Obstacle> {
-    let from = inputs.binding.metadata.namespace.as_deref().unwrap_or_default();
+    let from = inputs
+        .binding
+        .metadata
+        .namespace
+        .as_deref()
+        .unwrap_or_default();
     let target = service.namespace.as_str();
     if from == target || inputs.target.allow_from.contains(from) {
         return None;
@@ -66,16 +70,26 @@ fn namespace_does_not_allow(inputs: &Inputs, service: &ServiceKey) -> Option<Obs
 /// Of two bindings for one Service the older one counts.
 fn another_binding_is_older(inputs: &Inputs, service: &ServiceKey) -> Option<Obstacle> {
     let me = age(inputs);
-    let older = inputs.rivals.iter().filter(|rival| (rival.created, &rival.uid) < (me.0, &me.1)).min_by_key(|rival| (rival.created, &rival.uid))?;
+    let older = inputs
+        .rivals
+        .iter()
+        .filter(|rival| (rival.created, &rival.uid) < (me.0, &me.1))
+        .min_by_key(|rival| (rival.created, &rival.uid))?;
     Obstacle::new(
         reasons::ANOTHER_BINDING,
-        format!("ServiceBinding {} is older and binds Service {service} already; delete one of the two", older.key),
+        format!(
+            "ServiceBinding {} is older and binds Service {service} already; delete one of the two",
+            older.key
+        ),
     )
 }
 
 fn age(inputs: &Inputs) -> (i64, String) {
     let metadata = &inputs.binding.metadata;
-    let created = metadata.creation_timestamp.as_ref().map_or(i64::MAX, |t| t.0.as_second());
+    let created = metadata
+        .creation_timestamp
+        .as_ref()
+        .map_or(i64::MAX, |t| t.0.as_second());
     (created, metadata.uid.clone().unwrap_or_default())
 }
 
@@ -102,8 +116,13 @@ fn object_of_our_name_is_not_ours(inputs: &Inputs, service: &ServiceKey) -> Opti
 }
 
 /// A rule of another name that would win over ours, or that ours would hide.
-fn another_rule_claims_the_host(inputs: &Inputs, target: &Target, domain: &str, root: &str) -> Option<Obstacle> {
-    let Target { service, host } = target;
+fn another_rule_claims_the_host(
+    inputs: &Inputs,
+    service: &ServiceKey,
+    settings: &Settings,
+) -> Option<Obstacle> {
+    let domain = &settings.cluster_domain;
+    let host = &service.host(domain);
     let rule = inputs.rules.iter().find(|rule| {
         !is_child(rule, service)
             && !matches!(whose(inputs, rule), Whose::Ours)
@@ -112,26 +131,34 @@ fn another_rule_claims_the_host(inputs: &Inputs, target: &Target, domain: &str, 
                 MeshKind::VirtualService => true,
                 MeshKind::DestinationRule => {
                     // Elsewhere it only counts for clients of its own namespace.
-                    let counts = rule.namespace == service.namespace.as_str() || rule.namespace == root;
+                    let counts = rule.namespace == service.namespace.as_str()
+                        || rule.namespace == settings.root_namespace;
                     counts && !(hidden_by_ours(rule, service, host, domain) && rule.adopt)
                 }
             }
     })?;
-    let remedy = if rule.kind == MeshKind::DestinationRule && hidden_by_ours(rule, service, host, domain) {
-        format!(
-            "ours would hide it whole; if its owner agrees, annotate it with {}=true",
-            super::labels::ANNOTATION_ADOPT
-        )
-    } else {
-        "it would take precedence over ours; delete it or take the host out of it".to_owned()
-    };
-    Obstacle::new(reasons::FOREIGN_RULE, format!("{} claims the host {host}: {remedy}", rule.title()))
+    let remedy =
+        if rule.kind == MeshKind::DestinationRule && hidden_by_ours(rule, service, host, domain) {
+            format!(
+                "ours would hide it whole; if its owner agrees, annotate it with {}=true",
+                super::labels::ANNOTATION_ADOPT
+            )
+        } else {
+            "it would take precedence over ours; delete it or take the host out of it".to_owned()
+        };
+    Obstacle::new(
+        reasons::FOREIGN_RULE,
+        format!("{} claims the host {host}: {remedy}", rule.title()),
+    )
 }
 
 /// A DestinationRule that loses against ours: it has a wildcard, or stands in
 /// the root namespace.
-fn hidden_by_ours(rule: &Rule, service: &ServiceKey, host: &str, domain: &str) -> bool {
-    let exact = rule.hosts.iter().any(|h| super::rule::expand(h, &rule.namespace, domain) == host);
+fn hidden_by_ours(rule: &Rule, service: &ServiceKey, host: &str, domain: &ClusterDomain) -> bool {
+    let exact = rule
+        .hosts
+        .iter()
+        .any(|h| super::rule::expand(h, &rule.namespace, domain) == host);
     !exact || rule.namespace != service.namespace.as_str()
 }
 
@@ -142,7 +169,11 @@ fn is_child(rule: &Rule, service: &ServiceKey) -> bool {
 
 /// The object of that kind that bears our name, if there is one.
 pub fn child<'a>(inputs: &'a Inputs, service: &ServiceKey, kind: MeshKind) -> Option<&'a Rule> {
-    inputs.rules.iter().map(AsRef::as_ref).find(|rule| rule.kind == kind && is_child(rule, service))
+    inputs
+        .rules
+        .iter()
+        .map(AsRef::as_ref)
+        .find(|rule| rule.kind == kind && is_child(rule, service))
 }
 
 /// Whose the object is. One of our two marks, label and binding uid, may have
@@ -159,7 +190,11 @@ pub fn whose(inputs: &Inputs, rule: &Rule) -> Whose {
         Some(uid) if uid == me && (rule.managed || recorded) => Whose::Ours,
         None if rule.managed && recorded => Whose::Ours,
         Some(uid) if rule.managed && uid != me => {
-            if inputs.living.contains(uid) { Whose::AnotherBindings } else { Whose::Orphan }
+            if inputs.living.contains(uid) {
+                Whose::AnotherBindings
+            } else {
+                Whose::Orphan
+            }
         }
         _ if rule.adopt => Whose::HandedOver,
         _ => Whose::Foreign,

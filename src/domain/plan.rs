@@ -4,7 +4,7 @@
 //! The fence: an object whose uid, generation and applied hash are those that
 //! the status recorded is not written again, also after a restart.
 
-use super::build::{Desired, DesiredObject, MeshKind};
+use super::desired::{Desired, DesiredObject, MeshKind};
 use super::inputs::Inputs;
 use super::names::ServiceKey;
 use super::ownership::{Whose, child, whose};
@@ -54,10 +54,13 @@ pub struct Plan {
 pub fn plan(inputs: &Inputs, service: &ServiceKey, desired: Desired) -> Plan {
     let mut plan = Plan::default();
     for object in [desired.destination_rule, desired.virtual_service] {
-        let present = child(inputs, service, object.kind);
+        let present = child(inputs, service, object.kind());
         match present.and_then(|rule| unchanged(inputs, rule, &object)) {
             Some(kept) => plan.kept.push(kept),
-            None => plan.writes.push(Write { guard: guard(inputs, present), object }),
+            None => plan.writes.push(Write {
+                guard: guard(inputs, present),
+                object,
+            }),
         }
     }
     plan
@@ -66,19 +69,29 @@ pub fn plan(inputs: &Inputs, service: &ServiceKey, desired: Desired) -> Plan {
 fn guard(inputs: &Inputs, present: Option<&Rule>) -> Guard {
     match present {
         None => Guard::Absent,
-        Some(rule) if whose(inputs, rule) == Whose::HandedOver => {
-            Guard::HandedOver { uid: rule.uid.clone(), resource_version: rule.resource_version.clone() }
-        }
-        Some(rule) => Guard::Present { uid: rule.uid.clone() },
+        Some(rule) if whose(inputs, rule) == Whose::HandedOver => Guard::HandedOver {
+            uid: rule.uid.clone(),
+            resource_version: rule.resource_version.clone(),
+        },
+        Some(rule) => Guard::Present {
+            uid: rule.uid.clone(),
+        },
     }
 }
 
 /// The record of the object in the status, if it still holds and says what is
 /// desired now.
 fn unchanged(inputs: &Inputs, rule: &Rule, object: &DesiredObject) -> Option<ChildStatus> {
-    let recorded = inputs.binding.status.iter().flat_map(|status| &status.children);
+    let recorded = inputs
+        .binding
+        .status
+        .iter()
+        .flat_map(|status| &status.children);
     let marked = rule.managed && rule.binding_uid == inputs.binding.metadata.uid;
-    let owned = object.owner_references.iter().all(|owner| rule.owners.contains(&owner.uid));
+    let owned = object
+        .owner_references
+        .iter()
+        .all(|owner| rule.owners.contains(&owner.uid));
     recorded
         .filter(|c| c.kind == rule.kind.as_str() && c.uid == rule.uid)
         .find(|c| marked && owned && c.generation == rule.generation && c.hash == object.hash())
@@ -128,9 +141,20 @@ pub fn removal(inputs: &Inputs, service: &ServiceKey, frozen: bool) -> Vec<Remov
             let (kind, namespace, name) = (rule.kind, rule.namespace.clone(), rule.name.clone());
             if retain {
                 let index = rule.owners.iter().position(|owner| *owner == me)?;
-                Some(Removal::Release { kind, namespace, name, owner: me.clone(), index })
+                Some(Removal::Release {
+                    kind,
+                    namespace,
+                    name,
+                    owner: me.clone(),
+                    index,
+                })
             } else {
-                Some(Removal::Delete { kind, namespace, name, uid: rule.uid.clone() })
+                Some(Removal::Delete {
+                    kind,
+                    namespace,
+                    name,
+                    uid: rule.uid.clone(),
+                })
             }
         })
         .collect()

@@ -13,14 +13,23 @@ pub struct Backoff {
 
 /// Between two tries of one binding whose write was refused, or whose
 /// reconciliation failed in a way that nobody foresaw.
-pub const BINDING: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(60) };
+pub const BINDING: Backoff = Backoff {
+    base: Duration::from_millis(500),
+    cap: Duration::from_secs(60),
+};
 
 /// Between two tries of the one binding that finds out for all whether the
 /// catalog, or the API server, is back.
-pub const PROBE: Backoff = Backoff { base: Duration::from_millis(500), cap: Duration::from_secs(3) };
+pub const PROBE: Backoff = Backoff {
+    base: Duration::from_millis(500),
+    cap: Duration::from_secs(3),
+};
 
 /// Between two requests of a watch that fails.
-pub const WATCH: Backoff = Backoff { base: Duration::from_secs(1), cap: Duration::from_secs(30) };
+pub const WATCH: Backoff = Backoff {
+    base: Duration::from_secs(1),
+    cap: Duration::from_secs(30),
+};
 
 impl Backoff {
     /// The delay before try number `attempt`, counted from 1, with jitter:
@@ -39,7 +48,10 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_cap_and_are_jittered_downwards() {
-        let b = Backoff { base: Duration::from_millis(100), cap: Duration::from_secs(1) };
+        let b = Backoff {
+            base: Duration::from_millis(100),
+            cap: Duration::from_secs(1),
+        };
         let top: Vec<u128> = (1..7).map(|n| b.delay(n, 1.0).as_millis()).collect();
         assert_eq!(top, [100, 200, 400, 800, 1000, 1000]);
         assert_eq!(b.delay(3, 0.0).as_millis(), 200);

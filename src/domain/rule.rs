@@ -1,7 +1,8 @@
 //! A VirtualService or DestinationRule as the cluster holds it, reduced to
 //! what ownership and conflict need, and which hosts it claims.
 
-use super::build::MeshKind;
+use super::desired::MeshKind;
+use super::names::ClusterDomain;
 
 /// A VirtualService or DestinationRule as the cluster holds it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -42,19 +43,26 @@ impl Rule {
     /// Whether nothing differs that a decision reads; a resource version alone
     /// moves with every touch.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let blind = |rule: &Self| Self { resource_version: String::new(), ..rule.clone() };
+        let blind = |rule: &Self| Self {
+            resource_version: String::new(),
+            ..rule.clone()
+        };
         blind(self) == blind(other)
     }
 
     /// Whether this object claims the host, exactly or by a wildcard.
-    pub fn claims(&self, host: &str, cluster_domain: &str) -> bool {
-        self.mesh && self.hosts.iter().any(|h| covers(&expand(h, &self.namespace, cluster_domain), host))
+    pub fn claims(&self, host: &str, cluster_domain: &ClusterDomain) -> bool {
+        self.mesh
+            && self
+                .hosts
+                .iter()
+                .any(|h| covers(&expand(h, &self.namespace, cluster_domain), host))
     }
 }
 
 /// A host as Istio reads it: a name without a dot belongs to the rule's own
 /// namespace, any other is taken literally.
-pub fn expand(host: &str, namespace: &str, cluster_domain: &str) -> String {
+pub fn expand(host: &str, namespace: &str, cluster_domain: &ClusterDomain) -> String {
     if host.contains('.') || host.contains('*') {
         host.to_owned()
     } else {
@@ -76,9 +84,10 @@ mod tests {
 
     #[test]
     fn a_name_without_a_dot_belongs_to_the_rules_namespace_and_any_other_is_literal() {
-        assert_eq!(expand("web", "shop", "cluster.local"), "web.shop.svc.cluster.local");
-        assert_eq!(expand("web.shop", "x", "cluster.local"), "web.shop");
-        assert_eq!(expand("*", "x", "cluster.local"), "*");
+        let domain = ClusterDomain::parse("cluster.local").unwrap();
+        assert_eq!(expand("web", "shop", &domain), "web.shop.svc.cluster.local");
+        assert_eq!(expand("web.shop", "x", &domain), "web.shop");
+        assert_eq!(expand("*", "x", &domain), "*");
     }
 
     #[test]
@@ -92,7 +101,11 @@ mod tests {
             ("web.shop", false),
             ("*web.shop.svc.cluster.local", false),
         ] {
-            assert_eq!(covers(pattern, "web.shop.svc.cluster.local"), matches, "{pattern}");
+            assert_eq!(
+                covers(pattern, "web.shop.svc.cluster.local"),
+                matches,
+                "{pattern}"
+            );
         }
     }
 }

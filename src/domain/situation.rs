@@ -143,7 +143,13 @@ pub struct Row {
 impl Situation {
     /// The row of this situation.
     pub fn row(&self, in_force: InForce) -> Row {
-        let fact = |truth, reason, message: &str| Some(Fact { truth, reason, message: message.to_owned() });
+        let fact = |truth, reason, message: &str| {
+            Some(Fact {
+                truth,
+                reason,
+                message: message.to_owned(),
+            })
+        };
         let said = |reason, message: &str| fact(Truth::False, reason, message);
         let no = |reason| fact(Truth::False, reason, "");
         let yes = |reason| fact(Truth::True, reason, "");
@@ -170,7 +176,11 @@ impl Situation {
             },
             Self::CatalogAway { reason, message } => Row {
                 catalog: said(reason, message),
-                mesh: if in_force == InForce::Nothing { said(reason, message) } else { None },
+                mesh: if in_force == InForce::Nothing {
+                    said(reason, message)
+                } else {
+                    None
+                },
                 ready: if current { None } else { said(reason, message) },
                 look: Look::CatalogBack,
                 ..base
@@ -194,7 +204,11 @@ impl Situation {
             },
             Self::InvalidBinding(message) => Row {
                 catalog: yes(r::SYNCED),
-                mesh: if current { None } else { said(r::INVALID_BINDING, message) },
+                mesh: if current {
+                    None
+                } else {
+                    said(r::INVALID_BINDING, message)
+                },
                 ready: said(r::INVALID_BINDING, message),
                 ..base
             },

@@ -62,8 +62,10 @@ pub fn next(
 
 /// Which generation of the binding the mesh holds.
 fn in_force(status: &ServiceBindingStatus, generation: Option<i64>) -> InForce {
-    let programmed =
-        status.conditions.iter().find(|c| c.type_ == r::MESH_PROGRAMMED && c.status == Truth::True.as_str());
+    let programmed = status
+        .conditions
+        .iter()
+        .find(|c| c.type_ == r::MESH_PROGRAMMED && c.status == Truth::True.as_str());
     match programmed {
         Some(c) if c.observed_generation == generation => InForce::ThisGeneration,
         Some(_) => InForce::AnEarlierOne,
@@ -78,17 +80,40 @@ fn set_conditions(
     checked: Option<bool>,
     now: Timestamp,
 ) {
-    let fact = |truth, reason| Fact { truth, reason, message: String::new() };
+    let fact = |truth, reason| Fact {
+        truth,
+        reason,
+        message: String::new(),
+    };
     let health = checked.map(|checked| {
-        fact(Truth::Unknown, if checked { r::PROBING } else { r::NOT_CONFIGURED })
+        fact(
+            Truth::Unknown,
+            if checked {
+                r::PROBING
+            } else {
+                r::NOT_CONFIGURED
+            },
+        )
     });
     // What each condition says where nothing is known of this binding yet.
     let cells = [
         (r::READY, row.ready, fact(Truth::False, r::PROGRESSING)),
-        (r::CATALOG_SYNCED, row.catalog, fact(Truth::Unknown, r::PROGRESSING)),
-        (r::MESH_PROGRAMMED, row.mesh, fact(Truth::Unknown, r::PROGRESSING)),
+        (
+            r::CATALOG_SYNCED,
+            row.catalog,
+            fact(Truth::Unknown, r::PROGRESSING),
+        ),
+        (
+            r::MESH_PROGRAMMED,
+            row.mesh,
+            fact(Truth::Unknown, r::PROGRESSING),
+        ),
         (r::HEALTHY, health, fact(Truth::Unknown, r::PROGRESSING)),
-        (r::CONFLICT, row.conflict, fact(Truth::False, r::NO_CONFLICT)),
+        (
+            r::CONFLICT,
+            row.conflict,
+            fact(Truth::False, r::NO_CONFLICT),
+        ),
         (r::SUSPENDED, row.suspended, fact(Truth::False, r::ACTIVE)),
     ];
     let before = std::mem::take(&mut status.conditions);
@@ -113,7 +138,9 @@ fn condition(
     now: Timestamp,
 ) -> Condition {
     let status = fact.truth.as_str();
-    let since = previous.filter(|p| p.status == status).map(|p| p.last_transition_time.clone());
+    let since = previous
+        .filter(|p| p.status == status)
+        .map(|p| p.last_transition_time.clone());
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),
@@ -137,25 +164,48 @@ pub struct Transition {
 
 /// What changed between two statuses, as far as it is worth an Event: Ready
 /// with its reason, and Suspended.
-pub fn transitions(before: Option<&ServiceBindingStatus>, after: &ServiceBindingStatus) -> Vec<Transition> {
-    let find = |status: &ServiceBindingStatus, type_: &str| status.conditions.iter().find(|c| c.type_ == type_).cloned();
+pub fn transitions(
+    before: Option<&ServiceBindingStatus>,
+    after: &ServiceBindingStatus,
+) -> Vec<Transition> {
+    let find = |status: &ServiceBindingStatus, type_: &str| {
+        status.conditions.iter().find(|c| c.type_ == type_).cloned()
+    };
     let changed = |type_: &str| {
         let new = find(after, type_)?;
         let old = before.and_then(|status| find(status, type_));
-        let same = old.as_ref().is_some_and(|old| old.status == new.status && old.reason == new.reason);
+        let same = old
+            .as_ref()
+            .is_some_and(|old| old.status == new.status && old.reason == new.reason);
         (!same).then_some((old, new))
     };
     let mut found = Vec::new();
     if let Some((_, new)) = changed(r::READY) {
         let warning = new.status != Truth::True.as_str();
-        let note = if new.message.is_empty() { format!("Ready is {}", new.status) } else { new.message };
-        found.push(Transition { reason: new.reason, note, warning });
+        let note = if new.message.is_empty() {
+            format!("Ready is {}", new.status)
+        } else {
+            new.message
+        };
+        found.push(Transition {
+            reason: new.reason,
+            note,
+            warning,
+        });
     }
     if let Some((old, new)) = changed(r::SUSPENDED)
         && (old.is_some() || new.status == Truth::True.as_str())
     {
-        let note = if new.message.is_empty() { "work for this binding goes on".to_owned() } else { new.message };
-        found.push(Transition { reason: new.reason, note, warning: false });
+        let note = if new.message.is_empty() {
+            "work for this binding goes on".to_owned()
+        } else {
+            new.message
+        };
+        found.push(Transition {
+            reason: new.reason,
+            note,
+            warning: false,
+        });
     }
     found
 }

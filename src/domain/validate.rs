@@ -1,25 +1,18 @@
 //! From what was seen to a binding that cannot be wrong, or the situation
 //! that says why there is none.
 
-use super::build::{Owner, ValidBinding};
+use super::build::ValidBinding;
+use super::desired::OwnerRef;
 use super::inputs::{CatalogAnswer, Inputs, ServiceView, Settings};
-use super::names::{BindingKey, Namespace, ServiceKey, ServiceName};
+use super::names::{BindingKey, shown};
 use super::ownership;
-use super::policy::{Bounds, Merged, PolicyError, PolicyLayer};
-use super::ports::http_ports;
+use super::policy::{self, Giver, PolicyError};
+use super::ports::HttpPorts;
 use super::reasons as r;
 use super::record::ServiceRecord;
 use super::situation::Situation;
-use crate::api::service_binding::{DeletionPolicy, PolicyEntry, PolicySource, ServiceBinding};
-
-/// The Service that a binding is for.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Target {
-    /// Namespace and name.
-    pub service: ServiceKey,
-    /// Its host, fully qualified.
-    pub host: String,
-}
+use super::target::Target;
+use crate::api::service_binding::{DeletionPolicy, PolicyEntry, ServiceBinding};
 
 /// A binding that cannot be wrong, and what is said about it.
 #[derive(Clone, Debug)]
@@ -36,25 +29,23 @@ pub struct Valid {
     pub checked: bool,
 }
 
-/// The Service that the binding names.
-pub fn target(binding: &ServiceBinding, settings: &Settings) -> Result<Target, Situation> {
+/// The two services that the binding names.
+pub fn target(binding: &ServiceBinding) -> Result<Target, Situation> {
     let own = binding.metadata.namespace.as_deref().unwrap_or_default();
-    let wrong = |field: &str, e: super::names::NameError| Situation::InvalidBinding(format!("spec.{field}: {e}"));
-    let service = ServiceKey {
-        namespace: Namespace::parse(binding.spec.namespace.as_deref().unwrap_or(own))
-            .map_err(|e| wrong("namespace", e))?,
-        name: ServiceName::parse(&binding.spec.service_name).map_err(|e| wrong("serviceName", e))?,
-    };
-    let host = service.host(&settings.cluster_domain);
-    Ok(Target { service, host })
+    Target::of(own, &binding.spec).map_err(|errors| wrong(&errors))
 }
 
 /// What ends the look before the catalog is asked, if anything does.
-pub fn before_the_catalog(inputs: &Inputs, target: &Target, settings: &Settings) -> Option<Situation> {
+pub fn before_the_catalog(
+    inputs: &Inputs,
+    target: &Target,
+    settings: &Settings,
+) -> Option<Situation> {
     frozen(inputs).or_else(|| {
-        let root = &settings.root_namespace;
-        ownership::obstacle(inputs, target, &settings.cluster_domain, root)
-            .map(|o| Situation::Blocked { reason: o.reason, message: o.message })
+        ownership::obstacle(inputs, &target.service, settings).map(|o| Situation::Blocked {
+            reason: o.reason,
+            message: o.message,
+        })
     })
 }
 
@@ -62,29 +53,39 @@ pub fn before_the_catalog(inputs: &Inputs, target: &Target, settings: &Settings)
 pub fn frozen(inputs: &Inputs) -> Option<Situation> {
     if inputs.binding.spec.suspend == Some(true) {
         let message = "spec.suspend is true: nothing is changed for this binding".to_owned();
-        return Some(Situation::Suspended { reason: r::SUSPENDED_BY_BINDING, message });
+        return Some(Situation::Suspended {
+            reason: r::SUSPENDED_BY_BINDING,
+            message,
+        });
     }
     let namespace = inputs.paused_by.as_ref()?;
-    let message = format!("namespace {namespace} is annotated {}=true", super::labels::ANNOTATION_PAUSED);
-    Some(Situation::Suspended { reason: r::PAUSED, message })
+    let message = format!(
+        "namespace {namespace} is annotated {}=true",
+        super::labels::ANNOTATION_PAUSED
+    );
+    Some(Situation::Suspended {
+        reason: r::PAUSED,
+        message,
+    })
 }
 
 /// The whole check, with the catalog's answer.
 pub fn validate(inputs: &Inputs, target: &Target, settings: &Settings) -> Result<Valid, Situation> {
     let record = record(&inputs.catalog)?;
-    let merged = merged(&inputs.binding, record, &settings.bounds)?;
+    let merged = policy::effective(Some(record), &inputs.binding.spec, &settings.bounds)
+        .map_err(|errors| wrong(&errors))?;
     let http_ports = usable(inputs.service.as_ref(), target)?;
     mesh_api(inputs)?;
     Ok(Valid {
         mismatch: mismatch(record, target),
         checked: merged.policy.health_check.is_some(),
-        provenance: merged.provenance,
+        provenance: merged.entries,
         notes: merged.notes,
         binding: ValidBinding {
             binding: key(&inputs.binding),
             uid: inputs.binding.metadata.uid.clone().unwrap_or_default(),
             service: target.service.clone(),
-            host: target.host.clone(),
+            host: target.service.host(&settings.cluster_domain),
             http_ports,
             policy: merged.policy,
             owner: owner(&inputs.binding, target),
@@ -96,9 +97,10 @@ pub fn validate(inputs: &Inputs, target: &Target, settings: &Settings) -> Result
 fn record(answer: &CatalogAnswer) -> Result<&ServiceRecord, Situation> {
     match answer {
         CatalogAnswer::Record(record) => Ok(record),
-        CatalogAnswer::Unavailable { reason, message } => {
-            Err(Situation::CatalogAway { reason, message: message.clone() })
-        }
+        CatalogAnswer::Unavailable { reason, message } => Err(Situation::CatalogAway {
+            reason,
+            message: message.clone(),
+        }),
         CatalogAnswer::NotFound { confirmed: false } => Err(Situation::NotFound),
         CatalogAnswer::NotFound { confirmed: true } => Err(Situation::Removed),
         CatalogAnswer::Bad(bad) => Err(Situation::InvalidRecord(bad.to_string())),
@@ -109,71 +111,78 @@ fn record(answer: &CatalogAnswer) -> Result<&ServiceRecord, Situation> {
     }
 }
 
-/// Both layers merged, or whose value is wrong.
-pub fn merged(binding: &ServiceBinding, record: &ServiceRecord, bounds: &Bounds) -> Result<Merged, Situation> {
-    let blame = |e: PolicyError| match e.source {
-        PolicySource::Catalog => Situation::InvalidRecord(format!("{}: {}", e.field, e.message)),
-        PolicySource::Binding | PolicySource::Default => {
-            Situation::InvalidBinding(format!("spec.{}: {}", e.field, e.message))
-        }
-    };
-    let catalog = PolicyLayer::from_record(record).map_err(blame)?;
-    let own = PolicyLayer::from_binding(&binding.spec).map_err(blame)?;
-    super::policy::merge(&catalog, &own, bounds).map_err(blame)
+/// All that is wrong, as the situation of whoever gave the first wrong value.
+fn wrong(errors: &[PolicyError]) -> Situation {
+    let blame = errors.first().map_or(Giver::Binding, |error| error.giver);
+    let all: Vec<_> = errors
+        .iter()
+        .filter(|e| e.giver == blame)
+        .map(ToString::to_string)
+        .collect();
+    match blame {
+        Giver::Catalog => Situation::InvalidRecord(all.join("; ")),
+        Giver::Binding => Situation::InvalidBinding(all.join("; ")),
+    }
 }
 
 /// The HTTP ports of a Service that can carry a policy.
-fn usable(service: Option<&ServiceView>, target: &Target) -> Result<Vec<u16>, Situation> {
+fn usable(service: Option<&ServiceView>, target: &Target) -> Result<HttpPorts, Situation> {
     let unusable = |reason, message: String| Err(Situation::ServiceUnusable { reason, message });
     let name = &target.service;
     let Some(service) = service else {
-        return unusable(r::SERVICE_NOT_FOUND, format!("there is no Service {name}; it is waited for"));
+        return unusable(
+            r::SERVICE_NOT_FOUND,
+            format!("there is no Service {name}; it is waited for"),
+        );
     };
     if let Some(outside) = &service.external_name {
-        let message = format!("Service {name} stands for {outside}: proxies do not balance an ExternalName");
+        let message =
+            format!("Service {name} stands for {outside}: proxies do not balance an ExternalName");
         return unusable(r::HEADLESS, message);
     }
     if service.headless {
-        let message = format!("Service {name} is headless: proxies do not balance it, so no policy would act");
+        let message = format!(
+            "Service {name} is headless: proxies do not balance it, so no policy would act"
+        );
         return unusable(r::HEADLESS, message);
     }
-    let ports = http_ports(&service.ports);
-    if ports.is_empty() {
+    HttpPorts::of(&service.ports).ok_or_else(|| {
         let message = format!(
             "no port of Service {name} is declared as HTTP: name one http, http2 or grpc (or http-…), or set its appProtocol"
         );
-        return unusable(r::NO_HTTP_PORT, message);
-    }
-    Ok(ports)
+        Situation::ServiceUnusable { reason: r::NO_HTTP_PORT, message }
+    })
 }
 
 fn mesh_api(inputs: &Inputs) -> Result<(), Situation> {
     match &inputs.mesh_api_missing {
         None => Ok(()),
-        Some(message) => {
-            Err(Situation::WriteRefused { reason: r::MESH_API_MISSING, message: message.clone() })
-        }
+        Some(message) => Err(Situation::WriteRefused {
+            reason: r::MESH_API_MISSING,
+            message: message.clone(),
+        }),
     }
 }
 
 /// A record of another service: its policy counts, nothing is reported back.
 fn mismatch(record: &ServiceRecord, target: &Target) -> Option<String> {
-    let same = record.name == target.service.name.as_str() && record.namespace == target.service.namespace.as_str();
+    let same = record.name == target.service.name.as_str()
+        && record.namespace == target.service.namespace.as_str();
     (!same).then(|| {
         format!(
             "the record is of service {} in namespace {}: its policy applies, and nothing is reported back",
-            super::names::shown(&record.name),
-            super::names::shown(&record.namespace)
+            shown(&record.name),
+            shown(&record.namespace)
         )
     })
 }
 
 /// The binding as owner of its objects, where the API server may collect
 /// them: in its own namespace, and not if they are to be retained.
-fn owner(binding: &ServiceBinding, target: &Target) -> Option<Owner> {
+fn owner(binding: &ServiceBinding, target: &Target) -> Option<OwnerRef> {
     let near = binding.metadata.namespace.as_deref() == Some(target.service.namespace.as_str());
     let retained = binding.spec.deletion_policy == Some(DeletionPolicy::Retain);
-    (near && !retained).then(|| Owner {
+    (near && !retained).then(|| OwnerRef {
         name: binding.metadata.name.clone().unwrap_or_default(),
         uid: binding.metadata.uid.clone().unwrap_or_default(),
     })

@@ -6,8 +6,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod loop_closed;
 mod rig;
 
 fn main() -> std::process::ExitCode {
-    support::runner::main([rig::tests()].concat())
+    support::runner::main([loop_closed::tests(), rig::tests()].concat())
 }

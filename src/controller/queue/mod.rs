@@ -26,7 +26,10 @@ pub struct Queue {
 impl Queue {
     /// A queue that releases at most `limit` keys at once.
     pub fn new(limit: usize) -> Self {
-        Self { state: Mutex::new(State::new(limit)), changed: Notify::new() }
+        Self {
+            state: Mutex::new(State::new(limit)),
+            changed: Notify::new(),
+        }
     }
 
     /// Asks for a look at the key. Never blocks.
@@ -37,7 +40,8 @@ impl Queue {
 
     /// The run of the key has ended; `worked` names what it found working.
     pub fn done(&self, key: &BindingKey, next: Next, worked: &[Room]) {
-        self.lock().done(key, next, worked, fastrand::f64(), Instant::now());
+        self.lock()
+            .done(key, next, worked, fastrand::f64(), Instant::now());
         self.changed.notify_one();
     }
 

@@ -121,7 +121,9 @@ impl State {
         let entry = self.entry(key);
         match entry.place {
             Place::Running { again } => {
-                entry.place = Place::Running { again: Some(again.map_or(lane, |a| a.min(lane))) };
+                entry.place = Place::Running {
+                    again: Some(again.map_or(lane, |a| a.min(lane))),
+                };
             }
             Place::Queued { lane: present } if present <= lane => {}
             _ => {
@@ -153,11 +155,26 @@ impl State {
     }
 
     /// The run of the key has ended. `worked` names what it found working.
-    pub fn done(&mut self, key: &BindingKey, next: Next, worked: &[Room], chance: f64, now: Instant) {
-        let Some(entry) = self.entries.get_mut(key) else { return };
-        let Place::Running { again } = entry.place else { return };
+    pub fn done(
+        &mut self,
+        key: &BindingKey,
+        next: Next,
+        worked: &[Room],
+        chance: f64,
+        now: Instant,
+    ) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let Place::Running { again } = entry.place else {
+            return;
+        };
         entry.place = Place::Idle;
-        entry.failures = if next == Next::Failed { entry.failures + 1 } else { 0 };
+        entry.failures = if next == Next::Failed {
+            entry.failures + 1
+        } else {
+            0
+        };
         let failures = entry.failures;
         self.running -= 1;
         for room in ROOMS {
@@ -171,7 +188,12 @@ impl State {
         match next {
             Next::Park(room) => self.park(key, room, chance, now),
             Next::After(delay) => self.schedule(key, now + delay, Lane::Bulk, now),
-            Next::Failed => self.schedule(key, now + retry::BINDING.delay(failures, chance), Lane::Normal, now),
+            Next::Failed => self.schedule(
+                key,
+                now + retry::BINDING.delay(failures, chance),
+                Lane::Normal,
+                now,
+            ),
             Next::Wait => {}
         }
         // What was asked for during the run comes first, but a failing key
@@ -192,7 +214,10 @@ impl State {
 
     /// Drops what is known of a key that no longer exists.
     pub fn forget(&mut self, key: &BindingKey) {
-        if !matches!(self.entries.get(key).map(|e| e.place), Some(Place::Running { .. })) {
+        if !matches!(
+            self.entries.get(key).map(|e| e.place),
+            Some(Place::Running { .. })
+        ) {
             self.entries.remove(key);
         }
         for room in &mut self.rooms {
@@ -203,7 +228,11 @@ impl State {
 
     /// Keys that are due or running.
     pub fn depth(&self) -> (usize, usize) {
-        let queued = self.entries.values().filter(|e| matches!(e.place, Place::Queued { .. })).count();
+        let queued = self
+            .entries
+            .values()
+            .filter(|e| matches!(e.place, Place::Queued { .. }))
+            .count();
         (queued, self.running)
     }
 
@@ -235,11 +264,17 @@ impl State {
             self.lanes[lane as usize].push_back((ticket, key.clone()));
             return;
         }
-        if let Place::Delayed { until, lane: present } = self.entry(key).place
+        if let Place::Delayed {
+            until,
+            lane: present,
+        } = self.entry(key).place
             && until <= due
         {
             let urgent = present.min(lane);
-            self.entry(key).place = Place::Delayed { until, lane: urgent };
+            self.entry(key).place = Place::Delayed {
+                until,
+                lane: urgent,
+            };
             return;
         }
         let ticket = self.place(key, Place::Delayed { until: due, lane });
@@ -251,7 +286,9 @@ impl State {
         while let Some(Reverse((until, ..))) = self.delays.peek()
             && *until <= now
         {
-            let Some(Reverse((_, ticket, key))) = self.delays.pop() else { break };
+            let Some(Reverse((_, ticket, key))) = self.delays.pop() else {
+                break;
+            };
             if let Some(entry) = self.entries.get(&key)
                 && entry.ticket == ticket
                 && let Place::Delayed { lane, .. } = entry.place
@@ -272,7 +309,9 @@ impl State {
                     && let Some((ticket, key)) = self.lanes[lane].pop_front()
                 {
                     let entry = self.entries.get(&key);
-                    if entry.is_some_and(|e| e.ticket == ticket && matches!(e.place, Place::Queued { .. })) {
+                    if entry.is_some_and(|e| {
+                        e.ticket == ticket && matches!(e.place, Place::Queued { .. })
+                    }) {
                         self.credit[lane] -= 1;
                         return Some(key);
                     }
@@ -306,7 +345,10 @@ impl State {
             return;
         }
         waiting.next_probe = None;
-        let count = 1u32.checked_shl(waiting.attempt - 1).unwrap_or(MOST_PROBES).min(MOST_PROBES) as usize;
+        let count = 1u32
+            .checked_shl(waiting.attempt - 1)
+            .unwrap_or(MOST_PROBES)
+            .min(MOST_PROBES) as usize;
         let count = count.min(waiting.parked.len());
         let keys: Vec<_> = waiting.parked.drain(..count).collect();
         waiting.probes.extend(keys.iter().cloned());

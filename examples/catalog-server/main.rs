@@ -1,0 +1,151 @@
+//! A small service catalog that serves docs/catalog-api.yaml: the reference
+//! for those who write one, and the catalog of the tests and the demo.
+
+mod api;
+mod args;
+mod duration;
+mod news;
+mod problem;
+mod seed;
+mod shape;
+mod store;
+
+use std::future::Future;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, watch};
+use tracing_subscriber::EnvFilter;
+
+use api::{ApiKey, App};
+use args::{Args, Command, LogFormat, Serve};
+use store::Store;
+use store::history::Retention;
+
+/// How long open requests may take once the server is to stop.
+const DRAIN: Duration = Duration::from_secs(10);
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    log_to_stderr(args.log_format);
+    let store = Store::open(&args.database_url)
+        .await
+        .context("cannot open the database of --database-url")?;
+    match args.command {
+        Some(Command::RestoreEpoch) => {
+            let state = store.new_epoch().await?;
+            tracing::info!(
+                epoch = state.epoch,
+                revision = state.revision,
+                "a new epoch has begun"
+            );
+            Ok(())
+        }
+        None => serve(args.serve, args.database_url, store).await,
+    }
+}
+
+async fn serve(args: Serve, database_url: String, store: Store) -> anyhow::Result<()> {
+    let key = api_key(args.api_key_file.as_deref(), args.api_key)?;
+    if key.is_none() {
+        tracing::warn!("no API key is configured: whoever reaches the server may write");
+    }
+    if let Some(file) = &args.seed {
+        seed::load(&store, file).await?;
+    }
+    let store = Arc::new(store);
+    let (news_sender, news) = watch::channel(store.state().await?);
+    let (stop, stopping) = watch::channel(false);
+    let retention = Retention {
+        revisions: args.retention_revisions,
+        age: args.retention_age,
+    };
+    let watcher = tokio::spawn(news::watch(
+        store.clone(),
+        database_url,
+        retention,
+        news_sender,
+    ));
+    let app = App {
+        store,
+        key,
+        requests: Semaphore::new(args.max_requests),
+        streams: Arc::new(Semaphore::new(args.max_streams)),
+        stream_age: args.stream_age,
+        news,
+        stopping: stopping.clone(),
+    };
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", args.listen))?;
+    let address = listener.local_addr()?;
+    let serving = axum::serve(listener, api::router(Arc::new(app)))
+        .with_graceful_shutdown(stopped(stopping.clone()));
+    tracing::info!(%address, "listening");
+    let told = told_to_stop()?;
+    tokio::spawn(async move {
+        told.await;
+        tracing::info!("stopping");
+        stop.send_replace(true);
+    });
+    let drained = async {
+        stopped(stopping).await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = async { serving.await } => served.context("serving failed")?,
+        () = drained => tracing::warn!("stopped with requests still open"),
+        ended = watcher => ended.context("the watch for changes ended")?,
+    }
+    Ok(())
+}
+
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that nobody can say it any more, which is the same.
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+fn api_key(file: Option<&Path>, given: Option<String>) -> anyhow::Result<Option<ApiKey>> {
+    let key = match file {
+        Some(file) => Some(
+            std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read the API key from {}", file.display()))?,
+        ),
+        None => given,
+    };
+    let Some(key) = key else { return Ok(None) };
+    let key = key.trim();
+    anyhow::ensure!(
+        !key.is_empty(),
+        "the API key is empty; give one, or none at all"
+    );
+    Ok(Some(ApiKey::new(key)))
+}
+
+fn log_to_stderr(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match format {
+        LogFormat::Plain => lines.init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}

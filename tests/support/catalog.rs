@@ -1,0 +1,93 @@
+//! The reference catalog as a process, and what its owners do with it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use super::process::{Process, Spec};
+
+/// A running catalog. Dropping it kills it.
+pub struct Catalog {
+    pub process: Process,
+    pub url: String,
+    http: reqwest::Client,
+}
+
+impl Catalog {
+    /// Starts it on this address of the run's own network, over an SQLite file
+    /// in the run's folder.
+    pub async fn start(run: &Path, name: &str, address: &str) -> Result<Self> {
+        let database = format!("sqlite://{}", run.join(format!("{name}.db")).display());
+        Self::over(run, name, address, &database).await
+    }
+
+    /// The same over any database.
+    pub async fn over(run: &Path, name: &str, address: &str, database: &str) -> Result<Self> {
+        let process = Spec::new(name, program()?, run)
+            .args(["--listen", address, "--database-url", database])
+            .spawn()?;
+        let catalog = Self {
+            process,
+            url: format!("http://{address}"),
+            http: reqwest::Client::builder().no_proxy().build()?,
+        };
+        catalog.ready().await?;
+        Ok(catalog)
+    }
+
+    /// Waits until it answers.
+    pub async fn ready(&self) -> Result<()> {
+        let url = format!("{}/healthz", self.url);
+        self.process
+            .ready(async || {
+                self.http.get(&url).send().await?.error_for_status()?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Creates or replaces a service, as its owner would.
+    pub async fn put(&self, service: &Value) -> Result<()> {
+        let id = service["id"].as_str().context("a service has an id")?;
+        let answer = self
+            .http
+            .put(format!("{}/api/v1/services/{id}", self.url))
+            .json(service)
+            .send()
+            .await?;
+        let (status, body) = (answer.status(), answer.text().await?);
+        ensure!(status.is_success(), "PUT {id}: {status} {body}");
+        Ok(())
+    }
+
+    /// Deletes a service, as its owner would.
+    pub async fn delete(&self, id: &str) -> Result<()> {
+        let url = format!("{}/api/v1/services/{id}", self.url);
+        self.http.delete(url).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// The service as the catalog has it.
+    pub async fn get(&self, id: &str) -> Result<Value> {
+        let url = format!("{}/api/v1/services/{id}", self.url);
+        Ok(self
+            .http
+            .get(url)
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?)
+    }
+}
+
+/// Cargo puts examples beside the folder of the test binaries.
+fn program() -> Result<PathBuf> {
+    let me = std::env::current_exe()?;
+    let found = me
+        .ancestors()
+        .map(|folder| folder.join("examples/catalog-server"))
+        .find(|path| path.is_file());
+    found.context("the catalog is not built; run `cargo build --example catalog-server`")
+}
