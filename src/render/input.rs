@@ -2,51 +2,45 @@
 //! as the API server would check them as far as the domain knows how.
 
 use std::io::Read;
+use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Service, ServicePort as CorePort};
 use serde_json::Value;
 
-use super::RenderArgs;
 use super::documents::{self, Document, Fault};
-use crate::api::service_binding::{DeletionPolicy, ServiceBinding, ServiceBindingSpec};
+use crate::api::service_binding::ServiceBinding;
+use crate::args::RenderArgs;
+use crate::domain::inputs::ServiceView;
 use crate::domain::labels;
-use crate::domain::names::{BindingKey, Namespace, ServiceKey, ServiceName, shown};
-use crate::domain::ports::{HttpPorts, ServicePort};
+use crate::domain::names::{Namespace, ServiceKey, ServiceName, shown};
+use crate::domain::ports::ServicePort;
 use crate::domain::record::ServiceRecord;
 use crate::domain::target::Target;
 
 /// All that the files say.
-pub(super) struct Inputs {
+pub(super) struct Files {
     pub(super) bindings: Vec<Binding>,
-    records: Vec<(String, ServiceRecord)>,
-    services: Vec<(String, ServiceKey, Service)>,
+    records: Vec<(String, Arc<ServiceRecord>)>,
+    services: Vec<(String, ServiceKey, ServiceView)>,
 }
 
-/// A binding and where it stands.
+/// A binding, complete with its namespace, and where it stands.
 pub(super) struct Binding {
     pub(super) place: String,
-    pub(super) key: BindingKey,
-    pub(super) uid: Option<String>,
-    pub(super) spec: ServiceBindingSpec,
+    pub(super) object: Arc<ServiceBinding>,
 }
 
-impl Binding {
-    pub(super) fn retained(&self) -> bool {
-        self.spec.deletion_policy == Some(DeletionPolicy::Retain)
-    }
-}
-
-impl Inputs {
+impl Files {
     /// Reads every file that the command line names.
     pub(super) fn read(args: &RenderArgs, stdin: &mut dyn Read) -> Result<Self, Fault> {
-        let mut inputs = Self {
+        let mut files = Self {
             bindings: Vec::new(),
             records: Vec::new(),
             services: Vec::new(),
         };
         for path in args.files.iter().chain(&args.service) {
             for document in documents::read(path, stdin)? {
-                inputs.object(document, args.namespace.as_str())?;
+                files.object(document, args.namespace.as_str())?;
             }
         }
         for path in &args.catalog {
@@ -56,15 +50,15 @@ impl Inputs {
                     fields.entry("revision").or_insert(Value::from(0));
                 }
                 let record = documents::typed(&place, &value)?;
-                inputs.records.push((place, record));
+                files.records.push((place, Arc::new(record)));
             }
         }
-        if inputs.bindings.is_empty() {
+        if files.bindings.is_empty() {
             return Err(Fault::Wrong(vec![
                 "there is no ServiceBinding in the files of -f".to_owned(),
             ]));
         }
-        Ok(inputs)
+        Ok(files)
     }
 
     fn object(&mut self, document: Document, namespace: &str) -> Result<(), Fault> {
@@ -77,7 +71,7 @@ impl Inputs {
             ("v1", "Service") => {
                 let service: Service = documents::typed(&place, &value)?;
                 let key = service_key(&place, &service, namespace)?;
-                self.services.push((place, key, service));
+                self.services.push((place, key, view(service)));
             }
             (version, labels::BINDING_KIND) => {
                 let message = format!(
@@ -103,7 +97,7 @@ impl Inputs {
         &self,
         binding: &Binding,
         target: &Target,
-    ) -> Result<(&String, &ServiceRecord), Fault> {
+    ) -> Result<(&str, &Arc<ServiceRecord>), Fault> {
         let id = target.catalog_id.as_str();
         let mut found = self.records.iter().filter(|(_, record)| record.id == id);
         let Some((place, record)) = found.next() else {
@@ -120,35 +114,33 @@ impl Inputs {
         }
     }
 
-    /// The HTTP ports of the Service that the binding names; none where no
+    /// The Service that the binding names, and where it stands; none where no
     /// Service is given at all.
-    pub(super) fn http_ports(
+    pub(super) fn service(
         &self,
         binding: &Binding,
         target: &Target,
-    ) -> Result<Option<HttpPorts>, Fault> {
+    ) -> Result<Option<(&str, ServiceView)>, Fault> {
         if self.services.is_empty() {
             return Ok(None);
         }
-        let Some((place, _, service)) = self
+        let found = self
             .services
             .iter()
-            .find(|(_, key, _)| *key == target.service)
-        else {
+            .find(|(_, key, _)| *key == target.service);
+        let Some((place, _, view)) = found else {
             let message = format!(
                 "spec.serviceName: no file has the Service {}",
                 target.service
             );
             return Err(Fault::wrong(&binding.place, message));
         };
-        usable_ports(service)
-            .map(Some)
-            .map_err(|message| Fault::wrong(place, message))
+        Ok(Some((place, view.clone())))
     }
 }
 
 fn binding(place: String, value: &Value, namespace: &str) -> Result<Binding, Fault> {
-    let binding: ServiceBinding = documents::typed(&place, value)?;
+    let mut binding: ServiceBinding = documents::typed(&place, value)?;
     let known = serde_json::to_value(&binding.spec)
         .map_err(|error| Fault::wrong(&place, format!("spec: {error}")))?;
     let unknown = documents::unknown_fields("spec", &value["spec"], &known);
@@ -160,27 +152,21 @@ fn binding(place: String, value: &Value, namespace: &str) -> Result<Binding, Fau
                 .collect(),
         ));
     }
-    let metadata = binding.metadata;
-    let name = metadata.name.unwrap_or_default();
-    if !is_object_name(&name) {
+    let name = binding.metadata.name.as_deref().unwrap_or_default();
+    if !is_object_name(name) {
         let message = format!(
             "metadata.name: {} must be a DNS name of at most 253 characters",
-            shown(&name)
+            shown(name)
         );
         return Err(Fault::wrong(&place, message));
     }
-    let namespace = metadata.namespace.as_deref().unwrap_or(namespace);
+    let namespace = binding.metadata.namespace.as_deref().unwrap_or(namespace);
     let namespace = Namespace::parse(namespace)
         .map_err(|error| Fault::wrong(&place, format!("metadata.namespace: {error}")))?;
-    let key = BindingKey {
-        namespace: namespace.to_string(),
-        name,
-    };
+    binding.metadata.namespace = Some(namespace.to_string());
     Ok(Binding {
         place,
-        key,
-        uid: metadata.uid.filter(|uid| !uid.is_empty()),
-        spec: binding.spec,
+        object: Arc::new(binding),
     })
 }
 
@@ -204,30 +190,28 @@ fn service_key(place: &str, service: &Service, namespace: &str) -> Result<Servic
     Ok(ServiceKey { namespace, name })
 }
 
-fn usable_ports(service: &Service) -> Result<HttpPorts, &'static str> {
-    let spec = service.spec.clone().unwrap_or_default();
-    if spec.type_.as_deref() == Some("ExternalName") {
-        return Err("spec.type: proxies do not balance an ExternalName");
-    }
-    if spec.cluster_ip.as_deref() == Some("None") {
-        return Err("spec.clusterIP: proxies do not balance a headless Service");
-    }
-    let ports: Vec<_> = spec
-        .ports
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|port| {
-            let number = u16::try_from(port.port).ok()?;
-            let (name, app_protocol, protocol) = (port.name, port.app_protocol, port.protocol);
-            Some(ServicePort {
-                name,
-                app_protocol,
-                port: number,
-                protocol,
-            })
+fn view(service: Service) -> ServiceView {
+    let spec = service.spec.unwrap_or_default();
+    let port = |port: CorePort| {
+        let number = u16::try_from(port.port).ok()?;
+        let (name, app_protocol, protocol) = (port.name, port.app_protocol, port.protocol);
+        Some(ServicePort {
+            name,
+            app_protocol,
+            port: number,
+            protocol,
         })
-        .collect();
-    HttpPorts::of(&ports).ok_or(
-        "spec.ports: none is HTTP; name one http, http2 or grpc (or http-…), or set its appProtocol",
-    )
+    };
+    let external = spec.type_.as_deref() == Some("ExternalName");
+    ServiceView {
+        headless: spec.cluster_ip.as_deref() == Some("None"),
+        external_name: external.then(|| spec.external_name.unwrap_or_default()),
+        ports: spec
+            .ports
+            .unwrap_or_default()
+            .into_iter()
+            .filter_map(port)
+            .collect(),
+        ignored: false,
+    }
 }

@@ -65,9 +65,8 @@ pub(super) fn cookie_path(text: &str) -> Broken {
 pub(super) fn query_parameter(text: &str) -> Broken {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._~!$'()*,;:@%/?-".contains(&b);
     let good = (1..=LONGEST_NAME).contains(&text.len()) && text.bytes().all(allowed);
-    (!good).then_some(
-        "must be 1 to 256 characters as they stand in a URL, without blanks and & = + #",
-    )
+    (!good)
+        .then_some("must be 1 to 256 characters as they stand in a URL, without blanks and & = + #")
 }
 
 /// Conditions to retry on. istiod does not trim, so blanks are refused.
