@@ -122,6 +122,18 @@ pub struct RunArgs {
     )]
     pub bounds: Bounds,
 
+    /// Share of the bindings, in percent, whose objects may be removed within
+    /// ten minutes because the catalog no longer has their services. One is
+    /// always allowed.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_MAX_DELETE_PERCENT",
+        value_name = "PERCENT",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u8).range(0..=100)
+    )]
+    pub max_delete_percent: u8,
+
     /// Write nothing anywhere; say in the log what would be written.
     #[arg(long, env = "CATALOG_MESH_READ_ONLY")]
     pub read_only: bool,

@@ -11,7 +11,7 @@ use super::context::Context;
 use super::error::WriteError;
 use super::queue::state::{Next, Room};
 use super::{observe, report};
-use crate::api::service_binding::ServiceBinding;
+use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
 use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::BindingKey;
 use crate::domain::situation::{InForce, Look, Situation};
@@ -91,6 +91,7 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     inputs.catalog = observe::ask_catalog(ctx, &inputs, &target.catalog_id).await;
     let mut looked = match validate::validate(&inputs, &target, settings) {
         Ok(valid) => program(ctx, &inputs, &target, valid).await,
+        Err(Situation::Removed { .. }) => withdraw_policy(ctx, &inputs, &target).await,
         Err(situation) => Looked::found(situation),
     };
     if !matches!(
@@ -144,6 +145,44 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
             worked: vec![Room::Writes],
             again: None,
         },
+    }
+}
+
+/// Removes the objects of a service that the catalog no longer has, as far as
+/// the brake lets it.
+async fn withdraw_policy(ctx: &Context, inputs: &Inputs, target: &Target) -> Looked {
+    let kept = |why: String| Looked::found(Situation::Removed { kept: Some(why) });
+    if inputs.binding.spec.deletion_policy == Some(DeletionPolicy::Retain) {
+        return kept("the catalog no longer has this service; its objects stay, since deletionPolicy is Retain".to_owned());
+    }
+    let steps = plan::withdrawal(inputs, &target.service);
+    if steps.is_empty() || ctx.options.read_only {
+        return Looked::found(Situation::Removed { kept: None });
+    }
+    let uid = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
+    let scope = ctx.world.counts().bindings;
+    let share = ctx.options.max_delete_percent;
+    let admitted = ctx
+        .memory
+        .brake()
+        .admit(uid, scope, share, Instant::now().into_std());
+    if let Err(held) = admitted {
+        return kept(held.message());
+    }
+    let key = validate::key(&inputs.binding);
+    for step in &steps {
+        if let Err(error) = apply::remove(ctx, &key, step).await {
+            return not_written(error, Findings::default());
+        }
+    }
+    let findings = Findings {
+        removed: true,
+        wrote: true,
+        ..Findings::default()
+    };
+    Looked {
+        findings,
+        ..Looked::found(Situation::Removed { kept: None })
     }
 }
 

@@ -24,7 +24,10 @@ pub enum Situation {
     /// The catalog said once that there is no such service.
     NotFound,
     /// It said so again some time later.
-    Removed,
+    Removed {
+        /// Why the objects are kept all the same, if they are.
+        kept: Option<String>,
+    },
     /// The record is wrong or out of bounds.
     InvalidRecord(String),
     /// The binding is wrong, alone or together with the record.
@@ -191,7 +194,14 @@ impl Situation {
                 look: Look::Confirm,
                 ..base
             },
-            Self::Removed => Row {
+            Self::Removed {
+                kept: Some(message),
+            } => Row {
+                catalog: said(r::REMOVED, message),
+                ready: said(r::REMOVED, message),
+                ..base
+            },
+            Self::Removed { kept: None } => Row {
                 catalog: no(r::REMOVED),
                 mesh: no(r::REMOVED),
                 ready: no(r::REMOVED),

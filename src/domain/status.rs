@@ -20,6 +20,8 @@ pub struct Findings {
     pub children: Option<Vec<ChildStatus>>,
     /// Whether an object was written.
     pub wrote: bool,
+    /// Whether all objects were removed.
+    pub removed: bool,
     /// Whether catalog or binding ask for health checks; absent: as it is.
     pub checked: Option<bool>,
 }
@@ -46,6 +48,9 @@ pub fn next(
     }
     if let Some(policy) = findings.policy {
         status.policy = policy;
+    }
+    if findings.removed {
+        status.children.clear();
     }
     // An object that was not reached this time is still what it was.
     for child in findings.children.into_iter().flatten() {

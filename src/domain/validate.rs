@@ -102,7 +102,7 @@ fn record(answer: &CatalogAnswer) -> Result<&ServiceRecord, Situation> {
             message: message.clone(),
         }),
         CatalogAnswer::NotFound { confirmed: false } => Err(Situation::NotFound),
-        CatalogAnswer::NotFound { confirmed: true } => Err(Situation::Removed),
+        CatalogAnswer::NotFound { confirmed: true } => Err(Situation::Removed { kept: None }),
         CatalogAnswer::Bad(bad) => Err(Situation::InvalidRecord(bad.to_string())),
         CatalogAnswer::NotAsked => Err(Situation::CatalogAway {
             reason: r::CATALOG_UNAVAILABLE,
