@@ -2,8 +2,12 @@
 
 /// Milliseconds in each unit, largest first, and the most that may stand
 /// behind a larger unit.
-const UNITS: [(&str, u64, u64); 4] =
-    [("h", 3_600_000, 0), ("m", 60_000, 59), ("s", 1_000, 59), ("ms", 1, 999)];
+const UNITS: [(&str, u64, u64); 4] = [
+    ("h", 3_600_000, 0),
+    ("m", 60_000, 59),
+    ("s", 1_000, 59),
+    ("ms", 1, 999),
+];
 
 /// The milliseconds of a text such as `30s`, `1m30s` or `500ms`, if it is one
 /// that has no zero in front and no unit out of order.

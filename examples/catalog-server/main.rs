@@ -40,7 +40,11 @@ async fn main() -> anyhow::Result<()> {
     match args.command {
         Some(Command::RestoreEpoch) => {
             let state = store.new_epoch().await?;
-            tracing::info!(epoch = state.epoch, revision = state.revision, "a new epoch has begun");
+            tracing::info!(
+                epoch = state.epoch,
+                revision = state.revision,
+                "a new epoch has begun"
+            );
             Ok(())
         }
         None => serve(args.serve, args.database_url, store).await,
@@ -58,8 +62,16 @@ async fn serve(args: Serve, database_url: String, store: Store) -> anyhow::Resul
     let store = Arc::new(store);
     let (news_sender, news) = watch::channel(store.state().await?);
     let (stop, stopping) = watch::channel(false);
-    let retention = Retention { revisions: args.retention_revisions, age: args.retention_age };
-    let watcher = tokio::spawn(news::watch(store.clone(), database_url, retention, news_sender));
+    let retention = Retention {
+        revisions: args.retention_revisions,
+        age: args.retention_age,
+    };
+    let watcher = tokio::spawn(news::watch(
+        store.clone(),
+        database_url,
+        retention,
+        news_sender,
+    ));
     let app = App {
         store,
         key,
@@ -120,13 +132,18 @@ fn api_key(file: Option<&Path>, given: Option<String>) -> anyhow::Result<Option<
     };
     let Some(key) = key else { return Ok(None) };
     let key = key.trim();
-    anyhow::ensure!(!key.is_empty(), "the API key is empty; give one, or none at all");
+    anyhow::ensure!(
+        !key.is_empty(),
+        "the API key is empty; give one, or none at all"
+    );
     Ok(Some(ApiKey::new(key)))
 }
 
 fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     match format {
         LogFormat::Plain => lines.init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),

@@ -23,7 +23,10 @@ pub(crate) async fn watch(
     retention: Retention,
     news: watch::Sender<State>,
 ) {
-    let mut announcements = Announcements { url: database_url, listener: None };
+    let mut announcements = Announcements {
+        url: database_url,
+        listener: None,
+    };
     let mut forget_at = Instant::now();
     loop {
         if store.announces_changes() {
@@ -55,7 +58,10 @@ pub(crate) async fn watch(
 
 fn complain(result: Result<(), StoreError>) {
     if let Err(error) = result {
-        tracing::error!(error = &error as &dyn std::error::Error, "looking for changes failed");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "looking for changes failed"
+        );
     }
 }
 

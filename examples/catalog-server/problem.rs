@@ -18,7 +18,11 @@ pub(crate) struct Problem {
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), faults: Vec::new() }
+        Self {
+            status,
+            detail: detail.into(),
+            faults: Vec::new(),
+        }
     }
 
     /// The request breaks rules; each fault names its field.
@@ -27,12 +31,19 @@ impl Problem {
             Some(first) => format!("{} {}", first.field, first.message),
             None => "the request breaks a rule".to_owned(),
         };
-        Self { status: StatusCode::BAD_REQUEST, detail, faults }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            detail,
+            faults,
+        }
     }
 
     /// One field breaks a rule.
     pub(crate) fn fault(field: &str, message: &str) -> Self {
-        Self::faults(vec![Fault { field: field.to_owned(), message: message.to_owned() }])
+        Self::faults(vec![Fault {
+            field: field.to_owned(),
+            message: message.to_owned(),
+        }])
     }
 
     pub(crate) fn not_found() -> Self {
@@ -64,7 +75,10 @@ impl IntoResponse for Problem {
         }
         let mut response = (self.status, Json(body)).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -22,9 +22,14 @@ pub(crate) async fn load(store: &Store, file: &Path) -> anyhow::Result<()> {
         let record = match read(entry, &RECORD) {
             Ok(record) => record,
             Err(faults) => {
-                let first =
-                    faults.first().map(|fault| format!("{} {}", fault.field, fault.message));
-                bail!("entry {} of {shown}: {}", index + 1, first.unwrap_or_default());
+                let first = faults
+                    .first()
+                    .map(|fault| format!("{} {}", fault.field, fault.message));
+                bail!(
+                    "entry {} of {shown}: {}",
+                    index + 1,
+                    first.unwrap_or_default()
+                );
             }
         };
         let Some(id) = record.get("id").and_then(Value::as_str).map(str::to_owned) else {

@@ -32,18 +32,21 @@ impl<S: Send + Sync> FromRequest<S> for JsonBody {
             ));
         }
         let bytes =
-            Bytes::from_request(request, state).await.map_err(|rejection| {
-                match rejection.status() {
+            Bytes::from_request(request, state)
+                .await
+                .map_err(|rejection| match rejection.status() {
                     StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
                         StatusCode::PAYLOAD_TOO_LARGE,
                         "the body is too large; a record may have 1 MiB, a batch 16 MiB",
                     ),
                     _ => Problem::new(StatusCode::BAD_REQUEST, "the body could not be read"),
-                }
-            })?;
+                })?;
         // serde_json's message gives line and column, and nothing of the body.
         serde_json::from_slice(&bytes).map(Self).map_err(|error| {
-            Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))
+            Problem::new(
+                StatusCode::BAD_REQUEST,
+                format!("the body is not JSON: {error}"),
+            )
         })
     }
 }

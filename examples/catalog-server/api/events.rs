@@ -32,7 +32,9 @@ pub(super) async fn follow(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let Ok(place) = app.streams.clone().try_acquire_owned() else {
-        return Err(Problem::unavailable("too many event streams are open; try again"));
+        return Err(Problem::unavailable(
+            "too many event streams are open; try again",
+        ));
     };
     let now = app.store.state().await?;
     let mut follower = Follower::new(&app, place);
@@ -187,7 +189,9 @@ impl Follower {
     }
 
     fn event(&self, kind: &str) -> Event {
-        Event::default().event(kind).id(format!("{}.{}", self.epoch, self.revision))
+        Event::default()
+            .event(kind)
+            .id(format!("{}.{}", self.epoch, self.revision))
     }
 }
 
@@ -198,7 +202,16 @@ mod tests {
     #[test]
     fn only_our_own_spelling_is_a_token() {
         assert_eq!(parse_token("0badcafe.12"), Some(("0badcafe", 12)));
-        for token in ["", "12", "a.", "a.-1", "a.+1", "a.1.2", "a. 1", "a.99999999999999999999"] {
+        for token in [
+            "",
+            "12",
+            "a.",
+            "a.-1",
+            "a.+1",
+            "a.1.2",
+            "a. 1",
+            "a.99999999999999999999",
+        ] {
             assert_eq!(parse_token(token), None, "{token:?}");
         }
     }

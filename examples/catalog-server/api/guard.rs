@@ -42,8 +42,11 @@ pub(super) async fn authenticate(
     };
     match request.headers().get("x-api-key") {
         Some(sent) if key.opens(sent.as_bytes()) => next.run(request).await,
-        Some(_) => Problem::new(StatusCode::UNAUTHORIZED, "the API key in X-API-Key is wrong")
-            .into_response(),
+        Some(_) => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "the API key in X-API-Key is wrong",
+        )
+        .into_response(),
         None => {
             Problem::new(StatusCode::UNAUTHORIZED, "send the API key in X-API-Key").into_response()
         }

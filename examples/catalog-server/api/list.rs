@@ -34,7 +34,10 @@ pub(super) async fn list(
             (state.epoch, state.revision, String::new())
         }
     };
-    let page = app.store.page(revision, &after, &filter, query.limit).await?;
+    let page = app
+        .store
+        .page(revision, &after, &filter, query.limit)
+        .await?;
     if page.state.epoch != epoch || !(page.state.floor..=page.state.revision).contains(&revision) {
         return Err(gone());
     }
@@ -49,7 +52,12 @@ pub(super) async fn list(
         .collect();
     let mut body = json!({ "epoch": epoch, "revision": revision, "items": items });
     if let Some(after) = page.more_after {
-        let cursor = Cursor { epoch, revision, filter: digest(&filter), after };
+        let cursor = Cursor {
+            epoch,
+            revision,
+            filter: digest(&filter),
+            after,
+        };
         body["nextCursor"] = cursor.text().into();
     }
     Ok(Json(body))
@@ -120,7 +128,9 @@ impl Query {
 static CURSOR: TextRule = TextRule {
     holds: |text| {
         (1..=512).contains(&text.len())
-            && text.chars().all(|c| c.is_ascii_alphanumeric() || "._:~-".contains(c))
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "._:~-".contains(c))
     },
     expected: "must be the nextCursor of a page, as it came",
 };
@@ -137,7 +147,10 @@ fn limit(value: &str) -> Result<usize, Problem> {
     let plain = value.bytes().all(|byte| byte.is_ascii_digit());
     match value.parse() {
         Ok(limit) if plain && (1..=MOST_ITEMS).contains(&limit) => Ok(limit),
-        _ => Err(Problem::fault("limit", "must be a whole number from 1 to 500")),
+        _ => Err(Problem::fault(
+            "limit",
+            "must be a whole number from 1 to 500",
+        )),
     }
 }
 
@@ -146,7 +159,10 @@ fn label(value: &str) -> Result<(String, String), Problem> {
         Some((key, value)) if (LABEL_KEY.holds)(key) && (LABEL_VALUE.holds)(value) => {
             Ok((key.to_owned(), value.to_owned()))
         }
-        _ => Err(Problem::fault("label", "must be key=value, as labels of a record are")),
+        _ => Err(Problem::fault(
+            "label",
+            "must be key=value, as labels of a record are",
+        )),
     }
 }
 
@@ -161,7 +177,10 @@ struct Cursor {
 
 impl Cursor {
     fn text(&self) -> String {
-        format!("{}.{}.{}.{}", self.epoch, self.revision, self.filter, self.after)
+        format!(
+            "{}.{}.{}.{}",
+            self.epoch, self.revision, self.filter, self.after
+        )
     }
 
     fn parse(text: &str) -> Option<Self> {
@@ -178,7 +197,11 @@ impl Cursor {
 /// Ties a cursor to the filter of its list.
 fn digest(filter: &Filter) -> String {
     let text = [&*filter.namespace, &*filter.labels, &*filter.ids].join("\n");
-    Sha256::digest(text).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(text)
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -210,7 +233,10 @@ mod tests {
             ("id=..", "id"),
         ] {
             let problem = format!("{:?}", Query::parse(query).unwrap_err());
-            assert!(problem.contains(&format!("field: \"{field}\"")), "{query}: {problem}");
+            assert!(
+                problem.contains(&format!("field: \"{field}\"")),
+                "{query}: {problem}"
+            );
         }
     }
 }

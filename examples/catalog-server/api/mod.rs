@@ -50,12 +50,17 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/services", get(list::list).post(services::create))
         .route(
             "/api/v1/services/{id}",
-            get(services::read).put(services::put).delete(services::delete),
+            get(services::read)
+                .put(services::put)
+                .delete(services::delete),
         )
         .layer(DefaultBodyLimit::max(RECORD_BYTES))
         .merge(
             Router::new()
-                .route("/api/v1/services/{id}/endpoints", put(reports::put_endpoints))
+                .route(
+                    "/api/v1/services/{id}/endpoints",
+                    put(reports::put_endpoints),
+                )
                 .route("/api/v1/health:batch", post(reports::report_health))
                 .layer(DefaultBodyLimit::max(BATCH_BYTES)),
         )
@@ -65,7 +70,10 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/healthz", get(healthz))
         .merge(calls)
         .method_not_allowed_fallback(async || {
-            Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")
+            Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "this path has no such method",
+            )
         })
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "there is no such path"))
         .layer(from_fn_with_state(app.clone(), guard::bound))

@@ -41,9 +41,16 @@ pub(super) async fn report_health(
 ) -> Result<Json<Value>, Problem> {
     let batch = body.shaped(&HEALTH_BATCH)?;
     let writer = writer(&batch);
-    let checked =
-        check_items(batch.get("items").and_then(Value::as_array).map_or(&[], Vec::as_slice));
-    let valid: Vec<_> = checked.iter().filter_map(|item| item.as_ref().ok()).collect();
+    let checked = check_items(
+        batch
+            .get("items")
+            .and_then(Value::as_array)
+            .map_or(&[], Vec::as_slice),
+    );
+    let valid: Vec<_> = checked
+        .iter()
+        .filter_map(|item| item.as_ref().ok())
+        .collect();
     let pairs: Vec<_> = valid.iter().map(|(id, item)| (id.as_str(), item)).collect();
     let mut outcomes = app.store.report_health(&writer, &pairs).await?.into_iter();
     let results: Vec<_> = checked
@@ -63,7 +70,10 @@ pub(super) async fn put_endpoints(
 ) -> Result<Json<ItemResult>, Problem> {
     let report = body.shaped(&ENDPOINTS)?;
     let endpoints = report.get("endpoints").unwrap_or(&Value::Null);
-    let outcome = app.store.report_endpoints(&writer(&report), &id, endpoints).await?;
+    let outcome = app
+        .store
+        .report_endpoints(&writer(&report), &id, endpoints)
+        .await?;
     Ok(Json(outcome.into()))
 }
 
@@ -74,7 +84,11 @@ fn check_items(items: &[Value]) -> Vec<Result<(String, Value), String>> {
         .iter()
         .map(|item| {
             let item = read(item, &HEALTH_ITEM).map_err(|faults| described(&faults))?;
-            let id = item.get("serviceId").and_then(Value::as_str).unwrap_or_default().to_owned();
+            let id = item
+                .get("serviceId")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
             if seen.insert(id.clone()) {
                 Ok((id, Value::Object(item)))
             } else {
@@ -85,8 +99,10 @@ fn check_items(items: &[Value]) -> Vec<Result<(String, Value), String>> {
 }
 
 fn described(faults: &[Fault]) -> String {
-    let faults: Vec<_> =
-        faults.iter().map(|fault| format!("{} {}", fault.field, fault.message)).collect();
+    let faults: Vec<_> = faults
+        .iter()
+        .map(|fault| format!("{} {}", fault.field, fault.message))
+        .collect();
     faults.join("; ")
 }
 
@@ -95,7 +111,13 @@ fn writer(report: &Map<String, Value>) -> Writer {
     let field = |name| report.get("writer").and_then(|writer| writer.get(name));
     let number = |name| field(name).and_then(Value::as_i64).unwrap_or_default();
     Writer {
-        cluster: field("cluster").and_then(Value::as_str).unwrap_or_default().to_owned(),
-        position: Position { epoch: number("epoch"), sequence: number("sequence") },
+        cluster: field("cluster")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
+        position: Position {
+            epoch: number("epoch"),
+            sequence: number("sequence"),
+        },
     }
 }

@@ -18,11 +18,18 @@ pub(super) async fn read(
     ServiceId(id): ServiceId,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let service = app.store.service(&id).await?.ok_or_else(Problem::not_found)?;
+    let service = app
+        .store
+        .service(&id)
+        .await?
+        .ok_or_else(Problem::not_found)?;
     let own = service.etag();
     let known = tags(&headers, header::IF_NONE_MATCH);
     // If-None-Match compares weakly: W/"x" and "x" are the same.
-    if known.iter().any(|tag| tag == "*" || tag.trim_start_matches("W/") == own) {
+    if known
+        .iter()
+        .any(|tag| tag == "*" || tag.trim_start_matches("W/") == own)
+    {
         return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, own)]).into_response());
     }
     let (health, endpoints) = app.store.reports(&id).await?;
@@ -53,7 +60,10 @@ pub(super) async fn put(
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let mut record = body.shaped(&RECORD)?;
-    if record.get("id").is_some_and(|given| given.as_str() != Some(&id)) {
+    if record
+        .get("id")
+        .is_some_and(|given| given.as_str() != Some(&id))
+    {
         return Err(Problem::new(
             StatusCode::CONFLICT,
             "id must be that of the path, or left out; an ID cannot be changed",
@@ -97,7 +107,12 @@ fn answer(written: Written) -> Result<Response, Problem> {
             ));
         }
     };
-    Ok((status, [(header::ETAG, service.etag())], Json(rendered(service))).into_response())
+    Ok((
+        status,
+        [(header::ETAG, service.etag())],
+        Json(rendered(service)),
+    )
+        .into_response())
 }
 
 fn precondition(headers: &HeaderMap) -> Precondition {

@@ -64,12 +64,20 @@ pub(crate) struct Field {
 
 /// A field that may be absent.
 pub(crate) const fn optional(name: &'static str, shape: Shape) -> Field {
-    Field { name, required: false, shape }
+    Field {
+        name,
+        required: false,
+        shape,
+    }
 }
 
 /// A field that must be there.
 pub(crate) const fn required(name: &'static str, shape: Shape) -> Field {
-    Field { name, required: true, shape }
+    Field {
+        name,
+        required: true,
+        shape,
+    }
 }
 
 /// An object without a rule over several fields.
@@ -94,7 +102,10 @@ impl Reader {
     fn fault(&mut self, path: &str, message: impl Into<String>) {
         if self.faults.len() < MOST_FAULTS {
             let field = if path.is_empty() { "body" } else { path };
-            self.faults.push(Fault { field: field.to_owned(), message: message.into() });
+            self.faults.push(Fault {
+                field: field.to_owned(),
+                message: message.into(),
+            });
         }
     }
 
@@ -106,7 +117,10 @@ impl Reader {
             },
             Shape::Integer(least, most) => match whole(value) {
                 Some(number) if (*least..=*most).contains(&number) => return Some(number.into()),
-                _ => self.fault(path, format!("must be a whole number from {least} to {most}")),
+                _ => self.fault(
+                    path,
+                    format!("must be a whole number from {least} to {most}"),
+                ),
             },
             Shape::Flag if value.is_boolean() => return Some(value.clone()),
             Shape::Flag => self.fault(path, "must be true or false"),
@@ -135,7 +149,10 @@ impl Reader {
                 Some(map) if (*least..=*most).contains(&map.len()) => {
                     return self.map(map, key, item, path);
                 }
-                _ => self.fault(path, format!("must be an object of {least} to {most} entries")),
+                _ => self.fault(
+                    path,
+                    format!("must be an object of {least} to {most} entries"),
+                ),
             },
         }
         None
@@ -188,7 +205,10 @@ impl Reader {
     ) -> Option<Value> {
         let mut kept = Map::new();
         for (key, value) in map {
-            let named = format!("{path}[{}]", catalog_mesh_controller::domain::names::shown(key));
+            let named = format!(
+                "{path}[{}]",
+                catalog_mesh_controller::domain::names::shown(key)
+            );
             if !(key_rule.holds)(key) {
                 self.fault(&named, format!("the key {}", key_rule.expected));
             } else if let Some(value) = self.value(value, item, &named) {
@@ -200,7 +220,11 @@ impl Reader {
 }
 
 fn join(path: &str, name: &str) -> String {
-    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+    if path.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{path}.{name}")
+    }
 }
 
 /// The number, where it is a whole one; JSON does not tell 5 from 5.0.

@@ -15,9 +15,15 @@ pub(crate) static RECORD: ObjectShape = object(&[
     optional("id", Shape::Text(&SERVICE_ID)),
     required("name", Shape::Text(&DNS_LABEL)),
     required("namespace", Shape::Text(&DNS_LABEL)),
-    optional("labels", Shape::Map(&LABEL_KEY, &Shape::Text(&LABEL_VALUE), 0, 64)),
+    optional(
+        "labels",
+        Shape::Map(&LABEL_KEY, &Shape::Text(&LABEL_VALUE), 0, 64),
+    ),
     optional("timeout", Shape::Text(&DURATION)),
-    optional("retries", Shape::IntegerOr(ATTEMPTS.0, ATTEMPTS.1, &RETRY_POLICY)),
+    optional(
+        "retries",
+        Shape::IntegerOr(ATTEMPTS.0, ATTEMPTS.1, &RETRY_POLICY),
+    ),
     optional("circuitBreaker", Shape::Object(&CIRCUIT_BREAKER)),
     optional("loadBalancing", Shape::Object(&LOAD_BALANCING)),
     optional("connectionPool", Shape::Object(&CONNECTION_POOL)),
@@ -39,7 +45,10 @@ static CIRCUIT_BREAKER: ObjectShape = object(&[
 
 static LOAD_BALANCING: ObjectShape = ObjectShape {
     fields: &[
-        optional("simple", Shape::Choice(&["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"])),
+        optional(
+            "simple",
+            Shape::Choice(&["ROUND_ROBIN", "LEAST_REQUEST", "RANDOM"]),
+        ),
         optional("consistentHash", Shape::Object(&CONSISTENT_HASH)),
         optional("warmup", Shape::Object(&WARMUP)),
         optional("locality", Shape::Object(&LOCALITY)),
@@ -59,7 +68,12 @@ static CONSISTENT_HASH: ObjectShape = ObjectShape {
         optional("minimumRingSize", Shape::Integer(1, 8_388_608)),
     ],
     rule: Some(|given| {
-        let keys = ["httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"];
+        let keys = [
+            "httpHeaderName",
+            "httpCookie",
+            "useSourceIp",
+            "httpQueryParameterName",
+        ];
         let given = keys.iter().filter(|key| given.contains_key(**key)).count();
         (given != 1).then_some(
             "must have exactly one of httpHeaderName, httpCookie, useSourceIp and httpQueryParameterName",
@@ -83,7 +97,10 @@ static LOCALITY: ObjectShape = object(&[
     optional("enabled", Shape::Flag),
     optional("distribute", Shape::List(&Shape::Object(&DISTRIBUTE), 100)),
     optional("failover", Shape::List(&Shape::Object(&FAILOVER), 100)),
-    optional("failoverPriority", Shape::List(&Shape::Text(&FAILOVER_LABEL), 100)),
+    optional(
+        "failoverPriority",
+        Shape::List(&Shape::Text(&FAILOVER_LABEL), 100),
+    ),
 ]);
 
 static DISTRIBUTE: ObjectShape = object(&[
@@ -91,8 +108,10 @@ static DISTRIBUTE: ObjectShape = object(&[
     required("to", Shape::Map(&PLACE, &PERCENT, 1, 100)),
 ]);
 
-static FAILOVER: ObjectShape =
-    object(&[required("from", Shape::Text(&PLACE)), required("to", Shape::Text(&PLACE))]);
+static FAILOVER: ObjectShape = object(&[
+    required("from", Shape::Text(&PLACE)),
+    required("to", Shape::Text(&PLACE)),
+]);
 
 static CONNECTION_POOL: ObjectShape = object(&[
     optional("tcp", Shape::Object(&TCP_POOL)),
@@ -122,7 +141,10 @@ static HEALTH_CHECK: ObjectShape = object(&[
     optional("failureThreshold", COUNT),
     optional("successThreshold", COUNT),
     optional("confirmInterval", Shape::Text(&DURATION)),
-    optional("ejection", Shape::Choice(&["draining", "outlier-only", "observe", "off"])),
+    optional(
+        "ejection",
+        Shape::Choice(&["draining", "outlier-only", "observe", "off"]),
+    ),
 ]);
 
 const PORT: Field = optional("port", Shape::Integer(1, 65_535));

@@ -24,7 +24,10 @@ pub(crate) static HEALTH_BATCH: ObjectShape = object(&[
 pub(crate) static HEALTH_ITEM: ObjectShape = ObjectShape {
     fields: &[
         required("serviceId", Shape::Text(&SERVICE_ID)),
-        required("health", Shape::Choice(&["Healthy", "Degraded", "Unhealthy", "Unknown"])),
+        required(
+            "health",
+            Shape::Choice(&["Healthy", "Degraded", "Unhealthy", "Unknown"]),
+        ),
         required("healthy", COUNT),
         required("total", COUNT),
     ],

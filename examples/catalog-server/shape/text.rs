@@ -44,7 +44,9 @@ pub(crate) static INTERVAL: TextRule = TextRule {
 };
 pub(crate) static COOKIE_TTL: TextRule = TextRule {
     holds: |text| {
-        let number = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let number = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         text == "0s" || (number <= 6 && !text.ends_with("ms") && milliseconds(text).is_some())
     },
     expected: "must be 0s, or a duration in whole seconds, such as 30m or 24h",
@@ -117,5 +119,6 @@ pub(crate) static ADDRESS: TextRule = TextRule {
 };
 
 fn made_of(text: &str, more: &str) -> bool {
-    text.chars().all(|c| c.is_ascii_alphanumeric() || more.contains(c))
+    text.chars()
+        .all(|c| c.is_ascii_alphanumeric() || more.contains(c))
 }

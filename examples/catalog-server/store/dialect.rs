@@ -131,7 +131,10 @@ impl Dialect {
                 "SELECT value FROM json_each($5)"
             ),
             Self::Postgres => {
-                page!("labels::jsonb @> $4::jsonb", "SELECT jsonb_array_elements_text($5::jsonb)")
+                page!(
+                    "labels::jsonb @> $4::jsonb",
+                    "SELECT jsonb_array_elements_text($5::jsonb)"
+                )
             }
         }
     }

@@ -46,11 +46,18 @@ impl Store {
         let mut state = State::default();
         let mut changes = Vec::with_capacity(rows.len());
         for row in rows {
-            state =
-                State { epoch: row.try_get(0)?, revision: row.try_get(1)?, floor: row.try_get(2)? };
+            state = State {
+                epoch: row.try_get(0)?,
+                revision: row.try_get(1)?,
+                floor: row.try_get(2)?,
+            };
             let revision = row.try_get(3)?;
             if revision >= 0 {
-                changes.push(Change { revision, event: row.try_get(4)?, data: row.try_get(5)? });
+                changes.push(Change {
+                    revision,
+                    event: row.try_get(4)?,
+                    data: row.try_get(5)?,
+                });
             }
         }
         Ok((state, changes))
@@ -68,7 +75,9 @@ impl Store {
         .try_map(|row: sqlx::any::AnyRow| {
             let (revision, floor, aged): (i64, i64, i64) =
                 (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            Ok(floor.max(aged).max(revision.saturating_sub(retention.revisions)))
+            Ok(floor
+                .max(aged)
+                .max(revision.saturating_sub(retention.revisions)))
         })
         .fetch_one(&mut *writing.tx)
         .await?;
@@ -77,7 +86,10 @@ impl Store {
             "DELETE FROM service_versions WHERE to_revision <= $1",
             "UPDATE catalog_state SET floor = $1 WHERE floor < $1",
         ] {
-            sqlx::query(statement).bind(floor).execute(&mut *writing.tx).await?;
+            sqlx::query(statement)
+                .bind(floor)
+                .execute(&mut *writing.tx)
+                .await?;
         }
         writing.commit().await
     }
@@ -85,9 +97,15 @@ impl Store {
     /// Begins a new epoch: every position that readers hold is void.
     pub(crate) async fn new_epoch(&self) -> Result<State, StoreError> {
         let mut writing = self.begin().await?;
-        let row = sqlx::query(self.dialect.new_epoch()).fetch_one(&mut *writing.tx).await?;
+        let row = sqlx::query(self.dialect.new_epoch())
+            .fetch_one(&mut *writing.tx)
+            .await?;
         let revision = row.try_get(1)?;
-        let state = State { epoch: row.try_get(0)?, revision, floor: revision };
+        let state = State {
+            epoch: row.try_get(0)?,
+            revision,
+            floor: revision,
+        };
         writing.commit().await?;
         Ok(state)
     }

@@ -66,6 +66,10 @@ impl Store {
         }
         drop(rows);
         let state = self.state().await?;
-        Ok(Page { items, more_after, state })
+        Ok(Page {
+            items,
+            more_after,
+            state,
+        })
     }
 }

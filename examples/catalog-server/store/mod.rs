@@ -83,7 +83,12 @@ impl Store {
             .connect(&dialect.connect_url(url))
             .await?;
         dialect.migrator().run(&pool).await?;
-        Ok(Self { pool, dialect, turn: Mutex::new(()), written: Notify::new() })
+        Ok(Self {
+            pool,
+            dialect,
+            turn: Mutex::new(()),
+            written: Notify::new(),
+        })
     }
 
     /// Whether changes of other processes are announced on a channel of the
@@ -97,7 +102,11 @@ impl Store {
         let row = sqlx::query("SELECT epoch, revision, floor FROM catalog_state")
             .fetch_one(&self.pool)
             .await?;
-        Ok(State { epoch: row.try_get(0)?, revision: row.try_get(1)?, floor: row.try_get(2)? })
+        Ok(State {
+            epoch: row.try_get(0)?,
+            revision: row.try_get(1)?,
+            floor: row.try_get(2)?,
+        })
     }
 
     async fn begin(&self) -> Result<Writing<'_>, StoreError> {
@@ -106,7 +115,11 @@ impl Store {
         if let Some(take_turn) = self.dialect.take_turn() {
             sqlx::query(take_turn).execute(&mut *tx).await?;
         }
-        Ok(Writing { tx, store: self, _turn: turn })
+        Ok(Writing {
+            tx,
+            store: self,
+            _turn: turn,
+        })
     }
 }
 

@@ -79,8 +79,14 @@ impl Store {
             .fetch_all(&mut *writing.tx)
             .await?
         {
-            let position = Position { epoch: row.try_get(1)?, sequence: row.try_get(2)? };
-            known.insert(row.try_get::<String, _>(0)?, (position.epoch >= 0).then_some(position));
+            let position = Position {
+                epoch: row.try_get(1)?,
+                sequence: row.try_get(2)?,
+            };
+            known.insert(
+                row.try_get::<String, _>(0)?,
+                (position.epoch >= 0).then_some(position),
+            );
         }
         let mut outcomes = Vec::with_capacity(items.len());
         let mut fresh = Vec::new();
@@ -131,7 +137,10 @@ impl Store {
         let outcome = match row {
             None => Outcome::NotFound,
             Some(row) => {
-                let known = Position { epoch: row.try_get(0)?, sequence: row.try_get(1)? };
+                let known = Position {
+                    epoch: row.try_get(0)?,
+                    sequence: row.try_get(1)?,
+                };
                 let known = (known.epoch >= 0).then_some(known);
                 match judge(writer.position, cluster, known) {
                     Verdict::Outdated(position) => Outcome::Outdated(position),
@@ -203,7 +212,10 @@ impl Writing<'_> {
             .bind(&writer.cluster)
             .fetch_one(&mut *self.tx)
             .await?;
-        Ok(Position { epoch: row.try_get(0)?, sequence: row.try_get(1)? })
+        Ok(Position {
+            epoch: row.try_get(0)?,
+            sequence: row.try_get(1)?,
+        })
     }
 
     async fn store_endpoints(

@@ -87,9 +87,15 @@ impl Store {
                 Change::Updated
             }
         };
-        let service = Service { epoch, revision, record };
+        let service = Service {
+            epoch,
+            revision,
+            record,
+        };
         writing.store_record(id, &service).await?;
-        writing.add_event(change, id, &service.record, revision).await?;
+        writing
+            .add_event(change, id, &service.record, revision)
+            .await?;
         writing.commit().await?;
         Ok(match change {
             Change::Registered => Written::Created(service),
@@ -118,7 +124,9 @@ impl Store {
             .bind(id)
             .execute(&mut *writing.tx)
             .await?;
-        writing.add_event(Change::Deregistered, id, &before.record, revision).await?;
+        writing
+            .add_event(Change::Deregistered, id, &before.record, revision)
+            .await?;
         writing.commit().await?;
         Ok(Written::Replaced(before))
     }
@@ -138,9 +146,17 @@ impl Writing<'_> {
     }
 
     async fn store_record(&mut self, id: &str, service: &Service) -> Result<(), StoreError> {
-        let text =
-            |field: &str| service.record.get(field).and_then(Value::as_str).unwrap_or_default();
-        let labels = service.record.get("labels").map_or("{}".to_owned(), Value::to_string);
+        let text = |field: &str| {
+            service
+                .record
+                .get(field)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
+        let labels = service
+            .record
+            .get("labels")
+            .map_or("{}".to_owned(), Value::to_string);
         let record = serde_json::to_string(&service.record)?;
         sqlx::query(
             "INSERT INTO services (id, name, namespace, labels, record, revision)
