@@ -90,7 +90,9 @@ pub(crate) struct Catalog {
 
 impl Catalog {
     fn start(database_url: &str, args: &[&str]) -> Self {
-        let mut command = Command::new(program());
+        // It ends with the test's thread, however that ends.
+        let mut command = Command::new("setpriv");
+        command.args(["--pdeathsig", "KILL", "--"]).arg(program());
         command.args(["--database-url", database_url, "--listen", "127.0.0.1:0"]);
         command
             .args(["--log-format", "json"])
