@@ -1,5 +1,12 @@
 //! Catalog-Mesh keeps a company's service catalog and its Istio mesh in step.
 
+pub mod admin;
 pub mod api;
+pub mod app;
+pub mod args;
 pub mod catalog;
+pub mod controller;
+pub mod crd;
 pub mod domain;
+pub mod metrics;
+pub mod telemetry;

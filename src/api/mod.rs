@@ -1,10 +1,13 @@
 //! Kubernetes data types: serde and schema only, no behaviour that can fail.
 //!
 //! `service_binding` is our own kind; `policy` holds the blocks that a
-//! ServiceBinding and a catalog record share; `virtual_service` and
-//! `destination_rule` are the subset of Istio's API that we write.
+//! ServiceBinding and a catalog record share; `schema` has the rules by which
+//! the API server refuses a bad value; `virtual_service` and `destination_rule`
+//! are the subset of Istio's API that we write.
 
 pub mod destination_rule;
+pub mod mesh_rule;
 pub mod policy;
+mod schema;
 pub mod service_binding;
 pub mod virtual_service;

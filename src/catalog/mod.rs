@@ -3,8 +3,19 @@
 //! Nothing about HTTP or SQL leaks out of here. No implementation retries:
 //! an error says what class it is of, and the controller's queue decides.
 
+#![warn(missing_docs)]
+
+mod answer;
+mod cache;
+pub mod client;
+pub mod credentials;
 pub mod error;
+pub mod fake;
+pub mod http;
+pub mod limited;
+mod pages;
 pub mod report;
+mod wire;
 
 use std::sync::Arc;
 

@@ -6,5 +6,24 @@
 //! compares them with what the cluster holds; `status` says what came of it.
 //! Nothing here does IO, reads a clock, draws a random number or logs.
 
+#![warn(missing_docs)]
+
+pub mod brake;
+pub mod build;
+pub mod desired;
+pub mod duration;
+pub mod inputs;
+pub mod labels;
 pub mod names;
+pub mod ownership;
+pub mod plan;
+pub mod policy;
+pub mod ports;
+pub mod reasons;
 pub mod record;
+pub mod retry;
+pub mod rule;
+pub mod situation;
+pub mod status;
+pub mod target;
+pub mod validate;

@@ -15,7 +15,11 @@ pub struct NameError {
 
 impl NameError {
     fn new(what: &'static str, input: &str, rule: &'static str) -> Self {
-        Self { what, shown: shown(input), rule }
+        Self {
+            what,
+            shown: shown(input),
+            rule,
+        }
     }
 }
 
@@ -81,10 +85,28 @@ name!(
     "must be a DNS label: 1 to 63 characters of a-z 0-9 -, first and last a letter or digit"
 );
 
+name!(
+    /// Domain of the cluster's services. Service, namespace and this make a
+    /// host together, which DNS bounds at 253 characters.
+    ClusterDomain,
+    "cluster domain",
+    is_cluster_domain,
+    "must be a DNS name of at most 120 characters, as in cluster.local: labels of a-z 0-9 -, the last not a number"
+);
+
+fn is_cluster_domain(text: &str) -> bool {
+    let number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
+    text.len() <= 120
+        && text.split('.').all(is_dns_label)
+        && !text.rsplit('.').next().is_some_and(number)
+}
+
 fn is_catalog_id(text: &str) -> bool {
     text.len() <= 253
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && text.chars().all(|c| c.is_ascii_alphanumeric() || "._:~-".contains(c))
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._:~-".contains(c))
 }
 
 fn is_dns_label(text: &str) -> bool {
@@ -121,7 +143,7 @@ pub struct ServiceKey {
 
 impl ServiceKey {
     /// The fully qualified host, the only form that Istio never expands.
-    pub fn host(&self, cluster_domain: &str) -> String {
+    pub fn host(&self, cluster_domain: &ClusterDomain) -> String {
         format!("{}.{}.svc.{cluster_domain}", self.name, self.namespace)
     }
 }
@@ -138,12 +160,17 @@ mod tests {
 
     #[test]
     fn a_catalog_id_that_would_change_a_url_is_refused() {
-        for id in ["", ".", "..", "../x", "a/b", "a?b", "a#b", "a%2fb", "é", "a b", "a\nb", "-a"] {
+        for id in [
+            "", ".", "..", "../x", "a/b", "a?b", "a#b", "a%2fb", "é", "a b", "a\nb", "-a",
+        ] {
             assert!(CatalogServiceId::parse(id).is_err(), "{id:?}");
         }
         assert!(CatalogServiceId::parse(&"a".repeat(254)).is_err());
         for id in ["a", "worker-service-001", "ns:svc.v1_2~x", &"a".repeat(253)] {
-            assert_eq!(CatalogServiceId::parse(id).map(|i| i.to_string()), Ok(id.to_owned()));
+            assert_eq!(
+                CatalogServiceId::parse(id).map(|i| i.to_string()),
+                Ok(id.to_owned())
+            );
         }
     }
 
@@ -157,8 +184,36 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_host_fits_into_dns() {
+        let domain = |text: &str| ClusterDomain::parse(text);
+        for text in [
+            "",
+            ".",
+            "cluster.local.",
+            ".local",
+            "Cluster.local",
+            "a..b",
+            "10.0.0.1",
+        ] {
+            assert!(domain(text).is_err(), "{text:?}");
+        }
+        let longest = format!("{}.{}", "a".repeat(63), "b".repeat(56));
+        let label = "c".repeat(63);
+        let (Ok(namespace), Ok(name)) = (Namespace::parse(&label), ServiceName::parse(&label))
+        else {
+            panic!("63 characters are allowed");
+        };
+        let host = ServiceKey { namespace, name }.host(&domain(&longest).unwrap());
+        assert_eq!(host.len(), 252);
+        assert!(domain(&format!("{longest}b")).is_err());
+        assert!(domain("cluster.local").is_ok());
+    }
+
+    #[test]
     fn a_refusal_shows_a_bounded_escaped_prefix_of_the_input() {
-        let message = CatalogServiceId::parse(&"\n".repeat(10_000)).unwrap_err().to_string();
+        let message = CatalogServiceId::parse(&"\n".repeat(10_000))
+            .unwrap_err()
+            .to_string();
         assert!(message.len() < 400 && !message.contains('\n'), "{message}");
     }
 }

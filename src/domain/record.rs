@@ -49,7 +49,10 @@ pub struct ServiceRecord {
 
 /// Retries as the catalog gives them: a number, or a policy.
 #[derive(Clone, Debug, Deserialize, PartialEq)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected a number of attempts, or {attempts, perTryTimeout, retryOn}"
+)]
 pub enum RecordRetries {
     /// Attempts after the first.
     Attempts(i32),
@@ -90,6 +93,26 @@ pub struct ServiceFilter {
     pub labels: BTreeMap<String, String>,
     /// Only these services.
     pub ids: Vec<CatalogServiceId>,
+}
+
+impl ServiceFilter {
+    /// Whether the filter leaves this record.
+    pub fn admits(&self, record: &ServiceRecord) -> bool {
+        self.admits_id(&record.id)
+            && self
+                .namespace
+                .as_ref()
+                .is_none_or(|namespace| *namespace == record.namespace)
+            && self
+                .labels
+                .iter()
+                .all(|(name, value)| record.labels.get(name) == Some(value))
+    }
+
+    /// Whether the filter leaves a record of this ID, as far as the ID says.
+    pub fn admits_id(&self, id: &str) -> bool {
+        self.ids.is_empty() || self.ids.iter().any(|wanted| wanted.as_str() == id)
+    }
 }
 
 /// A complete list, all pages of one revision.

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlx::postgres::{PgConnection, PgPoolOptions};
 use sqlx::{Connection as _, Executor as _};
 
-use crate::catalog::{Catalog, Database};
+use crate::server::{Catalog, Database};
 
 const CHANGES: u64 = 10_000;
 /// Writers that go through the API, half of them through each server.

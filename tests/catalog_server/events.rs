@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::catalog::{Catalog, Database};
+use crate::server::{Catalog, Database};
 
 on_both_databases!(
     each_change_is_an_event_with_its_revision,
@@ -98,7 +98,7 @@ async fn a_stream_goes_on_after_its_token(database: Database) {
     assert_eq!(bookmark.data["revision"], 3);
 
     let response = server.get(&format!("/api/v1/events?since={token}")).await;
-    let mut since = crate::catalog::Events::of(response);
+    let mut since = crate::server::Events::of(response);
     assert_eq!(since.change().await.revision(), 2);
 }
 

@@ -3,24 +3,19 @@
 // Clippy knows the tests themselves, but not what they call.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../support/catalog.rs"]
-mod catalog;
-#[path = "../support/private_postgres.rs"]
-mod private_postgres;
-
 /// Makes a test on each of the two databases of every behaviour.
 macro_rules! on_both_databases {
     ($($behaviour:ident),* $(,)?) => {
         mod on_sqlite {
             $(#[tokio::test]
             async fn $behaviour() {
-                super::$behaviour(crate::catalog::Database::sqlite()).await;
+                super::$behaviour(crate::server::Database::sqlite()).await;
             })*
         }
         mod on_postgres {
             $(#[tokio::test]
             async fn $behaviour() {
-                super::$behaviour(crate::catalog::Database::postgres()).await;
+                super::$behaviour(crate::server::Database::postgres()).await;
             })*
         }
     };
@@ -29,6 +24,9 @@ macro_rules! on_both_databases {
 mod commit_order;
 mod events;
 mod lists;
+mod openapi;
 mod operation;
+mod postgres;
 mod reports;
+mod server;
 mod services;

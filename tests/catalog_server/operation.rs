@@ -5,7 +5,7 @@ use std::io::Write as _;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::catalog::Database;
+use crate::server::Database;
 
 on_both_databases!(
     what_was_written_is_there_after_a_restart,

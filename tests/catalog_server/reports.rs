@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::catalog::{Catalog, Database};
+use crate::server::{Catalog, Database};
 
 on_both_databases!(
     a_batch_answers_each_item_and_stops_for_none,

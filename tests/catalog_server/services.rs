@@ -5,7 +5,7 @@ use reqwest::header::{ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::catalog::{Catalog, Database};
+use crate::server::{Catalog, Database};
 
 on_both_databases!(
     a_service_is_created_read_replaced_and_deleted,

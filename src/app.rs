@@ -1,0 +1,242 @@
+//! The composition root: builds everything, runs it, and decides what happens
+//! when a part of it ends.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use futures::FutureExt;
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube_runtime::reflector;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{interval, timeout};
+
+use crate::admin::{self, Readiness};
+use crate::args::{Locality, RunArgs};
+use crate::catalog::Catalog;
+use crate::catalog::client::HttpCatalogConfig;
+use crate::catalog::credentials::{AccessConfig, ApiUrl};
+use crate::catalog::http::HttpCatalog;
+use crate::catalog::limited::LimitedCatalog;
+use crate::controller::clients::Clients;
+use crate::controller::context::{Context, Memory, Options};
+use crate::controller::mesh_api::MeshApi;
+use crate::controller::queue::Queue;
+use crate::controller::world::World;
+use crate::controller::{self, events, watches};
+use crate::domain::inputs::Settings;
+use crate::metrics::Metrics;
+
+/// How long running work may take to end after the first signal.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// How long a call to the catalog may wait for its turn.
+const TURN: Duration = Duration::from_secs(20);
+
+/// Gate of readiness: every watched kind was listed.
+const GATE_LISTED: &str = "first lists";
+
+/// Runs the operator until it is told to stop, or a part of it fails.
+pub async fn run(args: RunArgs) -> anyhow::Result<()> {
+    // Every TLS client takes the process' provider; one that finds none panics.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut stop = stop_signal()?;
+    let metrics = Metrics::new().context("cannot register the metrics")?;
+    let readiness = Readiness::default();
+    readiness.set(GATE_LISTED, false);
+    let listener = admin::bind(args.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
+
+    let (ctx, sender) = context(&args, metrics.clone()).await?;
+    let (store, writer) = reflector::store();
+    let mut tasks = Tasks::default();
+    let serving = admin::serve(listener, metrics, readiness.clone());
+    tasks.add("admin port", serving.map(|_| ()));
+    tasks.add("event sender", sender.run());
+    tasks.add("gauges", gauges(Arc::clone(&ctx)));
+    for (name, watch) in watches::all(&ctx, writer) {
+        tasks.add(name, watch);
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        readOnly = args.read_only,
+        "started"
+    );
+
+    tokio::select! {
+        () = ctx.world.complete() => {}
+        () = stopped(&mut stop) => return Ok(()),
+        name = tasks.ended() => return Err(anyhow!("the {name} ended by itself")),
+    }
+    readiness.set(GATE_LISTED, true);
+    tracing::info!("every kind was listed; reconciling");
+
+    let mut told = stop.clone();
+    let work = controller::run(
+        Arc::clone(&ctx),
+        store,
+        async move { stopped(&mut told).await },
+    );
+    let mut work = std::pin::pin!(work);
+    tokio::select! {
+        () = &mut work => Err(anyhow!("the controller ended by itself")),
+        name = tasks.ended() => Err(anyhow!("the {name} ended by itself")),
+        () = stopped(&mut stop) => {
+            readiness.set("not stopping", false);
+            if timeout(GRACE, work).await.is_err() {
+                tracing::warn!("running work did not end within {} s and is cut off", GRACE.as_secs());
+            }
+            Ok(())
+        }
+    }
+}
+
+async fn context(
+    args: &RunArgs,
+    metrics: Metrics,
+) -> anyhow::Result<(Arc<Context>, events::Sender)> {
+    let clients = Clients::new(kube_config(args).await?)
+        .context("cannot set up the client of the API server")?;
+    let (events, sender) = events::channel(
+        clients.requests.clone(),
+        args.pod_name.clone(),
+        metrics.clone(),
+    );
+    let settings = Settings {
+        cluster_domain: args.cluster_domain.clone(),
+        root_namespace: args.root_namespace.clone(),
+        mesh_locality: args.locality == Locality::Mesh,
+        bounds: args.bounds.clone(),
+    };
+    let options = Options {
+        settings,
+        period: args.period,
+        concurrency: args.concurrency,
+        max_delete_percent: args.max_delete_percent,
+        read_only: args.read_only,
+    };
+    let ctx = Context {
+        options,
+        clients,
+        mesh_api: MeshApi::default(),
+        world: World::new(args.cluster_domain.clone(), args.own_namespace.clone()),
+        catalog: catalog(args)?,
+        queue: Queue::new(usize::from(args.concurrency)),
+        events,
+        metrics,
+        memory: Memory::default(),
+    };
+    Ok((Arc::new(ctx), sender))
+}
+
+async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
+    match &args.kubeconfig {
+        Some(path) => {
+            let kubeconfig = Kubeconfig::read_from(path)
+                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))
+        }
+        None => Config::infer()
+            .await
+            .context("found no cluster: give --kubeconfig, set KUBECONFIG, or run inside of a Pod"),
+    }
+}
+
+fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
+    let file = |name: &str| args.catalog_credentials.join(name);
+    let key = file("api-key");
+    let access = AccessConfig {
+        api_url: match &args.catalog_url {
+            Some(url) => ApiUrl::Given(url.clone()),
+            None => ApiUrl::File(file("api-url")),
+        },
+        // A Secret without a key is a catalog that wants none, or a token.
+        api_key_file: key.exists().then_some(key),
+        token_file: args.catalog_token_file.clone(),
+    };
+    let config = HttpCatalogConfig {
+        ca_file: args.catalog_ca_file.clone(),
+        ..HttpCatalogConfig::new(access)
+    };
+    let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
+    Ok(Arc::new(LimitedCatalog::new(
+        http,
+        args.catalog_concurrency,
+        TURN,
+    )))
+}
+
+/// Keeps the gauges that nothing else moves.
+async fn gauges(ctx: Arc<Context>) {
+    let mut tick = interval(Duration::from_secs(2));
+    loop {
+        tick.tick().await;
+        let counts = ctx.world.counts();
+        ctx.metrics.objects(
+            counts.bindings,
+            counts.virtual_services,
+            counts.destination_rules,
+        );
+        let (due, running) = ctx.queue.depth();
+        ctx.metrics
+            .queue(due, running, usize::from(ctx.options.concurrency));
+    }
+}
+
+/// Becomes true with the first SIGTERM or SIGINT; the second ends the process.
+fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
+    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    let (sender, receiver) = watch::channel(false);
+    tokio::spawn(async move {
+        for first in [true, false] {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = int.recv() => {}
+            }
+            if first {
+                tracing::info!("stopping; a second signal ends at once");
+                sender.send_replace(true);
+            } else {
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(receiver)
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        // The sender went with its task: no signal will come any more.
+        pending::<()>().await;
+    }
+}
+
+/// Tasks that run as long as the process does. One that ends is an error.
+#[derive(Default)]
+struct Tasks(JoinSet<&'static str>);
+
+impl Tasks {
+    fn add(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.spawn(async move {
+            task.await;
+            name
+        });
+    }
+
+    /// The name of the first task that ends.
+    async fn ended(&mut self) -> String {
+        match self.0.join_next().await {
+            Some(Ok(name)) => name.to_owned(),
+            Some(Err(panic)) => format!("task that panicked ({panic})"),
+            None => pending().await,
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Flags and environment into typed configuration; every default is here.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::domain::duration::Millis;
+use crate::domain::names::ClusterDomain;
+use crate::domain::policy::bounds::Bounds;
+
+/// Keeps a company's service catalog and its Istio mesh in step.
+#[derive(Debug, Parser)]
+#[command(version, about, args_conflicts_with_subcommands = true)]
+pub struct Cli {
+    /// What to do; `run` where nothing is said.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Flags of `run`.
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What the binary can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator (the default).
+    Run(Box<RunArgs>),
+    /// Print the CustomResourceDefinition.
+    Crd,
+}
+
+/// Flags of `run`. Each can be given by an environment variable too.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    /// URL of the catalog. Without it, the file `api-url` of
+    /// --catalog-credentials says where it is.
+    #[arg(long, env = "CATALOG_MESH_CATALOG_URL", value_name = "URL")]
+    pub catalog_url: Option<String>,
+
+    /// Folder of the mounted Secret `catalog-credentials`, with the files
+    /// `api-url` and `api-key`. Both are read again when they change.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_CATALOG_CREDENTIALS",
+        value_name = "DIR",
+        default_value = "/etc/catalog-credentials"
+    )]
+    pub catalog_credentials: PathBuf,
+
+    /// File with a service-account token that is sent as a bearer token.
+    #[arg(long, env = "CATALOG_MESH_CATALOG_TOKEN_FILE", value_name = "FILE")]
+    pub catalog_token_file: Option<PathBuf>,
+
+    /// PEM file of the authorities that may sign the catalog's certificate,
+    /// instead of the system's.
+    #[arg(long, env = "CATALOG_MESH_CATALOG_CA_FILE", value_name = "FILE")]
+    pub catalog_ca_file: Option<PathBuf>,
+
+    /// Most calls to the catalog at once.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_CATALOG_CONCURRENCY",
+        value_name = "N",
+        default_value_t = 16
+    )]
+    pub catalog_concurrency: usize,
+
+    /// Time between two looks at a binding that nobody touches.
+    #[arg(long, env = "CATALOG_MESH_PERIOD", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    pub period: Duration,
+
+    /// Most bindings that are worked on at once.
+    #[arg(long, env = "CATALOG_MESH_CONCURRENCY", value_name = "N", default_value_t = 16,
+          value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+
+    /// The cluster's domain.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_CLUSTER_DOMAIN",
+        value_name = "DOMAIN",
+        default_value = "cluster.local",
+        value_parser = cluster_domain
+    )]
+    pub cluster_domain: ClusterDomain,
+
+    /// Istio's root namespace.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_ROOT_NAMESPACE",
+        value_name = "NAME",
+        default_value = "istio-system"
+    )]
+    pub root_namespace: String,
+
+    /// Whose locality settings hold where outlier detection is asked for and
+    /// locality is not: `off` keeps traffic spread over all zones, `mesh`
+    /// leaves it to the mesh's own settings.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_LOCALITY",
+        value_name = "WHOSE",
+        default_value = "off"
+    )]
+    pub locality: Locality,
+
+    /// Narrower bounds for values of policies, such as
+    /// `timeout=1ms..10s,retries=0..5`.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_BOUNDS",
+        value_name = "LIST",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub bounds: Bounds,
+
+    /// Share of the bindings, in percent, whose objects may be removed within
+    /// ten minutes because the catalog no longer has their services. One is
+    /// always allowed.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_MAX_DELETE_PERCENT",
+        value_name = "PERCENT",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u8).range(0..=100)
+    )]
+    pub max_delete_percent: u8,
+
+    /// Write nothing anywhere; say in the log what would be written.
+    #[arg(long, env = "CATALOG_MESH_READ_ONLY")]
+    pub read_only: bool,
+
+    /// Address of /metrics, /livez and /readyz.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub listen: SocketAddr,
+
+    /// Which log lines are written, such as `info` or
+    /// `info,catalog_mesh_controller=debug`.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_LOG",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    pub log: String,
+
+    /// Kubeconfig of the cluster; by default KUBECONFIG, then the Pod's own
+    /// service account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The operator's own namespace; `paused` on it pauses everything.
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        value_name = "NAME",
+        default_value = "aikernel-infrastructure"
+    )]
+    pub own_namespace: String,
+
+    /// Name of this instance in Events.
+    #[arg(
+        long,
+        env = "POD_NAME",
+        value_name = "NAME",
+        default_value = "catalog-mesh-controller"
+    )]
+    pub pod_name: String,
+}
+
+/// Whose locality settings hold.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Locality {
+    /// Traffic stays spread over all zones.
+    Off,
+    /// The mesh's own settings.
+    Mesh,
+}
+
+fn cluster_domain(text: &str) -> Result<ClusterDomain, String> {
+    ClusterDomain::parse(text).map_err(|e| e.to_string())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let millis = Millis::parse(text).map_err(|e| e.to_string())?;
+    if millis.0 == 0 {
+        Err("must be more than 0s".to_owned())
+    } else {
+        Ok(millis.as_duration())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_is_what_happens_where_nothing_is_said() {
+        let cli = Cli::try_parse_from(["catalog-mesh-controller", "--period", "1m30s"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!(cli.run.period, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn a_duration_of_nothing_is_refused() {
+        for text in ["0s", "-1s", "soon", ""] {
+            assert!(
+                Cli::try_parse_from(["x", "run", "--period", text]).is_err(),
+                "{text}"
+            );
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! Where the catalog is and what we authenticate with, as the mounted files
+//! say now. Reads files.
+//!
+//! The kubelet replaces the files of a Secret while we run. Their content is
+//! read again before a request, at most once a second: they are small, and a
+//! comparison of times and lengths could miss a replacement.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use reqwest::Url;
+use reqwest::header::HeaderValue;
+use tokio::io::AsyncReadExt;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::error::CatalogError;
+
+const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const LARGEST_FILE: u64 = 64 * 1024;
+
+/// Where the URL of the catalog is found: the part before `/api/v1`.
+#[derive(Clone, Debug)]
+pub enum ApiUrl {
+    /// The URL itself.
+    Given(String),
+    /// A file that holds it, such as `api-url` of the mounted Secret.
+    File(PathBuf),
+}
+
+/// Where the catalog is, and which files hold the credentials for it.
+#[derive(Clone, Debug)]
+pub struct AccessConfig {
+    /// The catalog's URL.
+    pub api_url: ApiUrl,
+    /// File whose content is sent as `X-API-Key`.
+    pub api_key_file: Option<PathBuf>,
+    /// File whose content is sent as `Authorization: Bearer`.
+    pub token_file: Option<PathBuf>,
+}
+
+/// What one reading of the files gave.
+#[derive(Clone)]
+pub(super) struct Access {
+    pub(super) base: Url,
+    pub(super) api_key: Option<HeaderValue>,
+    pub(super) bearer: Option<HeaderValue>,
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown = |secret: &Option<HeaderValue>| secret.as_ref().map(|_| "[redacted]");
+        f.debug_struct("Access")
+            .field("base", &self.base.as_str())
+            .field("api_key", &shown(&self.api_key))
+            .field("bearer", &shown(&self.bearer))
+            .finish()
+    }
+}
+
+impl Access {
+    /// The URL of a path below the catalog's own. Segments are escaped.
+    pub(super) fn url(&self, segments: &[&str]) -> Result<Url, CatalogError> {
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| CatalogError::unavailable("api-url cannot carry a path"))?
+            .pop_if_empty()
+            .extend(["api", "v1"])
+            .extend(segments);
+        Ok(url)
+    }
+}
+
+type Reading = Result<Arc<Access>, CatalogError>;
+
+/// Reads the files, and remembers for a second what they said.
+pub(super) struct AccessReader {
+    config: AccessConfig,
+    last: Mutex<Option<(Instant, Reading)>>,
+    warned_of_clear_text: AtomicBool,
+}
+
+impl AccessReader {
+    pub(super) fn new(config: AccessConfig) -> Self {
+        Self {
+            config,
+            last: Mutex::new(None),
+            warned_of_clear_text: AtomicBool::new(false),
+        }
+    }
+
+    /// What to send the next request with. Those who come while the files are
+    /// being read wait for that reading.
+    pub(super) async fn current(&self) -> Reading {
+        let mut last = self.last.lock().await;
+        if let Some((read_at, reading)) = last.as_ref()
+            && read_at.elapsed() < READ_AGAIN_AFTER
+        {
+            return reading.clone();
+        }
+        let reading = self.read().await.map(Arc::new);
+        *last = Some((Instant::now(), reading.clone()));
+        reading
+    }
+
+    async fn read(&self) -> Result<Access, CatalogError> {
+        let base = match &self.config.api_url {
+            ApiUrl::Given(text) => {
+                base_url(text).map_err(|why| CatalogError::unavailable(format!("api-url {why}")))?
+            }
+            ApiUrl::File(path) => content(path)
+                .await
+                .and_then(|text| base_url(&text))
+                .map_err(|why| CatalogError::unavailable(format!("{} {why}", path.display())))?,
+        };
+        let api_key = secret(self.config.api_key_file.as_deref(), "").await?;
+        let bearer = secret(self.config.token_file.as_deref(), "Bearer ").await?;
+        if base.scheme() == "http"
+            && (api_key.is_some() || bearer.is_some())
+            && !self.warned_of_clear_text.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!(
+                "the credential for the catalog travels in clear: its URL is plain http; use https outside a trusted network"
+            );
+        }
+        Ok(Access {
+            base,
+            api_key,
+            bearer,
+        })
+    }
+}
+
+/// Checks a URL of the catalog. The message never repeats the text, which may
+/// hold a password.
+pub(super) fn base_url(text: &str) -> Result<Url, String> {
+    let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err("must begin with http:// or https:// and name a host".to_owned());
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("must not carry a user or password; put the credential in its file".to_owned());
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must not carry a query or fragment; give the part before /api/v1".to_owned());
+    }
+    // Every path below would be unknown to the catalog, and its 404 might be
+    // taken for a service that is gone.
+    if url.path().trim_end_matches('/').ends_with("/api/v1") {
+        return Err("must be the part before /api/v1".to_owned());
+    }
+    Ok(url)
+}
+
+async fn secret(path: Option<&Path>, prefix: &str) -> Result<Option<HeaderValue>, CatalogError> {
+    let Some(path) = path else { return Ok(None) };
+    let refused =
+        |why: &str| CatalogError::unauthorized(format!("credential file {} {why}", path.display()));
+    let text = content(path).await.map_err(|why| refused(&why))?;
+    if text.is_empty() {
+        return Err(refused("is empty"));
+    }
+    if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(refused(
+            "holds a character that a header cannot carry, such as a line break",
+        ));
+    }
+    let mut value = HeaderValue::from_str(&format!("{prefix}{text}"))
+        .map_err(|_| refused("cannot be sent as a header"))?;
+    value.set_sensitive(true);
+    Ok(Some(value))
+}
+
+/// The trimmed content of a small file. The reason never repeats any of it.
+async fn content(path: &Path) -> Result<String, String> {
+    let cannot = |error: std::io::Error| format!("cannot be read: {}", error.kind());
+    let mut text = String::new();
+    let mut file = tokio::fs::File::open(path)
+        .await
+        .map_err(cannot)?
+        .take(LARGEST_FILE + 1);
+    file.read_to_string(&mut text).await.map_err(cannot)?;
+    if text.len() as u64 > LARGEST_FILE {
+        return Err(format!("is larger than {LARGEST_FILE} bytes"));
+    }
+    Ok(text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(key: &Path) -> AccessReader {
+        AccessReader::new(AccessConfig {
+            api_url: ApiUrl::Given("http://catalog.test/base/".to_owned()),
+            api_key_file: Some(key.to_owned()),
+            token_file: None,
+        })
+    }
+
+    async fn key_sent(reader: &AccessReader) -> String {
+        let access = reader.current().await.unwrap();
+        access
+            .api_key
+            .as_ref()
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replaced_file_is_read_within_a_second() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "first\n").unwrap();
+        let reader = reader(file.path());
+        assert_eq!(key_sent(&reader).await, "first");
+        // Same length, so that only the content tells them apart.
+        std::fs::write(file.path(), "other\n").unwrap();
+        assert_eq!(key_sent(&reader).await, "first");
+        tokio::time::advance(READ_AGAIN_AFTER).await;
+        assert_eq!(key_sent(&reader).await, "other");
+    }
+
+    #[tokio::test]
+    async fn a_credential_that_cannot_be_sent_is_refused_by_the_name_of_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api-key");
+        let refusal = async |content: Option<&[u8]>| {
+            if let Some(content) = content {
+                std::fs::write(&path, content).unwrap();
+            }
+            match reader(&path).current().await {
+                Err(CatalogError::Unauthorized { message }) => message,
+                other => panic!("{other:?}"),
+            }
+        };
+        let too_large = vec![b'a'; LARGEST_FILE as usize + 1];
+        for (content, why) in [
+            (None, "cannot be read: entity not found"),
+            (Some(&b" \n"[..]), "is empty"),
+            (Some(b"hunter2\nhunter3"), "cannot carry"),
+            (Some("hunter2\u{e9}".as_bytes()), "cannot carry"),
+            (Some(b"hunter2\xff"), "cannot be read: invalid data"),
+            (Some(&too_large), "is larger than"),
+        ] {
+            let message = refusal(content).await;
+            assert!(message.contains(why), "{message}");
+            assert!(message.contains(path.to_str().unwrap()), "{message}");
+            assert!(!message.contains("hunter"), "{message}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_not_printed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "hunter2").unwrap();
+        let printed = format!("{:?}", reader(file.path()).current().await);
+        assert!(
+            printed.contains("[redacted]") && !printed.contains("hunter2"),
+            "{printed}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_credential_over_plain_http_is_warned_of_once() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "k").unwrap();
+        let warnings = async |url: &str, key: bool| {
+            let log = tempfile::NamedTempFile::new().unwrap();
+            let subscriber = tracing_subscriber::fmt().with_writer(log.reopen().unwrap());
+            let _here = tracing::subscriber::set_default(subscriber.finish());
+            let mut reader = reader(file.path());
+            reader.config.api_url = ApiUrl::Given(url.to_owned());
+            reader.config.api_key_file.take_if(|_| !key);
+            for _ in 0..3 {
+                reader.current().await.unwrap();
+                tokio::time::advance(READ_AGAIN_AFTER).await;
+            }
+            std::fs::read_to_string(log.path())
+                .unwrap()
+                .matches("travels in clear")
+                .count()
+        };
+        assert_eq!(warnings("http://catalog.test", true).await, 1);
+        assert_eq!(warnings("http://catalog.test", false).await, 0);
+        assert_eq!(warnings("https://catalog.test", true).await, 0);
+    }
+
+    #[test]
+    fn a_url_that_is_no_plain_address_is_refused_without_repeating_it() {
+        for text in [
+            "",
+            "hunter2",
+            "ftp://hunter2",
+            "http://",
+            "http://me:hunter2@host",
+            "https://hunter2@host",
+            "http://host/?key=hunter2",
+            "http://host/#hunter2",
+            "http://hunter2/api/v1",
+            "http://host/hunter2/api/v1/",
+        ] {
+            let why = base_url(text).unwrap_err();
+            assert!(!why.contains("hunter2"), "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_path_of_the_url_is_kept() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "k").unwrap();
+        let access = reader(file.path()).current().await.unwrap();
+        let url = access.url(&["services", "a:b~c"]).unwrap();
+        assert_eq!(
+            url.as_str(),
+            "http://catalog.test/base/api/v1/services/a:b~c"
+        );
+    }
+}

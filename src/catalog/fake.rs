@@ -1,0 +1,308 @@
+//! A catalog in memory for tests: holds records, fails and dawdles on demand,
+//! and counts what it was asked. No IO.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+
+use super::Catalog;
+use super::error::CatalogError;
+use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
+use crate::domain::names::CatalogServiceId;
+use crate::domain::record::{
+    BadRecord, CatalogPosition, ServiceFilter, ServiceList, ServiceRecord,
+};
+
+/// How often each call was made, and how many were under way at once.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Calls {
+    /// Calls of `get_service`.
+    pub get_service: usize,
+    /// Calls of `list_services`.
+    pub list_services: usize,
+    /// Calls of `report_health`.
+    pub report_health: usize,
+    /// Calls of `report_endpoints`.
+    pub report_endpoints: usize,
+    /// The most calls that were under way at the same time.
+    pub most_at_once: usize,
+}
+
+/// A catalog in memory.
+#[derive(Default)]
+pub struct FakeCatalog {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    epoch: u64,
+    revision: u64,
+    services: BTreeMap<String, Result<Arc<ServiceRecord>, BadRecord>>,
+    failures: VecDeque<CatalogError>,
+    delay: Duration,
+    under_way: usize,
+    calls: Calls,
+    health: Vec<(WriterPosition, HealthReport)>,
+    endpoints: Vec<(WriterPosition, EndpointReport)>,
+}
+
+impl FakeCatalog {
+    /// A catalog without services.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Registers a service, or replaces it. The record's revision is set.
+    pub fn set(&self, mut record: ServiceRecord) {
+        let mut state = self.state();
+        state.revision += 1;
+        record.revision = state.revision;
+        state
+            .services
+            .insert(record.id.clone(), Ok(Arc::new(record)));
+    }
+
+    /// Replaces a service by one that cannot be read.
+    pub fn set_bad(&self, id: &str, field: &str, message: &str) {
+        let mut state = self.state();
+        state.revision += 1;
+        let bad = BadRecord {
+            id: Some(id.to_owned()),
+            field: field.to_owned(),
+            message: message.to_owned(),
+        };
+        state.services.insert(id.to_owned(), Err(bad));
+    }
+
+    /// Deregisters a service.
+    pub fn remove(&self, id: &str) {
+        let mut state = self.state();
+        state.revision += 1;
+        state.services.remove(id);
+    }
+
+    /// Begins a new epoch, as after a restored backup.
+    pub fn new_epoch(&self) {
+        self.state().epoch += 1;
+    }
+
+    /// Lets the next `times` calls, of any kind, fail.
+    pub fn fail_next(&self, times: usize, error: CatalogError) {
+        self.state()
+            .failures
+            .extend(std::iter::repeat_n(error, times));
+    }
+
+    /// Lets every call from now on take this long.
+    pub fn delay(&self, delay: Duration) {
+        self.state().delay = delay;
+    }
+
+    /// What was asked so far.
+    pub fn calls(&self) -> Calls {
+        self.state().calls.clone()
+    }
+
+    /// The health reports that arrived, in order.
+    pub fn health_reports(&self) -> Vec<(WriterPosition, HealthReport)> {
+        self.state().health.clone()
+    }
+
+    /// The endpoint reports that arrived, in order.
+    pub fn endpoint_reports(&self) -> Vec<(WriterPosition, EndpointReport)> {
+        self.state().endpoints.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer<T>(
+        &self,
+        count: impl FnOnce(&mut Calls),
+        answer: impl FnOnce(&mut State) -> Result<T, CatalogError>,
+    ) -> Result<T, CatalogError> {
+        let delay = {
+            let mut state = self.state();
+            count(&mut state.calls);
+            state.under_way += 1;
+            state.calls.most_at_once = state.calls.most_at_once.max(state.under_way);
+            state.delay
+        };
+        let _under_way = UnderWay(self);
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        let mut state = self.state();
+        match state.failures.pop_front() {
+            Some(error) => Err(error),
+            None => answer(&mut state),
+        }
+    }
+}
+
+/// Counts a call out when it ends or is dropped.
+struct UnderWay<'a>(&'a FakeCatalog);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.state().under_way -= 1;
+    }
+}
+
+impl State {
+    fn list(&self, filter: &ServiceFilter) -> ServiceList {
+        let services = self
+            .services
+            .iter()
+            .filter_map(|(id, service)| match service {
+                Ok(record) => filter.admits(record).then(|| Ok((**record).clone())),
+                Err(bad) => filter.admits_id(id).then(|| Err(bad.clone())),
+            });
+        ServiceList {
+            position: CatalogPosition {
+                epoch: self.epoch.to_string(),
+                revision: self.revision,
+            },
+            services: services.collect(),
+        }
+    }
+
+    fn outcome(&self, id: &str) -> ItemOutcome {
+        if self.services.contains_key(id) {
+            ItemOutcome::Accepted
+        } else {
+            ItemOutcome::NotFound
+        }
+    }
+}
+
+impl Catalog for FakeCatalog {
+    fn get_service<'a>(
+        &'a self,
+        id: &'a CatalogServiceId,
+    ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>> {
+        self.answer(
+            |calls| calls.get_service += 1,
+            |state| match state.services.get(id.as_str()) {
+                Some(Ok(record)) => Ok(record.clone()),
+                Some(Err(bad)) => Err(CatalogError::BadRecord(bad.clone())),
+                None => Err(CatalogError::NotFound),
+            },
+        )
+        .boxed()
+    }
+
+    fn list_services<'a>(
+        &'a self,
+        filter: &'a ServiceFilter,
+    ) -> BoxFuture<'a, Result<ServiceList, CatalogError>> {
+        self.answer(
+            |calls| calls.list_services += 1,
+            |state| Ok(state.list(filter)),
+        )
+        .boxed()
+    }
+
+    fn report_health<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        items: &'a [HealthReport],
+    ) -> BoxFuture<'a, Result<Vec<ItemOutcome>, CatalogError>> {
+        self.answer(
+            |calls| calls.report_health += 1,
+            |state| {
+                state
+                    .health
+                    .extend(items.iter().map(|item| (writer.clone(), item.clone())));
+                Ok(items
+                    .iter()
+                    .map(|item| state.outcome(&item.service_id))
+                    .collect())
+            },
+        )
+        .boxed()
+    }
+
+    fn report_endpoints<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        report: &'a EndpointReport,
+    ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
+        self.answer(
+            |calls| calls.report_endpoints += 1,
+            |state| {
+                state.endpoints.push((writer.clone(), report.clone()));
+                Ok(state.outcome(&report.service_id))
+            },
+        )
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_failure_is_told_as_often_as_was_asked_for() {
+        let catalog = FakeCatalog::new();
+        catalog.set(ServiceRecord {
+            id: "a".to_owned(),
+            ..Default::default()
+        });
+        let id = CatalogServiceId::parse("a").unwrap();
+        catalog.fail_next(2, CatalogError::unavailable("away"));
+        assert!(catalog.get_service(&id).await.is_err());
+        assert!(
+            catalog
+                .list_services(&ServiceFilter::default())
+                .await
+                .is_err()
+        );
+        assert!(catalog.get_service(&id).await.is_ok());
+        catalog.remove("a");
+        assert_eq!(catalog.get_service(&id).await, Err(CatalogError::NotFound));
+        assert_eq!(
+            (catalog.calls().get_service, catalog.calls().list_services),
+            (3, 1)
+        );
+    }
+
+    #[tokio::test]
+    async fn a_list_holds_what_the_filter_leaves() {
+        let catalog = FakeCatalog::new();
+        for (id, namespace) in [("a", "x"), ("b", "y"), ("c", "x")] {
+            let (id, namespace) = (id.to_owned(), namespace.to_owned());
+            catalog.set(ServiceRecord {
+                id,
+                namespace,
+                ..Default::default()
+            });
+        }
+        catalog.set_bad("d", "timeout", "is bad");
+        let filter = ServiceFilter {
+            namespace: Some("x".to_owned()),
+            ..Default::default()
+        };
+        let list = catalog.list_services(&filter).await.unwrap();
+        assert_eq!(
+            list.position,
+            CatalogPosition {
+                epoch: "0".to_owned(),
+                revision: 4
+            }
+        );
+        let ids: Vec<_> = list
+            .services
+            .iter()
+            .flatten()
+            .map(|r| r.id.as_str())
+            .collect();
+        assert_eq!((ids, list.services.len()), (vec!["a", "c"], 3));
+    }
+}

@@ -1,0 +1,112 @@
+//! Why a write to the API server did not come about, classified so that the
+//! retry can follow from it.
+
+use kube::core::Status;
+
+/// Why a write did not come about.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum WriteError {
+    /// The server, or a webhook behind it, is away for now: all writes fail.
+    #[error("{0}")]
+    Away(String),
+    /// The server refused this write, and will again until somebody acts.
+    #[error("{0}")]
+    Refused(String),
+    /// What we had seen is no longer so: look again.
+    #[error("the object changed under way")]
+    Stale,
+    /// Somebody else holds, or keeps taking, a field of ours.
+    #[error("{manager} holds {fields}")]
+    Fight {
+        /// The other field manager.
+        manager: String,
+        /// The fields in question.
+        fields: String,
+    },
+}
+
+impl WriteError {
+    /// Classifies an error of the library. A 409 is looked at by the caller.
+    pub fn from_kube(error: &kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::from_status(status),
+            other => Self::Away(format!("no answer of the API server: {}", chain(other))),
+        }
+    }
+
+    fn from_status(status: &Status) -> Self {
+        let message = brief(&status.message);
+        // A 500 says little: a failing webhook answers with it, and so does
+        // an apply with an unknown field. The words decide.
+        let webhook_away = status.message.contains("failed calling webhook");
+        match status.code {
+            409 => Self::Stale,
+            404 if status.details.as_ref().is_none_or(|d| d.name.is_empty()) => Self::Away(
+                format!("the API server does not serve this kind: {message}"),
+            ),
+            404 => Self::Stale,
+            429 | 502..=504 => Self::Away(message),
+            500 if webhook_away => Self::Away(message),
+            _ => Self::Refused(message),
+        }
+    }
+}
+
+/// The error with all its causes.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    brief(&text)
+}
+
+/// A server's words, bounded and on one line.
+pub(crate) fn brief(text: &str) -> String {
+    let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    clean.take(600).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(code: u16, message: &str) -> WriteError {
+        WriteError::from_status(&Status {
+            code,
+            message: message.to_owned(),
+            ..Status::default()
+        })
+    }
+
+    #[test]
+    fn a_failing_webhook_is_an_outage_and_its_refusal_is_not() {
+        let down = "Internal error occurred: failed calling webhook \"validation.istio.io\": connection refused";
+        assert!(matches!(status(500, down), WriteError::Away(_)));
+        let denied = "admission webhook \"validation.istio.io\" denied the request: bad host";
+        assert!(matches!(status(400, denied), WriteError::Refused(_)));
+    }
+
+    #[test]
+    fn a_500_alone_is_a_refusal_of_this_write() {
+        let unknown = "failed to create typed patch object: .spec.x: field not declared in schema";
+        assert!(matches!(status(500, unknown), WriteError::Refused(_)));
+    }
+
+    #[test]
+    fn overload_is_an_outage_and_missing_rights_are_a_refusal() {
+        assert!(matches!(
+            status(429, "too many requests"),
+            WriteError::Away(_)
+        ));
+        assert!(matches!(
+            status(403, "virtualservices is forbidden"),
+            WriteError::Refused(_)
+        ));
+    }
+}

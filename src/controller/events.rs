@@ -1,0 +1,158 @@
+//! Kubernetes Events: told on transitions only, bounded, and never waited for.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+use super::clients::REQUEST_DEADLINE;
+use crate::domain::labels::{BINDING_API_VERSION, BINDING_KIND, MANAGER};
+use crate::domain::status::Transition;
+use crate::metrics::Metrics;
+
+/// Events that wait to be sent; more are dropped and counted.
+const WAITING: usize = 1024;
+
+/// Events of one binding at once, and the time in which one more is allowed.
+const BURST: u32 = 10;
+const REFILL: Duration = Duration::from_secs(10);
+
+/// Longest note that the API server takes.
+const NOTE_LIMIT: usize = 1000;
+
+/// Who an Event is about.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct About {
+    /// Namespace of the binding.
+    pub namespace: String,
+    /// Name of the binding.
+    pub name: String,
+    /// Uid of the binding.
+    pub uid: String,
+}
+
+/// Where Events are handed in.
+#[derive(Clone)]
+pub struct Events {
+    sender: mpsc::Sender<(About, Transition)>,
+    metrics: Metrics,
+}
+
+/// The other end, which sends them.
+pub struct Sender {
+    receiver: mpsc::Receiver<(About, Transition)>,
+    metrics: Metrics,
+    client: Client,
+    pod: String,
+    allowance: HashMap<String, (u32, Instant)>,
+}
+
+/// Both ends.
+pub fn channel(client: Client, pod: String, metrics: Metrics) -> (Events, Sender) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let events = Events {
+        sender,
+        metrics: metrics.clone(),
+    };
+    (
+        events,
+        Sender {
+            receiver,
+            metrics,
+            client,
+            pod,
+            allowance: HashMap::new(),
+        },
+    )
+}
+
+impl Events {
+    /// Hands in an Event. Never blocks; drops it where too many wait.
+    pub fn tell(&self, about: About, transition: Transition) {
+        if self.sender.try_send((about, transition)).is_err() {
+            self.metrics.event_dropped();
+        }
+    }
+}
+
+impl Sender {
+    /// Sends what is handed in until nobody can hand in any more.
+    pub async fn run(mut self) {
+        while let Some((about, transition)) = self.receiver.recv().await {
+            if !self.allowed(&about.uid) {
+                self.metrics.event_dropped();
+                continue;
+            }
+            let api = Api::<Event>::namespaced(self.client.clone(), &about.namespace);
+            let event = event(&about, &transition, &self.pod, Timestamp::now());
+            let params = PostParams::default();
+            let sent = timeout(REQUEST_DEADLINE, api.create(&params, &event)).await;
+            let ok = matches!(sent, Ok(Ok(_)));
+            self.metrics.wrote("Event", ok);
+            if !ok {
+                self.metrics.event_dropped();
+            }
+        }
+    }
+
+    /// A token bucket per binding.
+    fn allowed(&mut self, uid: &str) -> bool {
+        self.allowance
+            .retain(|_, (_, since)| since.elapsed() < REFILL * BURST);
+        let (used, since) = self
+            .allowance
+            .entry(uid.to_owned())
+            .or_insert((0, Instant::now()));
+        let refilled =
+            u32::try_from(since.elapsed().as_secs() / REFILL.as_secs()).unwrap_or(u32::MAX);
+        if refilled > 0 {
+            *used = used.saturating_sub(refilled);
+            *since = Instant::now();
+        }
+        *used += 1;
+        *used <= BURST
+    }
+}
+
+fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> Event {
+    Event {
+        metadata: ObjectMeta {
+            generate_name: Some(format!(
+                "{}.",
+                about.name.chars().take(200).collect::<String>()
+            )),
+            namespace: Some(about.namespace.clone()),
+            ..ObjectMeta::default()
+        },
+        action: Some("Synchronise".to_owned()),
+        event_time: Some(MicroTime(now)),
+        note: Some(transition.note.chars().take(NOTE_LIMIT).collect()),
+        reason: Some(transition.reason.clone()),
+        regarding: Some(ObjectReference {
+            api_version: Some(BINDING_API_VERSION.to_owned()),
+            kind: Some(BINDING_KIND.to_owned()),
+            name: Some(about.name.clone()),
+            namespace: Some(about.namespace.clone()),
+            uid: Some(about.uid.clone()),
+            ..ObjectReference::default()
+        }),
+        reporting_controller: Some(MANAGER.to_owned()),
+        reporting_instance: Some(pod.to_owned()),
+        type_: Some(
+            if transition.warning {
+                "Warning"
+            } else {
+                "Normal"
+            }
+            .to_owned(),
+        ),
+        ..Event::default()
+    }
+}

@@ -1,0 +1,250 @@
+//! What the API server holds of one kind, kept by a watch and by our own
+//! writes, and what changed with each event.
+//!
+//! A watch tells late and a list tells nothing of what is gone: so each list
+//! is compared with what was known, and an answer to a write of ours counts
+//! until the watch has caught up with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use kube_runtime::watcher::Event;
+
+/// Namespace and name.
+pub(crate) type Id = (String, String);
+
+/// An object as it was seen last.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Seen<V> {
+    /// Namespace and name.
+    pub id: Id,
+    /// Uid.
+    pub uid: String,
+    /// Resource version as a number; 0 where it is none.
+    pub version: u64,
+    /// What is remembered of it.
+    pub value: V,
+}
+
+/// One object before and after an event.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change<V> {
+    /// Namespace and name.
+    pub id: Id,
+    /// What was known of it.
+    pub before: Option<V>,
+    /// What is known now.
+    pub after: Option<V>,
+    /// Whether it came with a list rather than by itself.
+    pub listed: bool,
+}
+
+/// What the API server holds of one kind.
+#[derive(Debug)]
+pub struct Mirror<V> {
+    live: BTreeMap<Id, Seen<V>>,
+    listing: Option<BTreeMap<Id, Seen<V>>>,
+    /// Objects that we wrote while a list was under way.
+    written: BTreeSet<Id>,
+    complete: bool,
+}
+
+impl<V> Default for Mirror<V> {
+    fn default() -> Self {
+        Self {
+            live: BTreeMap::new(),
+            listing: None,
+            written: BTreeSet::new(),
+            complete: false,
+        }
+    }
+}
+
+impl<V: Clone + PartialEq> Mirror<V> {
+    /// Takes an event of the watch.
+    pub fn take(&mut self, event: Event<Seen<V>>) -> Vec<Change<V>> {
+        match event {
+            Event::Init => {
+                self.listing = Some(BTreeMap::new());
+                self.written.clear();
+                Vec::new()
+            }
+            Event::InitApply(seen) => {
+                if let Some(listing) = &mut self.listing {
+                    listing.insert(seen.id.clone(), seen);
+                }
+                Vec::new()
+            }
+            Event::InitDone => self.finish_list(),
+            Event::Apply(seen) => self.put(seen, false).into_iter().collect(),
+            Event::Delete(seen) => self.remove(&seen).into_iter().collect(),
+        }
+    }
+
+    /// Takes the server's answer to a write of ours, or what was read anew.
+    pub fn wrote(&mut self, seen: Seen<V>) {
+        self.written.insert(seen.id.clone());
+        self.put(seen, false);
+    }
+
+    /// What is known of the object.
+    pub fn get(&self, id: &Id) -> Option<&V> {
+        self.live.get(id).map(|seen| &seen.value)
+    }
+
+    /// The object with uid and version.
+    pub fn seen(&self, id: &Id) -> Option<&Seen<V>> {
+        self.live.get(id)
+    }
+
+    /// All objects, ordered by namespace and name.
+    pub fn iter(&self) -> impl Iterator<Item = (&Id, &V)> {
+        self.live.iter().map(|(id, seen)| (id, &seen.value))
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    /// Whether one list was complete.
+    pub fn complete(&self) -> bool {
+        self.complete
+    }
+
+    fn finish_list(&mut self) -> Vec<Change<V>> {
+        let Some(listing) = self.listing.take() else {
+            return Vec::new();
+        };
+        let gone: Vec<_> = self
+            .live
+            .keys()
+            .filter(|id| !listing.contains_key(*id) && !self.written.contains(*id))
+            .cloned()
+            .collect();
+        self.complete = true;
+        let mut changes: Vec<_> = gone
+            .into_iter()
+            .filter_map(|id| {
+                let before = self.live.remove(&id)?;
+                Some(Change {
+                    id,
+                    before: Some(before.value),
+                    after: None,
+                    listed: true,
+                })
+            })
+            .collect();
+        changes.extend(
+            listing
+                .into_values()
+                .filter_map(|seen| self.put(seen, true)),
+        );
+        changes
+    }
+
+    fn put(&mut self, seen: Seen<V>, listed: bool) -> Option<Change<V>> {
+        let known = self.live.get(&seen.id);
+        if known.is_some_and(|known| known.version >= seen.version && known.version != 0) {
+            return None;
+        }
+        let (id, after) = (seen.id.clone(), seen.value.clone());
+        let before = self
+            .live
+            .insert(seen.id.clone(), seen)
+            .map(|seen| seen.value);
+        Some(Change {
+            id,
+            before,
+            after: Some(after),
+            listed,
+        })
+    }
+
+    fn remove(&mut self, gone: &Seen<V>) -> Option<Change<V>> {
+        let known = self.live.get(&gone.id)?;
+        if known.uid != gone.uid && known.version > gone.version {
+            return None;
+        }
+        let before = self.live.remove(&gone.id)?.value;
+        Some(Change {
+            id: gone.id.clone(),
+            before: Some(before),
+            after: None,
+            listed: false,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(name: &str, uid: &str, version: u64) -> Seen<u64> {
+        Seen {
+            id: ("ns".into(), name.into()),
+            uid: uid.into(),
+            version,
+            value: version,
+        }
+    }
+
+    fn listed(mirror: &mut Mirror<u64>, objects: Vec<Seen<u64>>) -> Vec<Change<u64>> {
+        mirror.take(Event::Init);
+        for object in objects {
+            mirror.take(Event::InitApply(object));
+        }
+        mirror.take(Event::InitDone)
+    }
+
+    #[test]
+    fn an_object_that_a_later_list_lacks_is_a_deletion() {
+        let mut mirror = Mirror::default();
+        listed(&mut mirror, vec![seen("a", "1", 1), seen("b", "2", 2)]);
+        let changes = listed(&mut mirror, vec![seen("a", "1", 1)]);
+        assert_eq!(changes.len(), 1);
+        assert_eq!((changes[0].id.1.as_str(), changes[0].after), ("b", None));
+    }
+
+    #[test]
+    fn an_unfinished_list_changes_nothing() {
+        let mut mirror = Mirror::default();
+        listed(&mut mirror, vec![seen("a", "1", 1)]);
+        mirror.take(Event::Init);
+        mirror.take(Event::Init);
+        assert_eq!(mirror.len(), 1);
+    }
+
+    #[test]
+    fn a_late_event_does_not_undo_what_our_write_returned() {
+        let mut mirror = Mirror::default();
+        listed(&mut mirror, vec![seen("a", "1", 5)]);
+        mirror.wrote(seen("a", "1", 9));
+        assert!(mirror.take(Event::Apply(seen("a", "1", 7))).is_empty());
+        assert!(mirror.take(Event::Apply(seen("a", "1", 9))).is_empty());
+        assert_eq!(mirror.take(Event::Apply(seen("a", "1", 10))).len(), 1);
+    }
+
+    #[test]
+    fn an_object_that_we_wrote_during_a_list_is_not_taken_for_gone() {
+        let mut mirror = Mirror::default();
+        listed(&mut mirror, vec![]);
+        mirror.take(Event::Init);
+        mirror.wrote(seen("new", "3", 12));
+        assert!(mirror.take(Event::InitDone).is_empty());
+        assert_eq!(mirror.len(), 1);
+    }
+
+    #[test]
+    fn the_late_deletion_of_an_earlier_object_of_that_name_is_ignored() {
+        let mut mirror = Mirror::default();
+        listed(&mut mirror, vec![seen("a", "old", 5)]);
+        mirror.wrote(seen("a", "new", 9));
+        assert!(mirror.take(Event::Delete(seen("a", "old", 6))).is_empty());
+        assert_eq!(mirror.take(Event::Delete(seen("a", "new", 10))).len(), 1);
+    }
+}

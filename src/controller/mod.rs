@@ -1,0 +1,125 @@
+//! The edge to Kubernetes: watches in, server-side applies out, and between
+//! them the queue and kube's `Controller`, which runs what the queue releases.
+
+pub mod apply;
+pub mod clients;
+pub mod context;
+pub mod error;
+pub mod events;
+pub mod mesh_api;
+pub mod mirror;
+pub mod observe;
+pub mod queue;
+pub mod reconcile;
+pub mod report;
+pub mod sources;
+pub mod watch;
+pub mod watches;
+pub mod world;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt, StreamExt};
+use kube::core::PartialObjectMeta;
+use kube_runtime::Controller;
+use kube_runtime::controller::{Action, Config};
+use kube_runtime::reflector::{ObjectRef, Store};
+use tokio::time::{Instant, timeout};
+
+use crate::api::service_binding::ServiceBinding;
+use crate::domain::names::BindingKey;
+use crate::metrics::ReconcileResult;
+use context::Context;
+use queue::state::Next;
+use reconcile::Outcome;
+
+/// A binding by name alone: what kube's `Controller` keeps. Everything else
+/// is in the world.
+pub(crate) type BindingRef = PartialObjectMeta<ServiceBinding>;
+
+/// Longest that one look may take. Each request in it has its own, shorter
+/// deadline; this one is for what nobody foresaw.
+const LOOK_DEADLINE: Duration = Duration::from_secs(90);
+
+/// Runs what the queue releases until `stop`, then lets running looks end.
+///
+/// Call it when the world is complete: kube's `Controller` does not stop
+/// before its store is ready.
+pub async fn run(
+    ctx: Arc<Context>,
+    store: Store<BindingRef>,
+    stop: impl Future<Output = ()> + Send + Sync + 'static,
+) {
+    let source = Arc::clone(&ctx);
+    let released = futures::stream::unfold(source, |ctx| async move {
+        let key = ctx.queue.next().await;
+        Some((
+            ObjectRef::<BindingRef>::new(&key.name).within(&key.namespace),
+            ctx,
+        ))
+    });
+    // The queue limits what runs. The Controller gets twice the room, since a
+    // key's slot in it is free only a moment after its look has ended.
+    let config = Config::default().concurrency(ctx.options.concurrency.saturating_mul(2));
+    Controller::for_stream(futures::stream::pending(), store)
+        .with_config(config)
+        .reconcile_on(released)
+        .graceful_shutdown_on(stop)
+        .run(run_one, |_, _, _| Action::await_change(), Arc::clone(&ctx))
+        .for_each(|result| {
+            if let Err(kube_runtime::controller::Error::ObjectNotFound(gone)) = result {
+                let key = BindingKey {
+                    namespace: gone.namespace.unwrap_or_default(),
+                    name: gone.name,
+                };
+                ctx.queue.done(&key, Next::Wait, &[]);
+                ctx.queue.forget(&key);
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// Runs one look, whatever it does: a panic or a hang of one binding is that
+/// binding's failure.
+async fn run_one(
+    binding: Arc<BindingRef>,
+    ctx: Arc<Context>,
+) -> Result<Action, std::convert::Infallible> {
+    let key = BindingKey {
+        namespace: binding.metadata.namespace.clone().unwrap_or_default(),
+        name: binding.metadata.name.clone().unwrap_or_default(),
+    };
+    let started = Instant::now();
+    let look = AssertUnwindSafe(reconcile::reconcile(&ctx, &key)).catch_unwind();
+    let failed = |error: String| Outcome {
+        next: Next::Failed,
+        worked: Vec::new(),
+        error: Some(error),
+    };
+    let outcome = match timeout(LOOK_DEADLINE, look).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => {
+            ctx.metrics.panicked();
+            failed("the reconciliation panicked; please report this".to_owned())
+        }
+        Err(_) => failed(format!(
+            "the reconciliation took longer than {} s",
+            LOOK_DEADLINE.as_secs()
+        )),
+    };
+    if let Some(error) = &outcome.error {
+        tracing::warn!(binding = %key, error, "will be tried again");
+    }
+    let result = match (&outcome.error, outcome.next) {
+        (Some(_), _) => ReconcileResult::Error,
+        (None, Next::After(_)) => ReconcileResult::RequeueAfter,
+        (None, _) => ReconcileResult::Success,
+    };
+    ctx.metrics
+        .reconciled(result, started.elapsed().as_secs_f64());
+    ctx.queue.done(&key, outcome.next, &outcome.worked);
+    Ok(Action::await_change())
+}

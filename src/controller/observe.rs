@@ -1,0 +1,71 @@
+//! All reads of one look: the world as it is cached, and the catalog.
+
+use std::time::Duration;
+
+use super::context::Context;
+use super::queue::state::Room;
+use crate::catalog::error::CatalogError;
+use crate::domain::inputs::{CatalogAnswer, Inputs};
+use crate::domain::names::CatalogServiceId;
+use crate::domain::{reasons, validate};
+
+/// How long after the first NotFound a second one counts as confirmation.
+pub(crate) const CONFIRM_AFTER: Duration = Duration::from_millis(250);
+
+/// Asks the catalog for the binding's record.
+///
+/// Reads the catalog only; cancelling it loses nothing. While others wait for
+/// the catalog to come back, only those that were sent to find out ask.
+pub(crate) async fn ask_catalog(
+    ctx: &Context,
+    inputs: &Inputs,
+    id: &CatalogServiceId,
+) -> CatalogAnswer {
+    let key = validate::key(&inputs.binding);
+    if !ctx.queue.may_try(&key, Room::Catalog) {
+        return CatalogAnswer::Unavailable {
+            reason: reasons::CATALOG_UNAVAILABLE,
+            message: "the catalog is unavailable; another binding is trying it".to_owned(),
+        };
+    }
+    let uid = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
+    let answer = ctx.catalog.get_service(id).await;
+    if !matches!(answer, Err(CatalogError::NotFound)) {
+        ctx.memory.found(uid);
+    }
+    match answer {
+        Ok(record) => {
+            ctx.memory.brake().record_shown();
+            CatalogAnswer::Record(record)
+        }
+        Err(CatalogError::NotFound) => CatalogAnswer::NotFound {
+            confirmed: ctx.memory.not_found(uid) >= CONFIRM_AFTER,
+        },
+        Err(CatalogError::BadRecord(bad)) => CatalogAnswer::Bad(bad),
+        Err(error) => CatalogAnswer::Unavailable {
+            reason: reason(&error),
+            message: words(&error),
+        },
+    }
+}
+
+/// What a condition says of the error. It must not change from one try to the
+/// next, so the seconds of a Retry-After are left out.
+fn words(error: &CatalogError) -> String {
+    match error {
+        CatalogError::RateLimited { message, .. } => {
+            format!("the catalog asks to be left alone for a while: {message}")
+        }
+        other => other.to_string(),
+    }
+}
+
+fn reason(error: &CatalogError) -> &'static str {
+    match error {
+        CatalogError::RateLimited { .. } => reasons::CATALOG_RATE_LIMITED,
+        CatalogError::Unauthorized { .. } => reasons::CATALOG_UNAUTHORIZED,
+        CatalogError::Unavailable { .. } | CatalogError::NotFound | CatalogError::BadRecord(_) => {
+            reasons::CATALOG_UNAVAILABLE
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The queue between everything that asks for a look at a binding and kube's
+//! `Controller`, which runs what the queue releases.
+//!
+//! kube's own scheduler has no order once its limit is reached; so keys wait
+//! here, and at most as many are released as may run.
+
+pub mod state;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use crate::domain::names::BindingKey;
+use state::{Lane, Next, Room, State};
+
+/// The queue.
+#[derive(Debug)]
+pub struct Queue {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl Queue {
+    /// A queue that releases at most `limit` keys at once.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            state: Mutex::new(State::new(limit)),
+            changed: Notify::new(),
+        }
+    }
+
+    /// Asks for a look at the key. Never blocks.
+    pub fn add(&self, key: &BindingKey, lane: Lane) {
+        self.lock().add(key, lane, Instant::now());
+        self.changed.notify_one();
+    }
+
+    /// The run of the key has ended; `worked` names what it found working.
+    pub fn done(&self, key: &BindingKey, next: Next, worked: &[Room]) {
+        self.lock()
+            .done(key, next, worked, fastrand::f64(), Instant::now());
+        self.changed.notify_one();
+    }
+
+    /// Whether the key may try what the room waits for.
+    pub fn may_try(&self, key: &BindingKey, room: Room) -> bool {
+        self.lock().may_try(key, room)
+    }
+
+    /// Drops what is known of a key that no longer exists.
+    pub fn forget(&self, key: &BindingKey) {
+        self.lock().forget(key);
+    }
+
+    /// How many keys are due, and how many run.
+    pub fn depth(&self) -> (usize, usize) {
+        self.lock().depth()
+    }
+
+    /// The keys in the order of their release. One consumer only.
+    pub fn released(&self) -> impl Stream<Item = BindingKey> + '_ {
+        futures::stream::unfold((), move |()| async move { Some((self.next().await, ())) })
+    }
+
+    /// Waits for the next key.
+    pub async fn next(&self) -> BindingKey {
+        loop {
+            let (key, wake) = {
+                let mut state = self.lock();
+                (state.release(Instant::now()), state.next_wake())
+            };
+            if let Some(key) = key {
+                return key;
+            }
+            let far = Instant::now() + Duration::from_secs(3600);
+            tokio::select! {
+                () = self.changed.notified() => {}
+                () = sleep_until(wake.unwrap_or(far)) => {}
+            }
+        }
+    }
+
+    /// The state holds no invariant that a panic elsewhere could have broken
+    /// half-way, so a poisoned lock is used on.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,142 @@
+//! From the API server's objects to the values that the world keeps.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::core::PartialObjectMeta;
+
+use super::mirror::Seen;
+use crate::api::mesh_rule::MeshRule;
+use crate::api::service_binding::ServiceBinding;
+use crate::domain::desired::MeshKind;
+use crate::domain::inputs::{NamespaceView, ServiceView};
+use crate::domain::labels;
+use crate::domain::ports::ServicePort;
+use crate::domain::rule::Rule;
+
+/// The object's identity around what is remembered of it.
+pub(crate) fn seen<V>(metadata: &ObjectMeta, value: V) -> Seen<V> {
+    Seen {
+        id: (
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        ),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        version: version(metadata),
+        value,
+    }
+}
+
+/// Resource versions are numbers that grow; one that is not counts as 0,
+/// which is never taken for older or newer.
+fn version(metadata: &ObjectMeta) -> u64 {
+    metadata
+        .resource_version
+        .as_deref()
+        .and_then(|v| v.parse().ok())
+        .unwrap_or(0)
+}
+
+/// A binding, without the bookkeeping of its fields' managers.
+pub(crate) fn binding(mut binding: ServiceBinding) -> Seen<Arc<ServiceBinding>> {
+    binding.metadata.managed_fields = None;
+    let metadata = binding.metadata.clone();
+    seen(&metadata, Arc::new(binding))
+}
+
+/// What the decision needs of a Service.
+pub(crate) fn service(service: Service) -> Seen<ServiceView> {
+    let spec = service.spec.unwrap_or_default();
+    let external = spec.type_.as_deref() == Some("ExternalName");
+    let view = ServiceView {
+        headless: spec.cluster_ip.as_deref() == Some("None"),
+        external_name: external.then(|| spec.external_name.clone().unwrap_or_default()),
+        ignored: is_true(&service.metadata, labels::ANNOTATION_IGNORE),
+        ports: spec
+            .ports
+            .unwrap_or_default()
+            .into_iter()
+            .map(port)
+            .collect(),
+    };
+    seen(&service.metadata, view)
+}
+
+fn port(port: k8s_openapi::api::core::v1::ServicePort) -> ServicePort {
+    ServicePort {
+        name: port.name,
+        app_protocol: port.app_protocol,
+        port: u16::try_from(port.port).unwrap_or_default(),
+        protocol: port.protocol,
+    }
+}
+
+/// What the decision needs of a Namespace.
+pub(crate) fn namespace(namespace: PartialObjectMeta<Namespace>) -> Seen<NamespaceView> {
+    let listed = annotation(&namespace.metadata, labels::ANNOTATION_ALLOW_FROM).unwrap_or_default();
+    let allow_from: BTreeSet<_> = listed
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+        .collect();
+    let view = NamespaceView {
+        allow_from,
+        paused: is_true(&namespace.metadata, labels::ANNOTATION_PAUSED),
+    };
+    seen(&namespace.metadata, view)
+}
+
+/// What the decision needs of a VirtualService or DestinationRule.
+pub(crate) fn rule(kind: MeshKind, object: &MeshRule) -> Seen<Arc<Rule>> {
+    let spec = &object.spec;
+    let hosts = spec.hosts.iter().chain(&spec.host).cloned().collect();
+    let mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|gateway| gateway == "mesh");
+    rule_from(kind, &object.metadata, hosts, mesh)
+}
+
+/// The same from an answer that carries metadata only.
+pub(crate) fn rule_from(
+    kind: MeshKind,
+    metadata: &ObjectMeta,
+    hosts: Vec<String>,
+    mesh: bool,
+) -> Seen<Arc<Rule>> {
+    let label = |name: &str| {
+        metadata
+            .labels
+            .as_ref()
+            .and_then(|l| l.get(name))
+            .map(String::as_str)
+    };
+    let rule = Rule {
+        kind,
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        generation: metadata.generation.unwrap_or_default(),
+        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        managed: label(labels::LABEL_MANAGED_BY) == Some(labels::MANAGER),
+        binding_uid: annotation(metadata, labels::ANNOTATION_BINDING_UID).map(str::to_owned),
+        adopt: is_true(metadata, labels::ANNOTATION_ADOPT),
+        owners: metadata
+            .owner_references
+            .iter()
+            .flatten()
+            .map(|owner| owner.uid.clone())
+            .collect(),
+        hosts,
+        mesh,
+    };
+    seen(metadata, Arc::new(rule))
+}
+
+fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
+    metadata.annotations.as_ref()?.get(name).map(String::as_str)
+}
+
+fn is_true(metadata: &ObjectMeta, name: &str) -> bool {
+    annotation(metadata, name) == Some("true")
+}

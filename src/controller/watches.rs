@@ -1,0 +1,208 @@
+//! Which kinds are watched, and where their events go.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Namespace, Service};
+use kube::Api;
+use kube::core::{DeserializeGuard, ObjectMeta, PartialObjectMeta};
+use kube_runtime::reflector::store::Writer;
+use kube_runtime::watcher::{Error, Event};
+
+use super::context::Context;
+use super::events::About;
+use super::queue::state::Lane;
+use super::world::Concerned;
+use super::{BindingRef, error, sources, watch};
+use crate::api::mesh_rule::MeshRule;
+use crate::api::service_binding::ServiceBinding;
+use crate::domain::desired::MeshKind;
+use crate::domain::status::Transition;
+
+/// All watches as tasks that never end, with the name of each.
+pub fn all(
+    ctx: &Arc<Context>,
+    bindings: Writer<BindingRef>,
+) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
+    vec![
+        (
+            "watch of ServiceBindings",
+            Box::pin(follow_bindings(Arc::clone(ctx), bindings)),
+        ),
+        (
+            "watch of Services",
+            Box::pin(follow_services(Arc::clone(ctx))),
+        ),
+        (
+            "watch of Namespaces",
+            Box::pin(follow_namespaces(Arc::clone(ctx))),
+        ),
+        (
+            "watch of VirtualServices",
+            Box::pin(follow_rules(Arc::clone(ctx), MeshKind::VirtualService)),
+        ),
+        (
+            "watch of DestinationRules",
+            Box::pin(follow_rules(Arc::clone(ctx), MeshKind::DestinationRule)),
+        ),
+    ]
+}
+
+async fn follow_bindings(ctx: Arc<Context>, mut writer: Writer<BindingRef>) {
+    let api = || Api::<DeserializeGuard<ServiceBinding>>::all(ctx.clients.watches.clone());
+    let sink = |event: Event<DeserializeGuard<ServiceBinding>>| {
+        let Some(event) = decoded(&ctx, event) else {
+            return;
+        };
+        // First the Controller's store, so that a released key is in it.
+        writer.apply_watcher_event(&map(&event, |binding| name_only(&binding.metadata)));
+        let concerned = ctx
+            .world
+            .bindings(map(&event, |binding| sources::binding(binding.clone())));
+        ask(&ctx, concerned);
+    };
+    watch::follow(api, sink, failure(&ctx, "ServiceBinding")).await;
+}
+
+async fn follow_services(ctx: Arc<Context>) {
+    let api = || Api::<Service>::all(ctx.clients.watches.clone());
+    let sink = |event: Event<Service>| {
+        let concerned = ctx
+            .world
+            .services(map(&event, |service| sources::service(service.clone())));
+        ask(&ctx, concerned);
+    };
+    watch::follow(api, sink, failure(&ctx, "Service")).await;
+}
+
+async fn follow_namespaces(ctx: Arc<Context>) {
+    let api = || Api::<PartialObjectMeta<Namespace>>::all(ctx.clients.watches.clone());
+    let sink = |event: Event<PartialObjectMeta<Namespace>>| {
+        let concerned = ctx.world.namespaces(map(&event, |namespace| {
+            sources::namespace(namespace.clone())
+        }));
+        ask(&ctx, concerned);
+    };
+    watch::follow(api, sink, failure(&ctx, "Namespace")).await;
+}
+
+async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
+    ctx.mesh_api.discover(&ctx.clients.requests).await;
+    let api = || ctx.mesh_api.all::<MeshRule>(&ctx.clients.watches, kind);
+    let sink = |event: Event<MeshRule>| {
+        let concerned = ctx
+            .world
+            .rules(kind, map(&event, |rule| sources::rule(kind, rule)));
+        ask(&ctx, concerned);
+    };
+    let mut counted = failure(&ctx, kind.as_str());
+    let failed = |error: &Error, failures: u32| {
+        counted(error, failures);
+        let words = error::brief(&error.to_string());
+        let why = format!(
+            "cannot list {} of {}: {words}; install Istio's CRDs, or grant the operator its rights",
+            kind.as_str(),
+            ctx.mesh_api.api_version()
+        );
+        ctx.world.rules_missing(kind, why);
+    };
+    watch::follow(api, sink, failed).await;
+}
+
+/// Counts and logs a watch's failures.
+fn failure(ctx: &Arc<Context>, kind: &'static str) -> impl FnMut(&Error, u32) {
+    let metrics = ctx.metrics.clone();
+    move |error, failures| {
+        metrics.watch_failed(kind);
+        tracing::warn!(
+            kind,
+            failures,
+            error = error::brief(&error.to_string()),
+            "watch failed; it goes on by itself"
+        );
+    }
+}
+
+/// Hands what a change concerns to the queue.
+fn ask(ctx: &Context, concerned: Concerned) {
+    for (keys, lane) in [
+        (&concerned.urgent, Lane::Urgent),
+        (&concerned.now, Lane::Normal),
+        (&concerned.listed, Lane::Bulk),
+    ] {
+        for key in keys {
+            ctx.queue.add(key, lane);
+        }
+    }
+    for key in &concerned.gone {
+        ctx.queue.forget(key);
+    }
+}
+
+/// The event, if its object could be decoded. One that could not is told of
+/// and left as it was known: it must not stop the others.
+fn decoded(
+    ctx: &Context,
+    event: Event<DeserializeGuard<ServiceBinding>>,
+) -> Option<Event<ServiceBinding>> {
+    let (object, event): (_, fn(ServiceBinding) -> Event<ServiceBinding>) = match event {
+        Event::Init => return Some(Event::Init),
+        Event::InitDone => return Some(Event::InitDone),
+        Event::InitApply(object) => (object, Event::InitApply),
+        Event::Apply(object) => (object, Event::Apply),
+        Event::Delete(object) => (object, Event::Delete),
+    };
+    match object.0 {
+        Ok(binding) => Some(event(binding)),
+        Err(invalid) => {
+            let about = About {
+                namespace: invalid.metadata.namespace.clone().unwrap_or_default(),
+                name: invalid.metadata.name.clone().unwrap_or_default(),
+                uid: invalid.metadata.uid.clone().unwrap_or_default(),
+            };
+            let note = format!(
+                "this ServiceBinding cannot be read: {}; correct the field",
+                error::brief(&invalid.error)
+            );
+            tracing::warn!(
+                binding = format!("{}/{}", about.namespace, about.name),
+                note,
+                "undecodable binding"
+            );
+            ctx.metrics.undecodable();
+            ctx.events.tell(
+                about,
+                Transition {
+                    reason: "Undecodable".to_owned(),
+                    note,
+                    warning: true,
+                },
+            );
+            None
+        }
+    }
+}
+
+/// A binding by name alone.
+fn name_only(metadata: &ObjectMeta) -> BindingRef {
+    let metadata = ObjectMeta {
+        name: metadata.name.clone(),
+        namespace: metadata.namespace.clone(),
+        ..ObjectMeta::default()
+    };
+    BindingRef {
+        types: None,
+        metadata,
+        _phantom: std::marker::PhantomData,
+    }
+}
+
+fn map<K, V>(event: &Event<K>, value: impl Fn(&K) -> V) -> Event<V> {
+    match event {
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+        Event::InitApply(object) => Event::InitApply(value(object)),
+        Event::Apply(object) => Event::Apply(value(object)),
+        Event::Delete(object) => Event::Delete(value(object)),
+    }
+}

@@ -1,0 +1,506 @@
+//! What the cluster holds, as far as bindings depend on it, with the indexes
+//! that answer "which bindings does this change concern".
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kube_runtime::watcher::Event;
+use tokio::sync::watch;
+
+use super::mirror::{Change, Id, Mirror, Seen};
+use crate::api::service_binding::ServiceBinding;
+use crate::domain::desired::MeshKind;
+use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, Rival, ServiceView};
+use crate::domain::names::{BindingKey, ClusterDomain};
+use crate::domain::rule::{Rule, covers, expand};
+use crate::domain::target::Target;
+use crate::domain::validate::key;
+
+/// A kind that is watched.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Watched {
+    /// ServiceBindings.
+    Bindings,
+    /// Services.
+    Services,
+    /// Namespaces.
+    Namespaces,
+    /// VirtualServices.
+    VirtualServices,
+    /// DestinationRules.
+    DestinationRules,
+}
+
+/// Every kind that is watched.
+pub const WATCHED: [Watched; 5] = [
+    Watched::Bindings,
+    Watched::Services,
+    Watched::Namespaces,
+    Watched::VirtualServices,
+    Watched::DestinationRules,
+];
+
+/// Which bindings a change concerns, and whether it came with a list.
+#[derive(Debug, Default, PartialEq)]
+pub struct Concerned {
+    /// Bindings to look at as soon as possible.
+    pub now: BTreeSet<BindingKey>,
+    /// Bindings that are being deleted.
+    pub urgent: BTreeSet<BindingKey>,
+    /// Bindings that merely came with a list.
+    pub listed: BTreeSet<BindingKey>,
+    /// Bindings that are gone.
+    pub gone: BTreeSet<BindingKey>,
+}
+
+/// How many objects there are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// ServiceBindings.
+    pub bindings: usize,
+    /// VirtualServices of ours.
+    pub virtual_services: usize,
+    /// DestinationRules of ours.
+    pub destination_rules: usize,
+}
+
+/// What the cluster holds.
+#[derive(Debug)]
+pub struct World {
+    inner: Mutex<Inner>,
+    cluster_domain: ClusterDomain,
+    /// The operator's own namespace: paused, it pauses everything.
+    own_namespace: String,
+    complete: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    bindings: Mirror<Arc<ServiceBinding>>,
+    services: Mirror<ServiceView>,
+    namespaces: Mirror<NamespaceView>,
+    virtual_services: Mirror<Arc<Rule>>,
+    destination_rules: Mirror<Arc<Rule>>,
+    /// Service → bindings that name it.
+    by_service: BTreeMap<Id, BTreeSet<BindingKey>>,
+    /// Uid → the binding that has it.
+    by_uid: HashMap<String, BindingKey>,
+    /// Exact host → rules that claim it; and the rules with a wildcard.
+    by_host: HashMap<String, BTreeSet<(MeshKind, Id)>>,
+    wildcards: BTreeSet<(MeshKind, Id)>,
+    /// Why a kind of the mesh cannot be seen.
+    missing: [Option<String>; 2],
+}
+
+impl World {
+    /// An empty world.
+    pub fn new(cluster_domain: ClusterDomain, own_namespace: String) -> Self {
+        Self {
+            inner: Mutex::default(),
+            cluster_domain,
+            own_namespace,
+            complete: watch::channel(false).0,
+        }
+    }
+
+    /// Waits until every kind was listed once, or is known to be missing.
+    pub async fn complete(&self) {
+        let mut complete = self.complete.subscribe();
+        // The sender lives as long as we do, so waiting cannot fail.
+        let _ = complete.wait_for(|complete| *complete).await;
+    }
+
+    /// Whether the kind was listed once.
+    pub fn listed(&self, kind: Watched) -> bool {
+        let inner = self.lock();
+        match kind {
+            Watched::Bindings => inner.bindings.complete(),
+            Watched::Services => inner.services.complete(),
+            Watched::Namespaces => inner.namespaces.complete(),
+            Watched::VirtualServices => inner.virtual_services.complete(),
+            Watched::DestinationRules => inner.destination_rules.complete(),
+        }
+    }
+
+    /// How many objects there are.
+    pub fn counts(&self) -> Counts {
+        let inner = self.lock();
+        let ours =
+            |rules: &Mirror<Arc<Rule>>| rules.iter().filter(|(_, rule)| rule.managed).count();
+        Counts {
+            bindings: inner.bindings.len(),
+            virtual_services: ours(&inner.virtual_services),
+            destination_rules: ours(&inner.destination_rules),
+        }
+    }
+
+    /// Takes an event about bindings.
+    pub fn bindings(&self, event: Event<Seen<Arc<ServiceBinding>>>) -> Concerned {
+        let mut inner = self.lock();
+        let mut concerned = Concerned::default();
+        for change in inner.bindings.take(event) {
+            inner.index_binding(&change);
+            inner.concerned_by_binding(&change, &mut concerned);
+        }
+        self.note_complete(&inner);
+        concerned
+    }
+
+    /// Takes an event about Services.
+    pub fn services(&self, event: Event<Seen<ServiceView>>) -> Concerned {
+        let mut inner = self.lock();
+        let mut concerned = Concerned::default();
+        for change in inner.services.take(event) {
+            if change.before != change.after {
+                concerned.now.extend(inner.bound_to(&change.id));
+            }
+        }
+        self.note_complete(&inner);
+        concerned
+    }
+
+    /// Takes an event about Namespaces.
+    pub fn namespaces(&self, event: Event<Seen<NamespaceView>>) -> Concerned {
+        let mut inner = self.lock();
+        let mut concerned = Concerned::default();
+        for change in inner.namespaces.take(event) {
+            if change.before == change.after {
+                continue;
+            }
+            let name = &change.id.1;
+            let all = *name == self.own_namespace;
+            let concerns = |id: &Id, b: &ServiceBinding| {
+                all || id.0 == *name || b.spec.namespace.as_ref() == Some(name)
+            };
+            concerned.now.extend(
+                inner
+                    .bindings
+                    .iter()
+                    .filter(|(id, b)| concerns(id, b))
+                    .map(|(_, binding)| key(binding)),
+            );
+        }
+        self.note_complete(&inner);
+        concerned
+    }
+
+    /// Takes an event about VirtualServices or DestinationRules.
+    pub fn rules(&self, kind: MeshKind, event: Event<Seen<Arc<Rule>>>) -> Concerned {
+        let mut inner = self.lock();
+        let mut concerned = Concerned::default();
+        inner.missing[kind as usize] = None;
+        for change in inner.rules_mut(kind).take(event) {
+            inner.index_rule(kind, &change, &self.cluster_domain);
+            let same =
+                matches!((&change.before, &change.after), (Some(b), Some(a)) if b.says_the_same(a));
+            if !same {
+                inner.concerned_by_rule(&change, &self.cluster_domain, &mut concerned.now);
+            }
+        }
+        self.note_complete(&inner);
+        concerned
+    }
+
+    /// The API server does not serve this kind, or does not let us see it.
+    pub fn rules_missing(&self, kind: MeshKind, why: String) {
+        let mut inner = self.lock();
+        inner.missing[kind as usize] = Some(why);
+        self.note_complete(&inner);
+    }
+
+    /// Takes the server's answer to a write of ours.
+    pub fn wrote_binding(&self, seen: Seen<Arc<ServiceBinding>>) {
+        self.lock().bindings.wrote(seen);
+    }
+
+    /// Takes the server's answer to a write of ours.
+    pub fn wrote_rule(&self, kind: MeshKind, seen: Seen<Arc<Rule>>) {
+        let mut inner = self.lock();
+        let id = seen.id.clone();
+        let before = inner.rules_mut(kind).get(&id).cloned();
+        inner.rules_mut(kind).wrote(seen);
+        let after = inner.rules_mut(kind).get(&id).cloned();
+        inner.index_rule(
+            kind,
+            &Change {
+                id,
+                before,
+                after,
+                listed: false,
+            },
+            &self.cluster_domain,
+        );
+    }
+
+    /// The binding as it is known.
+    pub fn binding(&self, key: &BindingKey) -> Option<Arc<ServiceBinding>> {
+        self.lock()
+            .bindings
+            .get(&(key.namespace.clone(), key.name.clone()))
+            .cloned()
+    }
+
+    /// Every binding there is.
+    pub fn keys(&self) -> Vec<BindingKey> {
+        self.lock()
+            .bindings
+            .iter()
+            .map(|(_, binding)| key(binding))
+            .collect()
+    }
+
+    /// What is known about a binding, but for the catalog's answer.
+    pub fn inputs(&self, binding: Arc<ServiceBinding>, target: &Target) -> Inputs {
+        let inner = self.lock();
+        let own = binding.metadata.namespace.clone().unwrap_or_default();
+        let service: Id = (
+            target.service.namespace.to_string(),
+            target.service.name.to_string(),
+        );
+        let host = target.service.host(&self.cluster_domain);
+        let rules = inner.rules_for(&service, &host, &self.cluster_domain);
+        let paused = |name: &str| inner.namespace(name).is_some_and(|n| n.paused);
+        let paused_by = [own.as_str(), self.own_namespace.as_str()]
+            .into_iter()
+            .find(|name| paused(name));
+        Inputs {
+            catalog: CatalogAnswer::NotAsked,
+            service: inner.services.get(&service).cloned(),
+            target: inner.namespace(&service.0).cloned().unwrap_or_default(),
+            paused_by: paused_by.map(str::to_owned),
+            rivals: inner.rivals(&binding, &service),
+            living: rules
+                .iter()
+                .filter_map(|r| r.binding_uid.clone())
+                .filter(|u| inner.by_uid.contains_key(u))
+                .collect(),
+            mesh_api_missing: inner.missing.iter().flatten().next().cloned(),
+            rules,
+            binding,
+        }
+    }
+
+    fn note_complete(&self, inner: &Inner) {
+        let seen = |kind: MeshKind, mirror: &Mirror<Arc<Rule>>| {
+            mirror.complete() || inner.missing[kind as usize].is_some()
+        };
+        let complete = inner.bindings.complete()
+            && inner.services.complete()
+            && inner.namespaces.complete()
+            && seen(MeshKind::VirtualService, &inner.virtual_services)
+            && seen(MeshKind::DestinationRule, &inner.destination_rules);
+        if complete {
+            self.complete
+                .send_if_modified(|known| !std::mem::replace(known, true));
+        }
+    }
+
+    /// Nothing in here is left half-done by a panic, so a poisoned lock is
+    /// used on.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn rules_mut(&mut self, kind: MeshKind) -> &mut Mirror<Arc<Rule>> {
+        match kind {
+            MeshKind::VirtualService => &mut self.virtual_services,
+            MeshKind::DestinationRule => &mut self.destination_rules,
+        }
+    }
+
+    fn rule(&self, kind: MeshKind, id: &Id) -> Option<&Arc<Rule>> {
+        match kind {
+            MeshKind::VirtualService => self.virtual_services.get(id),
+            MeshKind::DestinationRule => self.destination_rules.get(id),
+        }
+    }
+
+    fn namespace(&self, name: &str) -> Option<&NamespaceView> {
+        self.namespaces.get(&(String::new(), name.to_owned()))
+    }
+
+    fn bound_to(&self, service: &Id) -> BTreeSet<BindingKey> {
+        self.by_service.get(service).cloned().unwrap_or_default()
+    }
+
+    fn rivals(&self, binding: &ServiceBinding, service: &Id) -> Vec<Rival> {
+        let me = key(binding);
+        let others = self
+            .by_service
+            .get(service)
+            .into_iter()
+            .flatten()
+            .filter(|other| **other != me);
+        others
+            .filter_map(|other| {
+                let metadata = &self
+                    .bindings
+                    .get(&(other.namespace.clone(), other.name.clone()))?
+                    .metadata;
+                Some(Rival {
+                    key: other.clone(),
+                    created: metadata
+                        .creation_timestamp
+                        .as_ref()
+                        .map_or(i64::MAX, |t| t.0.as_second()),
+                    uid: metadata.uid.clone().unwrap_or_default(),
+                })
+            })
+            .collect()
+    }
+
+    /// Rules that bear the Service's name in its namespace, or claim its host.
+    fn rules_for(&self, service: &Id, host: &str, domain: &ClusterDomain) -> Vec<Arc<Rule>> {
+        let named = [MeshKind::DestinationRule, MeshKind::VirtualService]
+            .map(|kind| (kind, service.clone()));
+        let exact = self.by_host.get(host).into_iter().flatten().cloned();
+        let wild = self.wildcards.iter().filter(|(kind, id)| {
+            self.rule(*kind, id)
+                .is_some_and(|rule| rule.claims(host, domain))
+        });
+        let ids: BTreeSet<_> = named
+            .into_iter()
+            .chain(exact)
+            .chain(wild.cloned())
+            .collect();
+        ids.iter()
+            .filter_map(|(kind, id)| self.rule(*kind, id).cloned())
+            .collect()
+    }
+
+    fn index_binding(&mut self, change: &Change<Arc<ServiceBinding>>) {
+        if let Some(before) = &change.before {
+            let service = service_of(before);
+            if let Some(keys) = self.by_service.get_mut(&service) {
+                keys.remove(&key(before));
+                if keys.is_empty() {
+                    self.by_service.remove(&service);
+                }
+            }
+            self.by_uid
+                .remove(before.metadata.uid.as_deref().unwrap_or_default());
+        }
+        if let Some(after) = &change.after {
+            self.by_service
+                .entry(service_of(after))
+                .or_default()
+                .insert(key(after));
+            self.by_uid
+                .insert(after.metadata.uid.clone().unwrap_or_default(), key(after));
+        }
+    }
+
+    fn concerned_by_binding(
+        &self,
+        change: &Change<Arc<ServiceBinding>>,
+        concerned: &mut Concerned,
+    ) {
+        let me = BindingKey {
+            namespace: change.id.0.clone(),
+            name: change.id.1.clone(),
+        };
+        match (&change.before, &change.after) {
+            (_, None) => {
+                concerned.gone.insert(me.clone());
+            }
+            (_, Some(after)) if after.metadata.deletion_timestamp.is_some() => {
+                concerned.urgent.insert(me.clone());
+            }
+            (Some(before), Some(after)) if same_to_us(before, after) => return,
+            (_, Some(_)) if change.listed => {
+                concerned.listed.insert(me);
+                return;
+            }
+            (_, Some(_)) => {
+                concerned.now.insert(me.clone());
+            }
+        }
+        // Whoever binds the same Service may win, or lose, by this change.
+        for binding in change.before.iter().chain(&change.after) {
+            concerned.now.extend(
+                self.bound_to(&service_of(binding))
+                    .into_iter()
+                    .filter(|other| *other != me),
+            );
+        }
+    }
+
+    fn index_rule(&mut self, kind: MeshKind, change: &Change<Arc<Rule>>, domain: &ClusterDomain) {
+        let entry = (kind, change.id.clone());
+        for host in change.before.iter().flat_map(|rule| hosts(rule, domain)) {
+            if let Some(rules) = self.by_host.get_mut(&host) {
+                rules.remove(&entry);
+                if rules.is_empty() {
+                    self.by_host.remove(&host);
+                }
+            }
+        }
+        self.wildcards.remove(&entry);
+        for host in change.after.iter().flat_map(|rule| hosts(rule, domain)) {
+            if host.starts_with('*') {
+                self.wildcards.insert(entry.clone());
+            } else {
+                self.by_host.entry(host).or_default().insert(entry.clone());
+            }
+        }
+    }
+
+    fn concerned_by_rule(
+        &self,
+        change: &Change<Arc<Rule>>,
+        domain: &ClusterDomain,
+        concerned: &mut BTreeSet<BindingKey>,
+    ) {
+        concerned.extend(self.bound_to(&change.id));
+        for host in change
+            .before
+            .iter()
+            .chain(&change.after)
+            .flat_map(|rule| hosts(rule, domain))
+        {
+            if host.starts_with('*') {
+                let covered = |service: &Id| {
+                    covers(&host, &format!("{}.{}.svc.{domain}", service.1, service.0))
+                };
+                let bound = self
+                    .by_service
+                    .iter()
+                    .filter(|(service, _)| covered(service));
+                concerned.extend(bound.flat_map(|(_, keys)| keys.iter().cloned()));
+            } else if let Some((name, rest)) = host.split_once('.')
+                && let Some(namespace) = rest.strip_suffix(&format!(".svc.{domain}"))
+            {
+                concerned.extend(self.bound_to(&(namespace.to_owned(), name.to_owned())));
+            }
+        }
+    }
+}
+
+fn hosts(rule: &Rule, domain: &ClusterDomain) -> Vec<String> {
+    rule.hosts
+        .iter()
+        .map(|host| expand(host, &rule.namespace, domain))
+        .collect()
+}
+
+/// Namespace and name of the Service that the binding names.
+fn service_of(binding: &ServiceBinding) -> Id {
+    let own = binding.metadata.namespace.clone().unwrap_or_default();
+    (
+        binding.spec.namespace.clone().unwrap_or(own),
+        binding.spec.service_name.clone(),
+    )
+}
+
+/// Whether nothing changed that a look would read.
+fn same_to_us(before: &ServiceBinding, after: &ServiceBinding) -> bool {
+    let (b, a) = (&before.metadata, &after.metadata);
+    b.uid == a.uid
+        && b.generation == a.generation
+        && b.deletion_timestamp == a.deletion_timestamp
+        && b.finalizers == a.finalizers
+        && b.annotations == a.annotations
+        && before.status == after.status
+}

@@ -1,0 +1,70 @@
+//! Types and reasons of conditions. They are API: users wait for them and
+//! alert on them, so they change only with an entry in the CHANGELOG.
+
+/// Summary of the others.
+pub const READY: &str = "Ready";
+/// Whether the catalog's record was read and understood.
+pub const CATALOG_SYNCED: &str = "CatalogSynced";
+/// Whether the mesh holds what catalog and binding say.
+pub const MESH_PROGRAMMED: &str = "MeshProgrammed";
+/// Health by the operator's own checks.
+pub const HEALTHY: &str = "Healthy";
+/// Whether somebody else's object or binding is in the way.
+pub const CONFLICT: &str = "Conflict";
+/// Whether the binding is frozen.
+pub const SUSPENDED: &str = "Suspended";
+
+/// Nothing is known of this generation yet.
+pub const PROGRESSING: &str = "Progressing";
+/// Catalog and mesh agree.
+pub const SYNCED: &str = "Synced";
+/// The objects are stored.
+pub const PROGRAMMED: &str = "Programmed";
+/// The record is another service's: its policy counts, nothing is reported.
+pub const RECORD_MISMATCH: &str = "RecordMismatch";
+/// The catalog gave no usable answer.
+pub const CATALOG_UNAVAILABLE: &str = "CatalogUnavailable";
+/// The catalog asked to be left alone for a while.
+pub const CATALOG_RATE_LIMITED: &str = "CatalogRateLimited";
+/// The catalog refused the credential.
+pub const CATALOG_UNAUTHORIZED: &str = "CatalogUnauthorized";
+/// The catalog says there is no such service; a second read will tell.
+pub const NOT_FOUND: &str = "NotFound";
+/// The service is gone from the catalog, as two reads said.
+pub const REMOVED: &str = "Removed";
+/// The record has a value that is wrong or out of bounds.
+pub const INVALID_RECORD: &str = "InvalidRecord";
+/// The binding has a value that is wrong together with the record.
+pub const INVALID_BINDING: &str = "InvalidBinding";
+/// An object of that name is somebody else's.
+pub const NOT_OURS: &str = "NotOurs";
+/// Another binding for the Service is older.
+pub const ANOTHER_BINDING: &str = "AnotherBinding";
+/// The Service's Namespace does not allow bindings from this one.
+pub const NAMESPACE_NOT_ALLOWED: &str = "NamespaceNotAllowed";
+/// Somebody else's rule claims the host.
+pub const FOREIGN_RULE: &str = "ForeignRule";
+/// Somebody takes a field back that we set.
+pub const FIELD_FIGHT: &str = "FieldFight";
+/// Nothing is in the way.
+pub const NO_CONFLICT: &str = "NoConflict";
+/// The API server refused a write.
+pub const WRITE_REFUSED: &str = "WriteRefused";
+/// The API server does not serve Istio's kinds.
+pub const MESH_API_MISSING: &str = "MeshApiMissing";
+/// There is no Service of that name.
+pub const SERVICE_NOT_FOUND: &str = "ServiceNotFound";
+/// The Service has no cluster IP.
+pub const HEADLESS: &str = "Headless";
+/// No port of the Service is declared as HTTP.
+pub const NO_HTTP_PORT: &str = "NoHttpPort";
+/// `suspend` on the binding.
+pub const SUSPENDED_BY_BINDING: &str = "SuspendedByBinding";
+/// `paused` on a Namespace.
+pub const PAUSED: &str = "Paused";
+/// Not frozen.
+pub const ACTIVE: &str = "Active";
+/// Neither catalog nor binding asks for checks.
+pub const NOT_CONFIGURED: &str = "NotConfigured";
+/// Checks are asked for, and nothing is judged yet.
+pub const PROBING: &str = "Probing";

@@ -1,0 +1,254 @@
+//! The table of situations: what each one means for the conditions, for the
+//! summary, and for when the binding is looked at again.
+
+use super::reasons as r;
+use crate::api::service_binding::SyncStatus;
+
+/// What a look at a binding came to.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Situation {
+    /// The catalog answered and the objects are stored.
+    Programmed {
+        /// Whose record it is, where it is another service's.
+        mismatch: Option<String>,
+        /// What the user should know about the policy.
+        notes: Vec<String>,
+    },
+    /// No usable answer of the catalog.
+    CatalogAway {
+        /// One of the catalog's reasons.
+        reason: &'static str,
+        /// What happened.
+        message: String,
+    },
+    /// The catalog said once that there is no such service.
+    NotFound,
+    /// It said so again some time later.
+    Removed {
+        /// Why the objects are kept all the same, if they are.
+        kept: Option<String>,
+    },
+    /// The record is wrong or out of bounds.
+    InvalidRecord(String),
+    /// The binding is wrong, alone or together with the record.
+    InvalidBinding(String),
+    /// Somebody else is in the way.
+    Blocked {
+        /// One of the conflict reasons.
+        reason: &'static str,
+        /// Who, and what to do.
+        message: String,
+    },
+    /// The API server refused a write.
+    WriteRefused {
+        /// WriteRefused or MeshApiMissing.
+        reason: &'static str,
+        /// The server's own words.
+        message: String,
+    },
+    /// The Service cannot carry a policy.
+    ServiceUnusable {
+        /// ServiceNotFound, Headless or NoHttpPort.
+        reason: &'static str,
+        /// What to do.
+        message: String,
+    },
+    /// Frozen by `suspend` or `paused`.
+    Suspended {
+        /// SuspendedByBinding or Paused.
+        reason: &'static str,
+        /// By whom.
+        message: String,
+    },
+}
+
+/// Value of a condition.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Truth {
+    /// `True`
+    True,
+    /// `False`
+    False,
+    /// `Unknown`
+    Unknown,
+}
+
+impl Truth {
+    /// As Kubernetes writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+}
+
+/// What a condition says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fact {
+    /// Its value.
+    pub truth: Truth,
+    /// Its reason.
+    pub reason: &'static str,
+    /// Its message; may be empty.
+    pub message: String,
+}
+
+/// What becomes of one condition: a new fact, or none where it stays as it is.
+pub type Cell = Option<Fact>;
+
+/// Which generation of the binding the mesh holds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum InForce {
+    /// The one that the situation is about.
+    ThisGeneration,
+    /// An earlier one.
+    AnEarlierOne,
+    /// None: nothing was ever programmed.
+    Nothing,
+}
+
+/// When the binding is looked at again without being asked to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Look {
+    /// When something it depends on changes.
+    OnEvent,
+    /// After the period, from caches.
+    Period,
+    /// Soon, to confirm an answer.
+    Confirm,
+    /// When the catalog is back; one binding tries for all.
+    CatalogBack,
+    /// When the API server takes writes again; one binding tries for all.
+    WritesBack,
+}
+
+/// One row of the table.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Row {
+    /// CatalogSynced.
+    pub catalog: Cell,
+    /// MeshProgrammed.
+    pub mesh: Cell,
+    /// Ready.
+    pub ready: Cell,
+    /// Conflict.
+    pub conflict: Cell,
+    /// Suspended.
+    pub suspended: Cell,
+    /// The summary; absent: as it is.
+    pub sync: Option<SyncStatus>,
+    /// The next look.
+    pub look: Look,
+}
+
+impl Situation {
+    /// The row of this situation.
+    pub fn row(&self, in_force: InForce) -> Row {
+        let fact = |truth, reason, message: &str| {
+            Some(Fact {
+                truth,
+                reason,
+                message: message.to_owned(),
+            })
+        };
+        let said = |reason, message: &str| fact(Truth::False, reason, message);
+        let no = |reason| fact(Truth::False, reason, "");
+        let yes = |reason| fact(Truth::True, reason, "");
+        let current = in_force == InForce::ThisGeneration;
+        let base = Row {
+            catalog: None,
+            mesh: None,
+            ready: None,
+            conflict: no(r::NO_CONFLICT),
+            suspended: no(r::ACTIVE),
+            sync: Some(SyncStatus::Error),
+            look: Look::Period,
+        };
+        match self {
+            Self::Programmed { mismatch, notes } => Row {
+                catalog: match mismatch {
+                    Some(whose) => fact(Truth::True, r::RECORD_MISMATCH, whose),
+                    None => yes(r::SYNCED),
+                },
+                mesh: fact(Truth::True, r::PROGRAMMED, &notes.join("; ")),
+                ready: yes(r::SYNCED),
+                sync: Some(SyncStatus::Synced),
+                ..base
+            },
+            Self::CatalogAway { reason, message } => Row {
+                catalog: said(reason, message),
+                mesh: if in_force == InForce::Nothing {
+                    said(reason, message)
+                } else {
+                    None
+                },
+                ready: if current { None } else { said(reason, message) },
+                look: Look::CatalogBack,
+                ..base
+            },
+            Self::NotFound => Row {
+                catalog: no(r::NOT_FOUND),
+                ready: no(r::NOT_FOUND),
+                look: Look::Confirm,
+                ..base
+            },
+            Self::Removed {
+                kept: Some(message),
+            } => Row {
+                catalog: said(r::REMOVED, message),
+                ready: said(r::REMOVED, message),
+                ..base
+            },
+            Self::Removed { kept: None } => Row {
+                catalog: no(r::REMOVED),
+                mesh: no(r::REMOVED),
+                ready: no(r::REMOVED),
+                ..base
+            },
+            Self::InvalidRecord(message) => Row {
+                catalog: said(r::INVALID_RECORD, message),
+                ready: said(r::INVALID_RECORD, message),
+                ..base
+            },
+            Self::InvalidBinding(message) => Row {
+                catalog: yes(r::SYNCED),
+                mesh: if current {
+                    None
+                } else {
+                    said(r::INVALID_BINDING, message)
+                },
+                ready: said(r::INVALID_BINDING, message),
+                ..base
+            },
+            Self::Blocked { reason, message } => Row {
+                mesh: said(reason, message),
+                ready: said(reason, message),
+                conflict: fact(Truth::True, reason, message),
+                ..base
+            },
+            Self::WriteRefused { reason, message } => Row {
+                catalog: yes(r::SYNCED),
+                mesh: said(reason, message),
+                ready: said(reason, message),
+                look: Look::WritesBack,
+                ..base
+            },
+            Self::ServiceUnusable { reason, message } => Row {
+                catalog: yes(r::SYNCED),
+                mesh: said(reason, message),
+                ready: said(reason, message),
+                look: Look::OnEvent,
+                ..base
+            },
+            Self::Suspended { reason, message } => Row {
+                conflict: None,
+                suspended: fact(Truth::True, reason, message),
+                sync: None,
+                look: Look::OnEvent,
+                ..base
+            },
+        }
+    }
+}

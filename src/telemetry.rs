@@ -1,0 +1,141 @@
+//! Logs: one JSON object a line, `level` in lower case and the message under
+//! `msg`, with the fields of the event beside them.
+
+use std::fmt;
+
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Event, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// The library logs whole answers of the API server at this target when one
+/// cannot be decoded; they may hold anything, so they are never logged.
+const SILENCED: [&str; 1] = ["kube_client::client=error"];
+
+/// Starts logging to standard output, or says what is wrong with the filter.
+pub fn start(filter: &str) -> Result<(), String> {
+    let mut parsed = EnvFilter::try_new(filter)
+        .map_err(|e| format!("--log {filter:?} is not a filter such as `info` or `info,catalog_mesh_controller=debug`: {e}"))?;
+    for silenced in SILENCED {
+        let directive = silenced.parse().map_err(|e| format!("{silenced}: {e}"))?;
+        parsed = parsed.add_directive(directive);
+    }
+    tracing_subscriber::fmt()
+        .event_format(JsonLines)
+        .with_env_filter(parsed)
+        .try_init()
+        .map_err(|e| format!("logging was started before: {e}"))
+}
+
+/// One JSON object a line.
+pub struct JsonLines;
+
+impl<S, N> FormatEvent<S, N> for JsonLines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        _: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let mut fields = Fields(Map::new());
+        let metadata = event.metadata();
+        fields.set("time", jiff::Timestamp::now().to_string());
+        fields.set("level", metadata.level().as_str().to_ascii_lowercase());
+        fields.set("target", metadata.target());
+        event.record(&mut fields);
+        writeln!(writer, "{}", Value::Object(fields.0))
+    }
+}
+
+/// The fields of an event as JSON. Text from outside is escaped by that.
+struct Fields(Map<String, Value>);
+
+impl Fields {
+    fn set(&mut self, name: &str, value: impl Into<Value>) {
+        let name = if name == "message" { "msg" } else { name };
+        self.0.insert(name.to_owned(), value.into());
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.set(field.name(), format!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.set(field.name(), value);
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.set(field.name(), value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.set(field.name(), value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.set(field.name(), value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        self.set(field.name(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Buffer {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_is_one_json_object_with_the_documented_keys() {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .event_format(JsonLines)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::info!(
+                serviceName = "worker\nservice",
+                count = 3,
+                audit = true,
+                "Synced service"
+            );
+        });
+        let text = String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        let line: Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["level"], "info");
+        assert_eq!(line["msg"], "Synced service");
+        assert_eq!(line["serviceName"], "worker\nservice");
+        assert_eq!(
+            (&line["count"], &line["audit"]),
+            (&Value::from(3), &Value::from(true))
+        );
+    }
+}

@@ -1,0 +1,310 @@
+//! How does a client of the mesh call a Service? Through a plain Envoy whose
+//! clusters, endpoints and routes come from istiod; only its listener is fixed
+//! (istiod's own listeners would want Istio's build of Envoy).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use super::istiod;
+use super::process::{Process, Spec};
+use super::tools::Tool;
+use super::wait;
+use super::workload::{REGION, SERVICE_PORT};
+
+const ADMIN_PORT: u16 = 15000;
+/// Added to a Service's port for the listener: no right to low ports needed.
+const LISTENER_OFFSET: u16 = 10_000;
+const REQUEST_LIMIT: Duration = Duration::from_secs(60);
+const HTTP_FILTERS: &str = "type.googleapis.com/envoy.extensions.filters.http";
+
+/// Which client it is.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The client's namespace: rules may be visible in some only.
+    pub namespace: String,
+    /// Where it stands; without a zone nothing about locality shows.
+    pub zone: Option<String>,
+    /// The Service ports that can be called through it.
+    pub ports: Vec<u16>,
+}
+
+impl Options {
+    pub fn in_namespace(namespace: &str) -> Self {
+        Self {
+            namespace: namespace.to_owned(),
+            zone: None,
+            ports: vec![SERVICE_PORT],
+        }
+    }
+
+    pub fn zone(mut self, zone: &str) -> Self {
+        self.zone = Some(zone.to_owned());
+        self
+    }
+
+    pub fn ports(mut self, ports: &[u16]) -> Self {
+        self.ports = ports.to_vec();
+        self
+    }
+}
+
+/// An answer that came through Envoy.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: HeaderMap,
+    /// Of a test backend: its address.
+    pub body: String,
+}
+
+/// An endpoint as Envoy knows it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Endpoint {
+    /// With its port.
+    pub address: String,
+    /// `healthy`, or why it gets no requests.
+    pub health: String,
+}
+
+/// A running client proxy.
+pub struct Envoy {
+    pub process: Process,
+    address: Ipv4Addr,
+    http: reqwest::Client,
+}
+
+impl Envoy {
+    /// Starts it on an address of its own and waits until it serves.
+    pub async fn start(run: &Path, address: Ipv4Addr, options: &Options) -> Result<Self> {
+        let name = format!("envoy-{}-{address}", options.namespace);
+        let config = run.join(format!("{name}.json"));
+        fs::write(&config, format!("{:#}", bootstrap(address, options)))?;
+        let process = Spec::new(name, Tool::Envoy.path()?, run)
+            .args(["--config-path".into(), config])
+            // Several of them share this machine's shared memory.
+            .arg("--disable-hot-restart")
+            .args(["--concurrency", "1", "--log-level", "info"])
+            .spawn()?;
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(REQUEST_LIMIT)
+            .build()?;
+        let envoy = Self {
+            process,
+            address,
+            http,
+        };
+        envoy
+            .process
+            .ready(async || {
+                envoy.admin("ready").await?;
+                Ok(())
+            })
+            .await?;
+        Ok(envoy)
+    }
+
+    /// One of its admin pages as text, an error unless it answers 200.
+    pub async fn admin(&self, page: &str) -> Result<String> {
+        let url = format!("http://{}:{ADMIN_PORT}/{page}", self.address);
+        Ok(self
+            .http
+            .get(url)
+            .send()
+            .await?
+            .error_for_status()?
+            .text()
+            .await?)
+    }
+
+    /// All of its configuration, endpoints included.
+    pub async fn config_dump(&self) -> Result<Value> {
+        Ok(serde_json::from_str(
+            &self.admin("config_dump?include_eds").await?,
+        )?)
+    }
+
+    /// The endpoints of a Service's port, sorted; none if it does not know it.
+    pub async fn endpoints(&self, host: &str, port: u16) -> Result<Vec<Endpoint>> {
+        let prefix = format!("outbound|{port}||{host}::");
+        let page = self.admin("clusters").await?;
+        let mut endpoints: Vec<Endpoint> = page
+            .lines()
+            .filter_map(|line| {
+                let rest = line.strip_prefix(&prefix)?;
+                let (address, health) = rest.split_once("::health_flags::")?;
+                Some(Endpoint {
+                    address: address.to_owned(),
+                    health: health.to_owned(),
+                })
+            })
+            .collect();
+        endpoints.sort_by(|a, b| a.address.cmp(&b.address));
+        Ok(endpoints)
+    }
+
+    /// Waits until it has just this many healthy endpoints for the host.
+    pub async fn wait_for_endpoints(&self, host: &str, healthy: usize) -> Result<()> {
+        let what = format!("{healthy} healthy endpoints of {host} in Envoy");
+        wait::until(&what, Duration::from_secs(30), async || {
+            let endpoints = self.endpoints(host, SERVICE_PORT).await?;
+            let found = endpoints
+                .iter()
+                .filter(|endpoint| endpoint.health == "healthy")
+                .count();
+            if found == healthy {
+                Ok(())
+            } else {
+                bail!("it has {endpoints:?}")
+            }
+        })
+        .await
+    }
+
+    /// A request to a Service, to be completed and sent.
+    pub fn request(
+        &self,
+        method: http::Method,
+        host: &str,
+        port: u16,
+        path: &str,
+    ) -> reqwest::RequestBuilder {
+        let listener = port.saturating_add(LISTENER_OFFSET);
+        self.http
+            .request(method, format!("http://{}:{listener}{path}", self.address))
+            .header(http::header::HOST, host)
+    }
+
+    /// GETs a path of a Service's usual port.
+    pub async fn get(&self, host: &str, path: &str) -> Result<Answer> {
+        read(self.request(http::Method::GET, host, SERVICE_PORT, path)).await
+    }
+
+    /// GETs a path many times, one after the other, and counts who answered:
+    /// `200 10.240.0.12`, say.
+    pub async fn tally(
+        &self,
+        host: &str,
+        path: &str,
+        requests: usize,
+    ) -> Result<BTreeMap<String, usize>> {
+        let mut tally = BTreeMap::new();
+        for _ in 0..requests {
+            let answer = self.get(host, path).await?;
+            *tally
+                .entry(format!("{} {}", answer.status, answer.body))
+                .or_default() += 1;
+        }
+        Ok(tally)
+    }
+}
+
+/// Sends a request and reads the whole answer.
+pub async fn read(request: reqwest::RequestBuilder) -> Result<Answer> {
+    let answer = request.send().await?;
+    Ok(Answer {
+        status: answer.status().as_u16(),
+        headers: answer.headers().clone(),
+        body: answer.text().await?,
+    })
+}
+
+fn bootstrap(address: Ipv4Addr, options: &Options) -> Value {
+    let namespace = &options.namespace;
+    let mut node = json!({
+        "id": format!("sidecar~{address}~client.{namespace}~{namespace}.svc.cluster.local"),
+        "cluster": format!("client.{namespace}"),
+        "metadata": {
+            "NAMESPACE": namespace,
+            "CLUSTER_ID": istiod::CLUSTER_ID,
+            "ISTIO_VERSION": "1.31.0",
+            // It serves nobody, so istiod need not send it inbound clusters.
+            "INTERCEPTION_MODE": "NONE",
+        },
+    });
+    if let Some(zone) = &options.zone {
+        node["locality"] = json!({ "region": REGION, "zone": zone });
+    }
+    let xds = json!({
+        "name": "istiod",
+        "type": "STATIC",
+        "connect_timeout": "5s",
+        "typed_extension_protocol_options": {
+            "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
+                "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+                "explicit_http_config": { "http2_protocol_options": {} },
+            },
+        },
+        "load_assignment": {
+            "cluster_name": "istiod",
+            "endpoints": [{ "lb_endpoints": [{ "endpoint": { "address": {
+                "socket_address": { "address": "127.0.0.1", "port_value": istiod::XDS_PORT },
+            }}}]}],
+        },
+    });
+    let listeners: Vec<Value> = options
+        .ports
+        .iter()
+        .map(|&port| listener(address, port))
+        .collect();
+    json!({
+        "node": node,
+        "admin": { "address": socket(address, ADMIN_PORT) },
+        "dynamic_resources": {
+            "ads_config": {
+                "api_type": "GRPC",
+                "transport_api_version": "V3",
+                "grpc_services": [{ "envoy_grpc": { "cluster_name": "istiod" } }],
+            },
+            "cds_config": { "ads": {}, "resource_api_version": "V3" },
+        },
+        "static_resources": { "clusters": [xds], "listeners": listeners },
+    })
+}
+
+fn listener(address: Ipv4Addr, port: u16) -> Value {
+    let filter = |name: &str, kind: &str| {
+        json!({
+            "name": format!("envoy.filters.http.{name}"),
+            "typed_config": { "@type": format!("{HTTP_FILTERS}.{kind}") },
+        })
+    };
+    let manager = json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": format!("port_{port}"),
+        "rds": {
+            // So istiod names the routes that all Services of a port share.
+            "route_config_name": port.to_string(),
+            "config_source": {
+                "ads": {},
+                "resource_api_version": "V3",
+                "initial_fetch_timeout": "0s",
+            },
+        },
+        "http_filters": [
+            filter("fault", "fault.v3.HTTPFault"),
+            filter("cors", "cors.v3.Cors"),
+            filter("router", "router.v3.Router"),
+        ],
+    });
+    json!({
+        "name": format!("port_{port}"),
+        "address": socket(address, port.saturating_add(LISTENER_OFFSET)),
+        "filter_chains": [{ "filters": [{
+            "name": "envoy.filters.network.http_connection_manager",
+            "typed_config": manager,
+        }]}],
+    })
+}
+
+fn socket(address: Ipv4Addr, port: u16) -> Value {
+    json!({ "socket_address": { "address": address.to_string(), "port_value": port } })
+}

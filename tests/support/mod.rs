@@ -1,0 +1,30 @@
+//! The rig: a Kubernetes API server, istiod and Envoy as real processes, in a
+//! network namespace of their own, for the tests, the demo and the benchmark.
+//! Does IO of every kind, none of it beyond loopback and the target folder.
+//!
+//! Each of its three users includes this folder by `#[path]`, needs another
+//! part of it, and is a binary, from which nothing can be reached: hence the
+//! `allow` below.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod address;
+pub mod apiserver;
+pub mod audit;
+pub mod backend;
+pub mod catalog;
+pub mod envoy;
+pub mod istiod;
+pub mod kubectl;
+pub mod metrics;
+pub mod namespace;
+pub mod operator;
+pub mod pki;
+pub mod postgres;
+pub mod process;
+pub mod rig;
+pub mod rundir;
+pub mod runner;
+pub mod stack;
+pub mod tools;
+pub mod wait;
+pub mod workload;

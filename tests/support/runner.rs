@@ -1,0 +1,128 @@
+//! How do tests share one cluster? The runner enters the namespace, starts the
+//! rig for the first test that runs, hands it to each, and drops it at the end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::Runtime;
+use tokio::sync::{OnceCell, RwLock};
+
+use super::namespace;
+use super::rig::Rig;
+
+/// What a test comes down to; use [`tests!`](crate::tests) to make it.
+pub type Body = for<'a> fn(&'a Rig) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+
+/// No test takes nearly as long; it bounds a hang.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// A test against the shared cluster.
+#[derive(Clone, Copy)]
+pub struct Test {
+    pub name: &'static str,
+    pub body: Body,
+    /// Disturbs the shared parts (stops istiod, say): no other test runs beside it.
+    pub alone: bool,
+}
+
+/// Lists the tests of a module: `tests![one, another; alone: a_disturbing_one]`.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident),* $(,)? $(; alone: $($alone:ident),+ $(,)?)?) => {
+        pub(crate) fn tests() -> Vec<$crate::support::runner::Test> {
+            vec![
+                $($crate::tests!(@one $name, false),)*
+                $($($crate::tests!(@one $alone, true),)+)?
+            ]
+        }
+    };
+    (@one $name:ident, $alone:literal) => {
+        $crate::support::runner::Test {
+            name: concat!(module_path!(), "::", stringify!($name)),
+            body: |rig| Box::pin($name(rig)),
+            alone: $alone,
+        }
+    };
+}
+
+struct Shared {
+    // Each test runs on this runtime, from the runner's threads.
+    runtime: Runtime,
+    rig: OnceCell<Result<Rig, String>>,
+    turn: RwLock<()>,
+}
+
+/// The `main` of a test binary with a cluster.
+pub fn main(tests: Vec<Test>) -> ExitCode {
+    match run(tests) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(tests: Vec<Test>) -> Result<ExitCode> {
+    let arguments = Arguments::from_args();
+    if !arguments.list && namespace::inside().is_none() {
+        return namespace::enter();
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    if !arguments.list {
+        runtime.block_on(async {
+            namespace::end_on_signals()?;
+            namespace::set_up_loopback().await
+        })?;
+    }
+    let shared = Arc::new(Shared {
+        runtime,
+        rig: OnceCell::new(),
+        turn: RwLock::new(()),
+    });
+    let trials = tests
+        .into_iter()
+        .map(|test| trial(test, shared.clone()))
+        .collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    Ok(conclusion.exit_code())
+}
+
+fn trial(test: Test, shared: Arc<Shared>) -> Trial {
+    // The binary's own name says nothing.
+    let name = test
+        .name
+        .split_once("::")
+        .map_or(test.name, |(_, rest)| rest);
+    Trial::test(name, move || {
+        let outcome = shared.runtime.block_on(async {
+            let rig = shared
+                .rig
+                .get_or_init(start)
+                .await
+                .as_ref()
+                .map_err(|error| anyhow::anyhow!("the cluster did not start: {error}"))?;
+            let (_together, _alone);
+            if test.alone {
+                _alone = shared.turn.write().await;
+            } else {
+                _together = shared.turn.read().await;
+            }
+            tokio::time::timeout(LIMIT, (test.body)(rig))
+                .await
+                .with_context(|| format!("the test was cut off after {LIMIT:?}"))?
+        });
+        outcome.map_err(|error| Failed::from(format!("{error:#}")))
+    })
+}
+
+async fn start() -> Result<Rig, String> {
+    Rig::start().await.map_err(|error| format!("{error:#}"))
+}

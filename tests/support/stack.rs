@@ -1,0 +1,128 @@
+//! The whole product on the rig: the catalog, and the operator with the rights
+//! of rbac/ and nothing else.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Result;
+use catalog_mesh_controller::api::service_binding::ServiceBinding;
+use kube::Api;
+use serde_json::{Value, json};
+
+use super::audit::{Entry, Mark};
+use super::catalog::Catalog;
+use super::operator::Operator;
+use super::rig::Rig;
+use super::tools::repository;
+use super::wait;
+
+/// Where the operator's own port is.
+pub const OPERATOR: &str = "127.0.0.1:9180";
+
+/// Where the catalog is.
+pub const CATALOG: &str = "127.0.0.1:9080";
+
+/// How long anything may take before a test fails. Nobody asserts on speed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Catalog and operator, both running. Dropping it kills them.
+pub struct Stack {
+    pub catalog: Catalog,
+    pub operator: Operator,
+}
+
+impl Stack {
+    /// Starts both; the operator looks again every two seconds.
+    pub async fn start(rig: &Rig, program: &Path) -> Result<Self> {
+        rig.api.apply_manifests(&repository().join("rbac")).await?;
+        let catalog = Catalog::start(rig.folder(), "catalog", CATALOG).await?;
+        let operator = operator(rig, "operator", program, &catalog.url, &[]).await?;
+        Ok(Self { catalog, operator })
+    }
+
+    /// The changes that the operator asked for since a mark.
+    pub async fn writes(&self, rig: &Rig, since: Mark) -> Result<Vec<Entry>> {
+        rig.operator_writes(since).await
+    }
+}
+
+/// An operator that follows this catalog, ready.
+pub async fn operator(
+    rig: &Rig,
+    name: &str,
+    program: &Path,
+    catalog: &str,
+    more: &[&str],
+) -> Result<Operator> {
+    let args = [
+        "run",
+        "--catalog-url",
+        catalog,
+        "--listen",
+        OPERATOR,
+        "--period",
+        "2s",
+    ];
+    let args = args.iter().chain(more);
+    let operator = rig.operator(name, program, args).await?;
+    operator.ready(&format!("http://{OPERATOR}/readyz")).await?;
+    Ok(operator)
+}
+
+/// A record of the catalog with nothing but what is required.
+pub fn record(id: &str, namespace: &str, name: &str) -> Value {
+    json!({"id": id, "namespace": namespace, "name": name})
+}
+
+/// A binding with nothing but what is required.
+pub fn binding(namespace: &str, name: &str, id: &str) -> Value {
+    json!({
+        "apiVersion": "aikernel.io/v1alpha1",
+        "kind": "ServiceBinding",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {"catalogServiceId": id, "serviceName": name},
+    })
+}
+
+/// Stores a binding as a user would.
+pub async fn create(rig: &Rig, binding: &Value) -> Result<ServiceBinding> {
+    let namespace = binding["metadata"]["namespace"]
+        .as_str()
+        .unwrap_or_default();
+    let api = Api::<ServiceBinding>::namespaced(rig.client.clone(), namespace);
+    let binding = serde_json::from_value(binding.clone())?;
+    Ok(api
+        .create(&kube::api::PostParams::default(), &binding)
+        .await?)
+}
+
+/// The binding's condition as `status reason`, or nothing.
+pub fn condition(binding: &ServiceBinding, type_: &str) -> Option<String> {
+    let conditions = &binding.status.as_ref()?.conditions;
+    let found = conditions.iter().find(|c| c.type_ == type_)?;
+    Some(format!("{} {}", found.status, found.reason))
+}
+
+/// Waits until the binding's condition reads so, for its present generation.
+pub async fn wait_for(
+    rig: &Rig,
+    namespace: &str,
+    name: &str,
+    type_: &str,
+    expected: &str,
+) -> Result<ServiceBinding> {
+    let api = Api::<ServiceBinding>::namespaced(rig.client.clone(), namespace);
+    let what = format!("{namespace}/{name} {type_}={expected}");
+    wait::until(&what, PATIENCE, async || {
+        let binding = api.get(name).await?;
+        let said = condition(&binding, type_);
+        let observed = binding.status.as_ref().and_then(|s| s.observed_generation);
+        anyhow::ensure!(
+            said.as_deref() == Some(expected) && observed == binding.metadata.generation,
+            "it is {said:?}, status {:?}",
+            binding.status
+        );
+        Ok(binding)
+    })
+    .await
+}

@@ -1,0 +1,84 @@
+//! Where are the programs that the rig runs? Reads the file system.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+
+/// The programs that `make tools` puts into the target folder.
+#[derive(Clone, Copy, Debug)]
+pub enum Tool {
+    Etcd,
+    KubeApiserver,
+    KubeControllerManager,
+    Kubectl,
+    PilotDiscovery,
+    Istioctl,
+    Envoy,
+}
+
+impl Tool {
+    fn file_name(self) -> &'static str {
+        match self {
+            Self::Etcd => "etcd",
+            Self::KubeApiserver => "kube-apiserver",
+            Self::KubeControllerManager => "kube-controller-manager",
+            Self::Kubectl => "kubectl",
+            Self::PilotDiscovery => "pilot-discovery",
+            Self::Istioctl => "istioctl",
+            Self::Envoy => "envoy",
+        }
+    }
+
+    /// The program's path, or what to do where it is missing.
+    pub fn path(self) -> Result<PathBuf> {
+        existing(bin_folder().join(self.file_name()))
+    }
+}
+
+/// The repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The folder of the built tools, for the PATH of a shell.
+pub fn bin_folder() -> PathBuf {
+    repository().join("target/tools/bin")
+}
+
+/// All of Istio's CRDs in one file.
+pub fn istio_crds() -> Result<PathBuf> {
+    existing(repository().join("target/tools/istio-crds.yaml"))
+}
+
+fn existing(path: PathBuf) -> Result<PathBuf> {
+    if !path.exists() {
+        bail!("{} is missing: run `make tools` first", path.display());
+    }
+    Ok(path)
+}
+
+/// A program of the machine's own PostgreSQL, the newest where there are several.
+pub fn postgres_program(name: &str) -> Result<PathBuf> {
+    let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let version = entry.file_name().to_str()?.parse().ok()?;
+            Some((version, entry.path().join("bin")))
+        })
+        .collect();
+    versions.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    versions
+        .into_iter()
+        .map(|(_, folder)| folder)
+        .chain(std::env::split_paths(&search_path))
+        .map(|folder| folder.join(name))
+        .find(|program| program.exists())
+        .ok_or_else(|| {
+            anyhow::anyhow!(
+                "PostgreSQL's {name} is missing: install PostgreSQL, or run `make tools`"
+            )
+        })
+}

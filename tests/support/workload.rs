@@ -1,0 +1,200 @@
+//! How does a Service with ready pods come to be without a kubelet? The rig
+//! makes Nodes, Pods and their readiness; the real endpointslice controller
+//! makes the slices.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use super::address::Addresses;
+use super::backend::{self, Backend};
+use super::wait;
+
+/// The zones that the rig has a Node in.
+pub const ZONES: [&str; 2] = ["zone-a", "zone-b"];
+pub const REGION: &str = "region-1";
+/// The port of every test Service, named `http`.
+pub const SERVICE_PORT: u16 = 80;
+
+/// Makes one Node per zone: a pod's locality is that of its Node.
+pub async fn make_nodes(client: &kube::Client) -> Result<()> {
+    let nodes = Api::<Node>::all(client.clone());
+    for zone in ZONES {
+        let node = serde_json::from_value(json!({
+            "metadata": {
+                "name": node_of(zone),
+                "labels": {
+                    "topology.kubernetes.io/region": REGION,
+                    "topology.kubernetes.io/zone": zone,
+                },
+            },
+        }))?;
+        nodes.create(&PostParams::default(), &node).await?;
+    }
+    Ok(())
+}
+
+/// Makes a namespace of just this name.
+pub async fn make_namespace(client: &kube::Client, name: &str) -> Result<()> {
+    let namespace = Namespace {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            ..ObjectMeta::default()
+        },
+        ..Namespace::default()
+    };
+    let namespaces = Api::<Namespace>::all(client.clone());
+    namespaces
+        .create(&PostParams::default(), &namespace)
+        .await?;
+    Ok(())
+}
+
+fn node_of(zone: &str) -> String {
+    format!("node-{zone}")
+}
+
+/// A Service and the pods behind it.
+pub struct Workload {
+    pub namespace: String,
+    pub name: String,
+    pub pods: Vec<TestPod>,
+    client: kube::Client,
+}
+
+/// A Pod object and the backend that answers on its address.
+pub struct TestPod {
+    pub name: String,
+    pub backend: Backend,
+}
+
+impl TestPod {
+    pub fn address(&self) -> Ipv4Addr {
+        self.backend.address()
+    }
+}
+
+impl Workload {
+    /// Makes the Service with one ready pod in each of these zones (a zone may
+    /// be named more than once) and waits until its slices list them all.
+    pub async fn start(
+        client: &kube::Client,
+        addresses: &Addresses,
+        namespace: &str,
+        name: &str,
+        zones: &[&str],
+    ) -> Result<Self> {
+        let service = serde_json::from_value(json!({
+            "metadata": { "name": name },
+            "spec": {
+                "selector": { "app": name },
+                "ports": [{ "name": "http", "port": SERVICE_PORT, "targetPort": backend::PORT }],
+            },
+        }))?;
+        Api::<Service>::namespaced(client.clone(), namespace)
+            .create(&PostParams::default(), &service)
+            .await?;
+        let mut workload = Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            pods: Vec::new(),
+            client: client.clone(),
+        };
+        for zone in zones {
+            workload.add_pod(addresses, zone).await?;
+        }
+        workload.wait_for_endpoints(zones.len()).await?;
+        Ok(workload)
+    }
+
+    /// The name that clients call it by.
+    pub fn host(&self) -> String {
+        format!("{}.{}.svc.cluster.local", self.name, self.namespace)
+    }
+
+    /// Adds a ready pod and returns its place in `pods`.
+    pub async fn add_pod(&mut self, addresses: &Addresses, zone: &str) -> Result<usize> {
+        let place = self.pods.len();
+        let backend = Backend::start(addresses.next()?).await?;
+        let name = format!("{}-{place}", self.name);
+        let pod = serde_json::from_value(json!({
+            "metadata": { "name": name, "labels": { "app": self.name } },
+            "spec": {
+                // Without a node the endpointslice controller passes it over.
+                "nodeName": node_of(zone),
+                "containers": [{ "name": "app", "image": "none" }],
+            },
+        }))?;
+        self.pods_api().create(&PostParams::default(), &pod).await?;
+        self.pods.push(TestPod { name, backend });
+        self.set_ready(place, true).await?;
+        Ok(place)
+    }
+
+    /// Plays the kubelet: says that this pod is ready, or that it is not.
+    pub async fn set_ready(&self, place: usize, ready: bool) -> Result<()> {
+        let pod = self.pods.get(place).context("no such pod")?;
+        let address = pod.address().to_string();
+        let status = json!({ "status": {
+            "phase": "Running",
+            "podIP": address,
+            "podIPs": [{ "ip": address }],
+            "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
+        }});
+        self.pods_api()
+            .patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(status))
+            .await?;
+        Ok(())
+    }
+
+    /// Deletes this pod's object; its backend answers on.
+    pub async fn delete_pod(&self, place: usize) -> Result<()> {
+        let pod = self.pods.get(place).context("no such pod")?;
+        // No kubelet would ever confirm a graceful end.
+        self.pods_api()
+            .delete(&pod.name, &DeleteParams::default().grace_period(0))
+            .await?;
+        Ok(())
+    }
+
+    /// Waits until the slices list just this many ready endpoints.
+    pub async fn wait_for_endpoints(&self, ready: usize) -> Result<()> {
+        let slices = Api::<EndpointSlice>::namespaced(self.client.clone(), &self.namespace);
+        let own =
+            ListParams::default().labels(&format!("kubernetes.io/service-name={}", self.name));
+        wait::until(
+            "the Service's endpoints",
+            Duration::from_secs(30),
+            async || {
+                let listed = slices
+                    .list(&own)
+                    .await?
+                    .iter()
+                    .filter_map(|slice| slice.endpoints.as_ref())
+                    .flatten()
+                    .filter(|endpoint| {
+                        endpoint
+                            .conditions
+                            .as_ref()
+                            .is_some_and(|known| known.ready == Some(true))
+                    })
+                    .count();
+                if listed == ready {
+                    Ok(())
+                } else {
+                    bail!("{listed} of {ready} are ready")
+                }
+            },
+        )
+        .await
+    }
+
+    pub fn pods_api(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.namespace)
+    }
+}
