@@ -221,6 +221,8 @@ async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>, started: Instant) 
     if ctx.options.read_only || !report::has_finalizer(binding) {
         return end(Next::Wait);
     }
+    ctx.memory
+        .found(binding.metadata.uid.as_deref().unwrap_or_default());
     match withdraw(ctx, binding).await {
         Ok(()) => end(Next::Wait),
         Err(WriteError::Stale) => end(Next::Failed),
@@ -314,7 +316,10 @@ async fn finish(
     Outcome {
         next,
         worked,
-        error: again.map(|error| error.to_string()),
+        // What is said by a condition and given up needs no word in the log.
+        error: again
+            .filter(|error| !matches!(error, WriteError::Fight { .. }))
+            .map(|error| error.to_string()),
     }
 }
 

@@ -7,6 +7,7 @@
 mod support;
 
 mod conditions;
+mod crd;
 mod fields;
 mod foreign;
 mod frozen;
@@ -24,6 +25,7 @@ fn main() -> std::process::ExitCode {
     support::runner::main(
         [
             conditions::tests(),
+            crd::tests(),
             fields::tests(),
             foreign::tests(),
             frozen::tests(),
