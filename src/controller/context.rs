@@ -64,6 +64,7 @@ pub struct Memory {
     taken_back: Mutex<HashMap<String, HashMap<String, Instant>>>,
     fights: Mutex<HashMap<String, Fight>>,
     brake: Mutex<Brake>,
+    outage: Mutex<Option<(&'static str, String)>>,
 }
 
 /// Somebody else holds fields of an object of ours, and we let him.
@@ -99,6 +100,16 @@ impl Memory {
     /// The catalog said something else.
     pub fn found(&self, uid: &str) {
         lock(&self.not_found).remove(uid);
+    }
+
+    /// The catalog gave no usable answer: condition reason, and why.
+    pub fn outage(&self, reason: &'static str, message: &str) {
+        *lock(&self.outage) = Some((reason, message.to_owned()));
+    }
+
+    /// What was last said about a catalog that gives no usable answer.
+    pub fn last_outage(&self) -> Option<(&'static str, String)> {
+        lock(&self.outage).clone()
     }
 
     /// Whether one of the fields of the object of that uid was taken back by

@@ -10,9 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::clients::REQUEST_DEADLINE;
+use super::apply::in_time;
+use super::error::WriteError;
 use crate::domain::labels::{BINDING_API_VERSION, BINDING_KIND, MANAGER};
 use crate::domain::status::Transition;
 use crate::metrics::Metrics;
@@ -93,11 +94,18 @@ impl Sender {
             let api = Api::<Event>::namespaced(self.client.clone(), &about.namespace);
             let event = event(&about, &transition, &self.pod, Timestamp::now());
             let params = PostParams::default();
-            let sent = timeout(REQUEST_DEADLINE, api.create(&params, &event)).await;
-            let ok = matches!(sent, Ok(Ok(_)));
-            self.metrics.wrote("Event", ok);
-            if !ok {
+            let sent = in_time(api.create(&params, &event)).await;
+            self.metrics.wrote("Event", sent.is_ok());
+            if let Err(error) = sent {
                 self.metrics.event_dropped();
+                let error = WriteError::from_kube(&error).to_string();
+                tracing::warn!(
+                    namespace = about.namespace,
+                    binding = about.name,
+                    reason = transition.reason,
+                    error,
+                    "an Event could not be sent"
+                );
             }
         }
     }
@@ -121,13 +129,17 @@ impl Sender {
     }
 }
 
+/// What the server makes the Event's name from. It refuses one that ends with
+/// a dot, and cuts it to its own length.
+fn prefix(name: &str) -> String {
+    let head: String = name.chars().take(200).collect();
+    format!("{}-", head.trim_end_matches(['.', '-']))
+}
+
 fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!(
-                "{}.",
-                about.name.chars().take(200).collect::<String>()
-            )),
+            generate_name: Some(prefix(&about.name)),
             namespace: Some(about.namespace.clone()),
             ..ObjectMeta::default()
         },
@@ -154,5 +166,19 @@ fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> E
             .to_owned(),
         ),
         ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_named_after_its_binding_in_a_way_that_the_server_takes() {
+        assert_eq!(prefix("web"), "web-");
+        assert_eq!(
+            prefix(&format!("{}.b", "a".repeat(199))),
+            format!("{}-", "a".repeat(199))
+        );
     }
 }

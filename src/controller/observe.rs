@@ -23,10 +23,13 @@ pub(crate) async fn ask_catalog(
 ) -> CatalogAnswer {
     let key = validate::key(&inputs.binding);
     if !ctx.queue.may_try(&key, Room::Catalog) {
-        return CatalogAnswer::Unavailable {
-            reason: reasons::CATALOG_UNAVAILABLE,
-            message: "the catalog is unavailable; another binding is trying it".to_owned(),
-        };
+        // What those say that try it, so that nothing is written for a mere
+        // change of who tries.
+        let (reason, message) = ctx.memory.last_outage().unwrap_or((
+            reasons::CATALOG_UNAVAILABLE,
+            "the catalog is unavailable; another binding is trying it".to_owned(),
+        ));
+        return CatalogAnswer::Unavailable { reason, message };
     }
     let uid = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
     let answer = ctx.catalog.get_service(id).await;
@@ -42,10 +45,11 @@ pub(crate) async fn ask_catalog(
             confirmed: ctx.memory.not_found(uid, id) >= CONFIRM_AFTER,
         },
         Err(CatalogError::BadRecord(bad)) => CatalogAnswer::Bad(bad),
-        Err(error) => CatalogAnswer::Unavailable {
-            reason: reason(&error),
-            message: words(&error),
-        },
+        Err(error) => {
+            let (reason, message) = (reason(&error), words(&error));
+            ctx.memory.outage(reason, &message);
+            CatalogAnswer::Unavailable { reason, message }
+        }
     }
 }
 
