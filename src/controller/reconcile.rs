@@ -44,7 +44,6 @@ pub(crate) struct Outcome {
 pub(crate) async fn reconcile(ctx: &Context, key: &BindingKey) -> Outcome {
     let started = Instant::now();
     let Some(binding) = ctx.world.binding(key) else {
-        ctx.queue.forget(key);
         return Outcome {
             next: Next::Wait,
             worked: Vec::new(),
@@ -222,6 +221,8 @@ async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>) -> Outcome {
     if ctx.options.read_only || !report::has_finalizer(binding) {
         return end(Next::Wait, None);
     }
+    ctx.memory
+        .found(binding.metadata.uid.as_deref().unwrap_or_default());
     match withdraw(ctx, binding).await {
         Ok(()) => end(Next::Wait, None),
         Err(WriteError::Stale) => end(Next::After(Duration::from_millis(100)), None),

@@ -12,6 +12,8 @@ pub mod brake;
 pub mod build;
 pub mod desired;
 pub mod duration;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod inputs;
 pub mod labels;
 pub mod names;
