@@ -1,6 +1,6 @@
 # Each target is one command that also works alone.
 
-.PHONY: tools test-cluster
+.PHONY: tools test-cluster bench
 
 # Builds the real parts (Kubernetes, Istio, Envoy) into target/tools, once.
 tools:
@@ -9,3 +9,14 @@ tools:
 # What only a real cluster can show.
 test-cluster: tools
 	cargo test --locked --test cluster
+
+# Measures the operator beside a bare client, on this machine; for example
+# `make bench SCENARIO=cold-start N=1000`, `make bench QUICK=1`. The operator
+# is built as it is shipped: alone, so without what the tests ask of its crates.
+bench: tools
+	cargo build --locked --release --bin catalog-mesh-controller
+	install -D target/release/catalog-mesh-controller target/bench/catalog-mesh-controller
+	cargo build --locked --release --example catalog-server
+	OPERATOR=$(CURDIR)/target/bench/catalog-mesh-controller \
+	$(foreach name,SCENARIO N QUICK RUNS RATE SECONDS_OF_LOAD IN_FLIGHT SAVE OPERATOR_FLAGS,$(if $($(name)),$(name)="$($(name))")) \
+	cargo bench --locked --bench system
