@@ -1,6 +1,24 @@
 # Each target is one command that also works alone.
 
-.PHONY: tools test-cluster bench
+.PHONY: test check audit tools test-cluster bench
+
+# Everything that has to hold, from nothing: also what CI runs.
+test: check tools
+	cargo build --locked --examples
+	cargo test --locked
+
+# What needs no cluster and no running: form, lints, dependencies.
+check: target/tools/bin/cargo-deny
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	target/tools/bin/cargo-deny --log-level error check bans licenses sources
+
+# Known weaknesses of dependencies; reaches the advisory database.
+audit: target/tools/bin/cargo-deny
+	target/tools/bin/cargo-deny check advisories
+
+target/tools/bin/cargo-deny:
+	cargo install --locked --root target/tools --version 0.20.2 cargo-deny
 
 # Builds the real parts (Kubernetes, Istio, Envoy) into target/tools, once.
 tools:
@@ -8,6 +26,7 @@ tools:
 
 # What only a real cluster can show.
 test-cluster: tools
+	cargo build --locked --example catalog-server
 	cargo test --locked --test cluster
 
 # Measures the operator beside a bare client, on this machine; for example

@@ -117,6 +117,7 @@ async fn context(
         settings,
         period: args.period,
         concurrency: args.concurrency,
+        max_delete_percent: args.max_delete_percent,
         read_only: args.read_only,
     };
     let ctx = Context {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::domain::duration::Millis;
-use crate::domain::names::ClusterDomain;
+use crate::domain::names::{ClusterDomain, Namespace};
 use crate::domain::policy::bounds::Bounds;
 
 /// Keeps a company's service catalog and its Istio mesh in step.
@@ -29,6 +29,11 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Print the CustomResourceDefinition.
     Crd,
+    /// Print the VirtualService and the DestinationRule of a binding, offline.
+    ///
+    /// Exit code 0: rendered. 1: a binding, a record or a Service is wrong.
+    /// 2: a file cannot be read, or the command line is not complete.
+    Render(Box<RenderArgs>),
 }
 
 /// Flags of `run`. Each can be given by an environment variable too.
@@ -117,6 +122,18 @@ pub struct RunArgs {
     )]
     pub bounds: Bounds,
 
+    /// Share of the bindings, in percent, whose objects may be removed within
+    /// ten minutes because the catalog no longer has their services. One is
+    /// always allowed.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_MAX_DELETE_PERCENT",
+        value_name = "PERCENT",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u8).range(0..=100)
+    )]
+    pub max_delete_percent: u8,
+
     /// Write nothing anywhere; say in the log what would be written.
     #[arg(long, env = "CATALOG_MESH_READ_ONLY")]
     pub read_only: bool,
@@ -162,6 +179,59 @@ pub struct RunArgs {
         default_value = "catalog-mesh-controller"
     )]
     pub pod_name: String,
+}
+
+/// Flags of `render`.
+#[derive(Args, Clone, Debug)]
+pub struct RenderArgs {
+    /// File of ServiceBindings, `-` for standard input. Services in it are
+    /// used as if given by --service; other kinds are passed over.
+    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// File of catalog entries: one, a list, or an answer of the Catalog API.
+    #[arg(long, required = true, value_name = "FILE")]
+    pub catalog: Vec<PathBuf>,
+
+    /// File of the Kubernetes Services, whose ports get the routes.
+    #[arg(long, value_name = "FILE")]
+    pub service: Vec<PathBuf>,
+
+    /// HTTP port of the Service, where there is no file of it.
+    #[arg(long = "port", value_name = "PORT", conflicts_with = "service",
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub ports: Vec<u16>,
+
+    /// Namespace of what names none.
+    #[arg(short = 'n', long, value_name = "NAME", default_value = "default",
+          value_parser = Namespace::parse)]
+    pub namespace: Namespace,
+
+    /// The cluster's domain.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local",
+          value_parser = ClusterDomain::parse)]
+    pub cluster_domain: ClusterDomain,
+
+    /// Whose locality settings hold, as for `run`.
+    #[arg(long, value_name = "WHOSE", default_value = "off")]
+    pub locality: Locality,
+
+    /// Narrower bounds for values of policies, as for `run`.
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub bounds: Bounds,
+
+    /// Version of Istio's API.
+    #[arg(long, value_name = "VERSION", default_value = "v1", value_parser = ["v1", "v1beta1"])]
+    pub istio_api: String,
+
+    /// Add each value of the policy with its source, as comments.
+    #[arg(long)]
+    pub explain: bool,
 }
 
 /// Whose locality settings hold.

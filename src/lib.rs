@@ -9,4 +9,5 @@ pub mod controller;
 pub mod crd;
 pub mod domain;
 pub mod metrics;
+pub mod render;
 pub mod telemetry;

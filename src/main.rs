@@ -3,21 +3,23 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use catalog_mesh_controller::args::{Cli, Command, RunArgs};
-use catalog_mesh_controller::{app, crd, telemetry};
+use catalog_mesh_controller::args::{Cli, Command, RenderArgs, RunArgs};
+use catalog_mesh_controller::{app, crd, render, telemetry};
 use clap::Parser;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let ended = match cli.command {
-        None => run(cli.run),
-        Some(Command::Run(args)) => run(*args),
+        None => run(cli.run).map(|()| ExitCode::SUCCESS),
+        Some(Command::Run(args)) => run(*args).map(|()| ExitCode::SUCCESS),
         Some(Command::Crd) => crd::crd_yaml()
             .map_err(Into::into)
-            .and_then(|yaml| print(&yaml)),
+            .and_then(|yaml| print(&yaml))
+            .map(|()| ExitCode::SUCCESS),
+        Some(Command::Render(args)) => rendered(&args),
     };
     match ended {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
@@ -31,6 +33,13 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         .enable_all()
         .build()?
         .block_on(app::run(args))
+}
+
+fn rendered(args: &RenderArgs) -> anyhow::Result<ExitCode> {
+    let rendered = render::render(args, &mut std::io::stdin());
+    print(&rendered.output)?;
+    std::io::stderr().write_all(rendered.complaints.as_bytes())?;
+    Ok(ExitCode::from(rendered.code))
 }
 
 /// Prints to standard output. A reader that has gone away is not an error.

@@ -3,6 +3,8 @@
 //! Nothing about HTTP or SQL leaks out of here. No implementation retries:
 //! an error says what class it is of, and the controller's queue decides.
 
+#![warn(missing_docs)]
+
 mod answer;
 mod cache;
 pub mod client;

@@ -1,7 +1,7 @@
 //! What every reconciliation shares.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use super::mesh_api::MeshApi;
 use super::queue::Queue;
 use super::world::World;
 use crate::catalog::Catalog;
+use crate::domain::brake::Brake;
 use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
 
@@ -24,6 +25,9 @@ pub struct Options {
     pub period: Duration,
     /// Most reconciliations at once.
     pub concurrency: u16,
+    /// Share of the bindings whose objects may be removed within ten minutes
+    /// because the catalog no longer has their services, in percent.
+    pub max_delete_percent: u8,
     /// Whether nothing at all is written.
     pub read_only: bool,
 }
@@ -56,6 +60,7 @@ pub struct Context {
 pub struct Memory {
     not_found: Mutex<HashMap<String, Instant>>,
     forced: Mutex<HashMap<String, Forced>>,
+    brake: Mutex<Brake>,
 }
 
 /// That a field was taken back by force.
@@ -70,6 +75,11 @@ pub struct Forced {
 }
 
 impl Memory {
+    /// The brake on removals.
+    pub fn brake(&self) -> MutexGuard<'_, Brake> {
+        self.brake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The catalog said NotFound for the binding of that uid. Returns how
     /// long ago it said so first.
     pub fn not_found(&self, uid: &str) -> Duration {

@@ -121,5 +121,8 @@ async fn run_one(
     ctx.metrics
         .reconciled(result, started.elapsed().as_secs_f64());
     ctx.queue.done(&key, outcome.next, &outcome.worked);
+    if ctx.world.binding(&key).is_none() {
+        ctx.queue.forget(&key);
+    }
     Ok(Action::await_change())
 }

@@ -1,6 +1,5 @@
 //! All reads of one look: the world as it is cached, and the catalog.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::context::Context;
@@ -35,7 +34,10 @@ pub(crate) async fn ask_catalog(
         ctx.memory.found(uid);
     }
     match answer {
-        Ok(record) => CatalogAnswer::Record(Arc::clone(&record)),
+        Ok(record) => {
+            ctx.memory.brake().record_shown();
+            CatalogAnswer::Record(record)
+        }
         Err(CatalogError::NotFound) => CatalogAnswer::NotFound {
             confirmed: ctx.memory.not_found(uid) >= CONFIRM_AFTER,
         },

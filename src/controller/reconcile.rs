@@ -11,7 +11,7 @@ use super::context::Context;
 use super::error::WriteError;
 use super::queue::state::{Next, Room};
 use super::{observe, report};
-use crate::api::service_binding::ServiceBinding;
+use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
 use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::BindingKey;
 use crate::domain::situation::{InForce, Look, Situation};
@@ -44,7 +44,6 @@ pub(crate) struct Outcome {
 pub(crate) async fn reconcile(ctx: &Context, key: &BindingKey) -> Outcome {
     let started = Instant::now();
     let Some(binding) = ctx.world.binding(key) else {
-        ctx.queue.forget(key);
         return Outcome {
             next: Next::Wait,
             worked: Vec::new(),
@@ -91,6 +90,7 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     inputs.catalog = observe::ask_catalog(ctx, &inputs, &target.catalog_id).await;
     let mut looked = match validate::validate(&inputs, &target, settings) {
         Ok(valid) => program(ctx, &inputs, &target, valid).await,
+        Err(Situation::Removed { .. }) => withdraw_policy(ctx, &inputs, &target).await,
         Err(situation) => Looked::found(situation),
     };
     if !matches!(
@@ -147,6 +147,44 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     }
 }
 
+/// Removes the objects of a service that the catalog no longer has, as far as
+/// the brake lets it.
+async fn withdraw_policy(ctx: &Context, inputs: &Inputs, target: &Target) -> Looked {
+    let kept = |why: String| Looked::found(Situation::Removed { kept: Some(why) });
+    if inputs.binding.spec.deletion_policy == Some(DeletionPolicy::Retain) {
+        return kept("the catalog no longer has this service; its objects stay, since deletionPolicy is Retain".to_owned());
+    }
+    let steps = plan::withdrawal(inputs, &target.service);
+    if steps.is_empty() || ctx.options.read_only {
+        return Looked::found(Situation::Removed { kept: None });
+    }
+    let uid = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
+    let scope = ctx.world.counts().bindings;
+    let share = ctx.options.max_delete_percent;
+    let admitted = ctx
+        .memory
+        .brake()
+        .admit(uid, scope, share, Instant::now().into_std());
+    if let Err(held) = admitted {
+        return kept(held.message());
+    }
+    let key = validate::key(&inputs.binding);
+    for step in &steps {
+        if let Err(error) = apply::remove(ctx, &key, step).await {
+            return not_written(error, Findings::default());
+        }
+    }
+    let findings = Findings {
+        removed: true,
+        wrote: true,
+        ..Findings::default()
+    };
+    Looked {
+        findings,
+        ..Looked::found(Situation::Removed { kept: None })
+    }
+}
+
 fn not_written(error: WriteError, findings: Findings) -> Looked {
     let situation = match &error {
         WriteError::Away(message) | WriteError::Refused(message) => Situation::WriteRefused {
@@ -183,6 +221,8 @@ async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>) -> Outcome {
     if ctx.options.read_only || !report::has_finalizer(binding) {
         return end(Next::Wait, None);
     }
+    ctx.memory
+        .found(binding.metadata.uid.as_deref().unwrap_or_default());
     match withdraw(ctx, binding).await {
         Ok(()) => end(Next::Wait, None),
         Err(WriteError::Stale) => end(Next::After(Duration::from_millis(100)), None),

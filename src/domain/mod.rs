@@ -6,9 +6,14 @@
 //! compares them with what the cluster holds; `status` says what came of it.
 //! Nothing here does IO, reads a clock, draws a random number or logs.
 
+#![warn(missing_docs)]
+
+pub mod brake;
 pub mod build;
 pub mod desired;
 pub mod duration;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod inputs;
 pub mod labels;
 pub mod names;

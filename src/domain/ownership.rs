@@ -200,3 +200,187 @@ pub fn whose(inputs: &Inputs, rule: &Rule) -> Whose {
         _ => Whose::Foreign,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::service_binding::{ChildStatus, ServiceBindingStatus};
+    use crate::domain::fixtures::{HOST, UID, binding, foreign, inputs, ours, settings, target};
+    use crate::domain::inputs::Rival;
+    use crate::domain::names::BindingKey;
+
+    use MeshKind::{DestinationRule, VirtualService};
+
+    fn with(rules: Vec<Rule>) -> Inputs {
+        Inputs {
+            rules: rules.into_iter().map(Arc::new).collect(),
+            ..inputs(binding())
+        }
+    }
+
+    fn reason(inputs: &Inputs) -> Option<&'static str> {
+        obstacle(inputs, &target(inputs).service, &settings()).map(|o| o.reason)
+    }
+
+    #[test]
+    fn nothing_is_in_the_way_of_a_binding_alone_or_with_its_own_objects() {
+        assert_eq!(reason(&with(vec![])), None);
+        assert_eq!(
+            reason(&with(vec![ours(DestinationRule), ours(VirtualService)])),
+            None
+        );
+    }
+
+    #[test]
+    fn an_object_of_our_name_that_is_somebody_elses_is_in_the_way_until_it_is_handed_over() {
+        for kind in [DestinationRule, VirtualService] {
+            let mut rule = foreign(kind, "shop", "web", HOST);
+            assert_eq!(reason(&with(vec![rule.clone()])), Some(reasons::NOT_OURS));
+            rule.adopt = true;
+            assert_eq!(reason(&with(vec![rule])), None);
+        }
+    }
+
+    #[test]
+    fn an_object_of_a_binding_that_exists_is_in_the_way_and_an_orphan_is_not() {
+        let mut rule = ours(VirtualService);
+        rule.binding_uid = Some("uid-of-another".to_owned());
+        let mut seen = with(vec![rule]);
+        assert_eq!(reason(&seen), None);
+        seen.living.insert("uid-of-another".to_owned());
+        assert_eq!(reason(&seen), Some(reasons::ANOTHER_BINDING));
+    }
+
+    #[test]
+    fn an_object_that_lost_one_of_our_two_marks_is_still_ours_and_without_both_it_is_not() {
+        let recorded = |rule: &Rule| {
+            let mut binding = binding();
+            binding.status = Some(ServiceBindingStatus {
+                children: vec![ChildStatus {
+                    kind: rule.kind.as_str().to_owned(),
+                    uid: rule.uid.clone(),
+                    ..ChildStatus::default()
+                }],
+                ..ServiceBindingStatus::default()
+            });
+            inputs(binding)
+        };
+        let rule = ours(VirtualService);
+        let without_label = Rule {
+            managed: false,
+            ..rule.clone()
+        };
+        let without_uid = Rule {
+            binding_uid: None,
+            ..rule.clone()
+        };
+        let without_both = Rule {
+            managed: false,
+            binding_uid: None,
+            ..rule.clone()
+        };
+        let seen = recorded(&rule);
+        assert_eq!(whose(&seen, &without_label), Whose::Ours);
+        assert_eq!(whose(&seen, &without_uid), Whose::Ours);
+        assert_eq!(whose(&seen, &without_both), Whose::Foreign);
+        // Copied marks on an object that we never wrote prove nothing.
+        assert_eq!(whose(&inputs(binding()), &without_label), Whose::Foreign);
+    }
+
+    #[test]
+    fn a_rule_that_would_win_for_the_host_is_in_the_way() {
+        for rule in [
+            foreign(DestinationRule, "shop", "other", HOST),
+            foreign(DestinationRule, "shop", "other", "web"),
+            foreign(VirtualService, "shop", "other", HOST),
+            foreign(VirtualService, "elsewhere", "other", HOST),
+            foreign(
+                VirtualService,
+                "elsewhere",
+                "other",
+                "*.shop.svc.cluster.local",
+            ),
+        ] {
+            let seen = with(vec![rule.clone()]);
+            assert_eq!(reason(&seen), Some(reasons::FOREIGN_RULE), "{rule:?}");
+            let adopted = with(vec![Rule {
+                adopt: true,
+                ..rule
+            }]);
+            assert_eq!(reason(&adopted), Some(reasons::FOREIGN_RULE));
+        }
+    }
+
+    #[test]
+    fn a_destination_rule_that_ours_would_hide_is_in_the_way_until_its_owner_agrees() {
+        for rule in [
+            foreign(DestinationRule, "shop", "wild", "*.shop.svc.cluster.local"),
+            foreign(DestinationRule, "istio-system", "mesh-wide", "*.local"),
+            foreign(DestinationRule, "istio-system", "exact", HOST),
+        ] {
+            let seen = with(vec![rule.clone()]);
+            assert_eq!(reason(&seen), Some(reasons::FOREIGN_RULE), "{rule:?}");
+            assert_eq!(
+                reason(&with(vec![Rule {
+                    adopt: true,
+                    ..rule
+                }])),
+                None
+            );
+        }
+    }
+
+    #[test]
+    fn a_rule_that_cannot_win_nor_be_hidden_is_not_in_the_way() {
+        for rule in [
+            foreign(DestinationRule, "clients", "mine", HOST),
+            foreign(
+                DestinationRule,
+                "shop",
+                "other",
+                "api.shop.svc.cluster.local",
+            ),
+            foreign(VirtualService, "clients", "short", "web.shop"),
+            Rule {
+                mesh: false,
+                ..foreign(VirtualService, "shop", "ingress", HOST)
+            },
+        ] {
+            assert_eq!(reason(&with(vec![rule.clone()])), None, "{rule:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_bindings_the_older_counts_and_the_uid_decides_between_twins() {
+        let rival = |created, uid: &str| Inputs {
+            rivals: vec![Rival {
+                key: BindingKey {
+                    namespace: "shop".to_owned(),
+                    name: "rival".to_owned(),
+                },
+                created,
+                uid: uid.to_owned(),
+            }],
+            ..inputs(binding())
+        };
+        assert_eq!(reason(&rival(999, "z")), Some(reasons::ANOTHER_BINDING));
+        assert_eq!(reason(&rival(1001, "a")), None);
+        assert_eq!(reason(&rival(1000, "a")), Some(reasons::ANOTHER_BINDING));
+        assert_eq!(reason(&rival(1000, "z")), None);
+        assert!("a" < UID && UID < "z");
+    }
+
+    #[test]
+    fn another_namespace_has_to_allow_the_binding() {
+        let mut binding = binding();
+        binding.spec.namespace = Some("payments".to_owned());
+        let mut seen = inputs(binding);
+        assert_eq!(reason(&seen), Some(reasons::NAMESPACE_NOT_ALLOWED));
+        seen.target.allow_from.insert("other".to_owned());
+        assert_eq!(reason(&seen), Some(reasons::NAMESPACE_NOT_ALLOWED));
+        seen.target.allow_from.insert("shop".to_owned());
+        assert_eq!(reason(&seen), None);
+    }
+}

@@ -128,6 +128,15 @@ pub enum Removal {
     },
 }
 
+/// What is removed where the catalog no longer has the service: the
+/// VirtualService first.
+pub fn withdrawal(inputs: &Inputs, service: &ServiceKey) -> Vec<Removal> {
+    removal(inputs, service, false)
+        .into_iter()
+        .filter(|step| matches!(step, Removal::Delete { .. }))
+        .collect()
+}
+
 /// What is done with the objects of a binding that is being deleted: the
 /// VirtualService first, so that no route outlives its policy.
 pub fn removal(inputs: &Inputs, service: &ServiceKey, frozen: bool) -> Vec<Removal> {
@@ -158,4 +167,176 @@ pub fn removal(inputs: &Inputs, service: &ServiceKey, frozen: bool) -> Vec<Remov
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::service_binding::{ServiceBinding, ServiceBindingStatus};
+    use crate::domain::build::build;
+    use crate::domain::fixtures::{UID, binding, foreign, inputs, ours, settings, target};
+    use crate::domain::validate::validate;
+
+    use MeshKind::{DestinationRule, VirtualService};
+
+    fn desired(inputs: &Inputs) -> Desired {
+        build(
+            &validate(inputs, &target(inputs), &settings())
+                .unwrap()
+                .binding,
+        )
+    }
+
+    fn planned(inputs: &Inputs) -> Plan {
+        plan(inputs, &target(inputs).service, desired(inputs))
+    }
+
+    /// The binding after both objects were written, and the objects.
+    fn in_force() -> (ServiceBinding, Vec<Rule>) {
+        let mut binding = binding();
+        let wanted = desired(&inputs(binding.clone()));
+        let children =
+            [&wanted.destination_rule, &wanted.virtual_service].map(|object| ChildStatus {
+                kind: object.kind().as_str().to_owned(),
+                namespace: object.namespace.clone(),
+                name: object.name.clone(),
+                uid: ours(object.kind()).uid,
+                generation: 1,
+                hash: object.hash(),
+            });
+        binding.status = Some(ServiceBindingStatus {
+            children: children.to_vec(),
+            ..ServiceBindingStatus::default()
+        });
+        (binding, vec![ours(DestinationRule), ours(VirtualService)])
+    }
+
+    fn seen(binding: ServiceBinding, rules: Vec<Rule>) -> Inputs {
+        Inputs {
+            rules: rules.into_iter().map(Arc::new).collect(),
+            ..inputs(binding)
+        }
+    }
+
+    fn kinds(plan: &Plan) -> Vec<MeshKind> {
+        plan.writes
+            .iter()
+            .map(|write| write.object.kind())
+            .collect()
+    }
+
+    #[test]
+    fn the_destination_rule_is_written_before_the_virtual_service_and_only_where_nothing_is() {
+        let plan = planned(&inputs(binding()));
+        assert_eq!(kinds(&plan), [DestinationRule, VirtualService]);
+        assert!(plan.writes.iter().all(|write| write.guard == Guard::Absent));
+    }
+
+    #[test]
+    fn what_is_in_force_is_not_written_again() {
+        let (binding, rules) = in_force();
+        let plan = planned(&seen(binding, rules));
+        assert!(plan.writes.is_empty(), "{:?}", plan.writes);
+        assert_eq!(plan.kept.len(), 2);
+    }
+
+    #[test]
+    fn only_the_object_that_differs_is_written_and_only_onto_itself() {
+        let (binding, mut rules) = in_force();
+        rules[1].generation = 2;
+        let plan = planned(&seen(binding, rules.clone()));
+        assert_eq!(kinds(&plan), [VirtualService]);
+        assert_eq!(
+            plan.writes[0].guard,
+            Guard::Present {
+                uid: rules[1].uid.clone()
+            }
+        );
+    }
+
+    #[test]
+    fn an_object_that_was_made_anew_or_lost_a_mark_is_written() {
+        let changes: [fn(&mut Rule); 4] = [
+            |rule| rule.uid = "another".to_owned(),
+            |rule| rule.managed = false,
+            |rule| rule.binding_uid = None,
+            |rule| rule.owners.clear(),
+        ];
+        for change in changes {
+            let (binding, mut rules) = in_force();
+            change(&mut rules[0]);
+            assert_eq!(kinds(&planned(&seen(binding, rules))), [DestinationRule]);
+        }
+    }
+
+    #[test]
+    fn what_was_handed_over_is_taken_as_it_was_seen() {
+        let mut rule = foreign(VirtualService, "shop", "web", "web");
+        rule.adopt = true;
+        let plan = planned(&seen(binding(), vec![rule.clone()]));
+        let expected = Guard::HandedOver {
+            uid: rule.uid,
+            resource_version: "7".to_owned(),
+        };
+        assert_eq!(plan.writes[1].guard, expected);
+    }
+
+    #[test]
+    fn a_removal_takes_the_virtual_service_first_and_by_its_uid() {
+        let (binding, rules) = in_force();
+        let seen = seen(binding, rules);
+        let steps = removal(&seen, &target(&seen).service, false);
+        let kinds: Vec<_> = steps
+            .iter()
+            .map(|step| match step {
+                Removal::Delete { kind, uid, .. } => (*kind, uid.as_str()),
+                Removal::Release { .. } => panic!("{step:?}"),
+            })
+            .collect();
+        let uid = ours(VirtualService).uid;
+        assert_eq!(
+            kinds,
+            [
+                (VirtualService, uid.as_str()),
+                (DestinationRule, uid.as_str())
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_ours_is_not_removed() {
+        let mut orphan = ours(VirtualService);
+        orphan.binding_uid = Some("another".to_owned());
+        let stranger = foreign(DestinationRule, "shop", "web", "web");
+        let seen = seen(binding(), vec![orphan, stranger]);
+        assert_eq!(removal(&seen, &target(&seen).service, false), []);
+    }
+
+    #[test]
+    fn frozen_or_to_be_retained_objects_only_lose_their_owner() {
+        let (binding, mut rules) = in_force();
+        rules[0].owners = vec!["somebody".to_owned(), UID.to_owned()];
+        rules[1].owners.clear();
+        let mut retained = binding.clone();
+        retained.spec.deletion_policy = Some(DeletionPolicy::Retain);
+        for (binding, frozen) in [(binding, true), (retained, false)] {
+            let seen = seen(binding, rules.clone());
+            let steps = removal(&seen, &target(&seen).service, frozen);
+            assert_eq!(steps.len(), 1, "{steps:?}");
+            assert!(matches!(
+                &steps[0],
+                Removal::Release {
+                    kind: DestinationRule,
+                    index: 1,
+                    ..
+                }
+            ));
+            assert_eq!(
+                withdrawal(&seen, &target(&seen).service).is_empty(),
+                !frozen
+            );
+        }
+    }
 }

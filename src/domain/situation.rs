@@ -24,7 +24,10 @@ pub enum Situation {
     /// The catalog said once that there is no such service.
     NotFound,
     /// It said so again some time later.
-    Removed,
+    Removed {
+        /// Why the objects are kept all the same, if they are.
+        kept: Option<String>,
+    },
     /// The record is wrong or out of bounds.
     InvalidRecord(String),
     /// The binding is wrong, alone or together with the record.
@@ -191,7 +194,14 @@ impl Situation {
                 look: Look::Confirm,
                 ..base
             },
-            Self::Removed => Row {
+            Self::Removed {
+                kept: Some(message),
+            } => Row {
+                catalog: said(r::REMOVED, message),
+                ready: said(r::REMOVED, message),
+                ..base
+            },
+            Self::Removed { kept: None } => Row {
                 catalog: no(r::REMOVED),
                 mesh: no(r::REMOVED),
                 ready: no(r::REMOVED),
@@ -239,6 +249,97 @@ impl Situation {
                 look: Look::OnEvent,
                 ..base
             },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::service_binding::SyncStatus::{Error, Synced};
+
+    /// `True Reason`, or `as it is`.
+    fn cell(cell: &Cell) -> String {
+        cell.as_ref().map_or_else(
+            || "as it is".to_owned(),
+            |fact| format!("{} {}", fact.truth.as_str(), fact.reason),
+        )
+    }
+
+    fn said() -> String {
+        "why".to_owned()
+    }
+
+    #[test]
+    fn every_situation_means_what_the_table_says() {
+        use InForce::{AnEarlierOne, Nothing, ThisGeneration};
+        use Situation as S;
+        let away = || S::CatalogAway {
+            reason: r::CATALOG_UNAVAILABLE,
+            message: said(),
+        };
+        let programmed = |mismatch| S::Programmed {
+            mismatch,
+            notes: Vec::new(),
+        };
+        let blocked = S::Blocked {
+            reason: r::NOT_OURS,
+            message: said(),
+        };
+        let refused = S::WriteRefused {
+            reason: r::WRITE_REFUSED,
+            message: said(),
+        };
+        let headless = S::ServiceUnusable {
+            reason: r::HEADLESS,
+            message: said(),
+        };
+        let suspended = S::Suspended {
+            reason: r::PAUSED,
+            message: said(),
+        };
+        #[rustfmt::skip]
+        let table = [
+            // situation, in force | CatalogSynced | MeshProgrammed | Ready | summary | next look
+            (programmed(None), Nothing, "True Synced", "True Programmed", "True Synced", Some(Synced), Look::Period),
+            (programmed(Some(said())), Nothing, "True RecordMismatch", "True Programmed", "True Synced", Some(Synced), Look::Period),
+            (away(), ThisGeneration, "False CatalogUnavailable", "as it is", "as it is", Some(Error), Look::CatalogBack),
+            (away(), AnEarlierOne, "False CatalogUnavailable", "as it is", "False CatalogUnavailable", Some(Error), Look::CatalogBack),
+            (away(), Nothing, "False CatalogUnavailable", "False CatalogUnavailable", "False CatalogUnavailable", Some(Error), Look::CatalogBack),
+            (S::NotFound, ThisGeneration, "False NotFound", "as it is", "False NotFound", Some(Error), Look::Confirm),
+            (S::Removed { kept: None }, ThisGeneration, "False Removed", "False Removed", "False Removed", Some(Error), Look::Period),
+            (S::Removed { kept: Some(said()) }, ThisGeneration, "False Removed", "as it is", "False Removed", Some(Error), Look::Period),
+            (S::InvalidRecord(said()), ThisGeneration, "False InvalidRecord", "as it is", "False InvalidRecord", Some(Error), Look::Period),
+            (S::InvalidBinding(said()), ThisGeneration, "True Synced", "as it is", "False InvalidBinding", Some(Error), Look::Period),
+            (S::InvalidBinding(said()), AnEarlierOne, "True Synced", "False InvalidBinding", "False InvalidBinding", Some(Error), Look::Period),
+            (blocked, ThisGeneration, "as it is", "False NotOurs", "False NotOurs", Some(Error), Look::Period),
+            (refused, ThisGeneration, "True Synced", "False WriteRefused", "False WriteRefused", Some(Error), Look::WritesBack),
+            (headless, ThisGeneration, "True Synced", "False Headless", "False Headless", Some(Error), Look::OnEvent),
+            (suspended, ThisGeneration, "as it is", "as it is", "as it is", None, Look::OnEvent),
+        ];
+        for (situation, in_force, catalog, mesh, ready, sync, look) in table {
+            let row = situation.row(in_force);
+            let cells = [cell(&row.catalog), cell(&row.mesh), cell(&row.ready)];
+            assert_eq!(cells, [catalog, mesh, ready], "{situation:?}, {in_force:?}");
+            assert_eq!((row.sync, row.look), (sync, look), "{situation:?}");
+            let conflict = if matches!(situation, S::Blocked { .. }) {
+                "True NotOurs"
+            } else {
+                "False NoConflict"
+            };
+            let frozen = matches!(situation, S::Suspended { .. });
+            assert_eq!(
+                cell(&row.conflict),
+                if frozen { "as it is" } else { conflict }
+            );
+            assert_eq!(
+                cell(&row.suspended),
+                if frozen {
+                    "True Paused"
+                } else {
+                    "False Active"
+                }
+            );
         }
     }
 }

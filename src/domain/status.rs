@@ -20,6 +20,8 @@ pub struct Findings {
     pub children: Option<Vec<ChildStatus>>,
     /// Whether an object was written.
     pub wrote: bool,
+    /// Whether all objects were removed.
+    pub removed: bool,
     /// Whether catalog or binding ask for health checks; absent: as it is.
     pub checked: Option<bool>,
 }
@@ -46,6 +48,9 @@ pub fn next(
     }
     if let Some(policy) = findings.policy {
         status.policy = policy;
+    }
+    if findings.removed {
+        status.children.clear();
     }
     // An object that was not reached this time is still what it was.
     for child in findings.children.into_iter().flatten() {
@@ -208,4 +213,225 @@ pub fn transitions(
         });
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::fixtures::at;
+
+    fn programmed() -> Situation {
+        Situation::Programmed {
+            mismatch: None,
+            notes: Vec::new(),
+        }
+    }
+
+    fn away() -> Situation {
+        Situation::CatalogAway {
+            reason: r::CATALOG_UNAVAILABLE,
+            message: "refused".to_owned(),
+        }
+    }
+
+    fn suspended() -> Situation {
+        Situation::Suspended {
+            reason: r::PAUSED,
+            message: "by somebody".to_owned(),
+        }
+    }
+
+    fn wrote() -> Findings {
+        Findings {
+            wrote: true,
+            checked: Some(false),
+            ..Findings::default()
+        }
+    }
+
+    fn at_rest() -> Findings {
+        Findings {
+            checked: Some(false),
+            ..Findings::default()
+        }
+    }
+
+    fn said(status: &ServiceBindingStatus, type_: &str) -> String {
+        let c = status.conditions.iter().find(|c| c.type_ == type_).unwrap();
+        format!("{} {}", c.status, c.reason)
+    }
+
+    #[test]
+    fn a_status_that_says_the_same_later_is_the_same() {
+        let first = next(None, Some(1), &programmed(), wrote(), at(10));
+        assert_eq!(first.last_sync, Some(Time(at(10))));
+        let later = next(Some(&first), Some(1), &programmed(), at_rest(), at(99));
+        assert_eq!(later, first);
+        let failing = next(Some(&first), Some(1), &away(), Findings::default(), at(100));
+        let still = next(
+            Some(&failing),
+            Some(1),
+            &away(),
+            Findings::default(),
+            at(200),
+        );
+        assert_eq!(still, failing);
+    }
+
+    #[test]
+    fn last_sync_moves_only_when_something_was_written() {
+        let first = next(None, Some(1), &programmed(), at_rest(), at(10));
+        assert_eq!(
+            first.last_sync,
+            Some(Time(at(10))),
+            "found in force for the first time"
+        );
+        let written = next(Some(&first), Some(2), &programmed(), wrote(), at(20));
+        assert_eq!(written.last_sync, Some(Time(at(20))));
+        let failing = next(
+            Some(&written),
+            Some(2),
+            &away(),
+            Findings::default(),
+            at(30),
+        );
+        assert_eq!(failing.last_sync, Some(Time(at(20))));
+    }
+
+    #[test]
+    fn a_transition_time_moves_with_the_value_and_not_with_the_reason() {
+        let first = next(None, Some(1), &away(), Findings::default(), at(10));
+        let other = next(
+            Some(&first),
+            Some(1),
+            &Situation::NotFound,
+            Findings::default(),
+            at(20),
+        );
+        let ready = |s: &ServiceBindingStatus| {
+            let c = s.conditions.iter().find(|c| c.type_ == r::READY).unwrap();
+            (c.reason.clone(), c.last_transition_time.0)
+        };
+        assert_eq!(ready(&other), (r::NOT_FOUND.to_owned(), at(10)));
+        let good = next(Some(&other), Some(1), &programmed(), wrote(), at(30));
+        assert_eq!(ready(&good), (r::SYNCED.to_owned(), at(30)));
+    }
+
+    #[test]
+    fn with_the_catalog_away_the_generation_in_force_stays_ready_and_a_new_one_is_not() {
+        let good = next(None, Some(1), &programmed(), wrote(), at(10));
+        let same = next(Some(&good), Some(1), &away(), Findings::default(), at(20));
+        assert_eq!(said(&same, r::READY), "True Synced");
+        assert_eq!(same.sync_status, Some(SyncStatus::Error));
+        let newer = next(Some(&same), Some(2), &away(), Findings::default(), at(30));
+        assert_eq!(said(&newer, r::READY), "False CatalogUnavailable");
+        assert_eq!(said(&newer, r::MESH_PROGRAMMED), "True Programmed");
+        let never = next(None, Some(1), &away(), Findings::default(), at(20));
+        assert_eq!(said(&never, r::MESH_PROGRAMMED), "False CatalogUnavailable");
+    }
+
+    #[test]
+    fn a_binding_that_was_born_frozen_is_in_progress_and_says_so() {
+        let status = next(None, Some(1), &suspended(), Findings::default(), at(10));
+        assert_eq!(said(&status, r::READY), "False Progressing");
+        assert_eq!(said(&status, r::CATALOG_SYNCED), "Unknown Progressing");
+        assert_eq!(said(&status, r::MESH_PROGRAMMED), "Unknown Progressing");
+        assert_eq!(said(&status, r::SUSPENDED), "True Paused");
+        assert_eq!(status.sync_status, Some(SyncStatus::Syncing));
+        assert_eq!(status.observed_generation, None);
+    }
+
+    #[test]
+    fn freezing_keeps_all_else_as_it_is_and_a_new_generation_unobserved() {
+        let good = next(None, Some(1), &programmed(), wrote(), at(10));
+        let frozen = next(
+            Some(&good),
+            Some(2),
+            &suspended(),
+            Findings::default(),
+            at(20),
+        );
+        assert_eq!(said(&frozen, r::READY), "True Synced");
+        assert_eq!(frozen.observed_generation, Some(1));
+        assert_eq!(frozen.sync_status, good.sync_status);
+    }
+
+    #[test]
+    fn an_object_that_was_not_reached_stays_recorded_and_a_removed_one_does_not() {
+        let child = |kind: &str, hash: &str| ChildStatus {
+            kind: kind.to_owned(),
+            hash: hash.to_owned(),
+            ..ChildStatus::default()
+        };
+        let children = |list: Vec<ChildStatus>| Findings {
+            children: Some(list),
+            ..wrote()
+        };
+        let both = vec![child("DestinationRule", "1"), child("VirtualService", "1")];
+        let first = next(None, Some(1), &programmed(), children(both), at(10));
+        let half = children(vec![child("DestinationRule", "2")]);
+        let refused = Situation::WriteRefused {
+            reason: r::WRITE_REFUSED,
+            message: String::new(),
+        };
+        let second = next(Some(&first), Some(2), &refused, half, at(20));
+        let hashes: Vec<_> = second.children.iter().map(|c| c.hash.as_str()).collect();
+        assert_eq!(hashes, ["2", "1"]);
+        let gone = Findings {
+            removed: true,
+            ..wrote()
+        };
+        let third = next(
+            Some(&second),
+            Some(2),
+            &Situation::Removed { kept: None },
+            gone,
+            at(30),
+        );
+        assert!(third.children.is_empty());
+    }
+
+    #[test]
+    fn events_tell_transitions_and_nothing_else() {
+        let told = |before: Option<&ServiceBindingStatus>, after| {
+            let reasons = transitions(before, after)
+                .into_iter()
+                .map(|t| (t.reason, t.warning));
+            reasons.collect::<Vec<_>>()
+        };
+        let bad = next(None, Some(1), &away(), Findings::default(), at(10));
+        assert_eq!(
+            told(None, &bad),
+            [(r::CATALOG_UNAVAILABLE.to_owned(), true)]
+        );
+        let good = next(Some(&bad), Some(1), &programmed(), wrote(), at(20));
+        assert_eq!(told(Some(&bad), &good), [(r::SYNCED.to_owned(), false)]);
+        let again = next(Some(&good), Some(2), &programmed(), wrote(), at(30));
+        assert_eq!(told(Some(&good), &again), []);
+        let frozen = next(
+            Some(&again),
+            Some(2),
+            &suspended(),
+            Findings::default(),
+            at(40),
+        );
+        assert_eq!(told(Some(&again), &frozen), [(r::PAUSED.to_owned(), false)]);
+        let thawed = next(Some(&frozen), Some(2), &programmed(), at_rest(), at(50));
+        assert_eq!(
+            told(Some(&frozen), &thawed),
+            [(r::ACTIVE.to_owned(), false)]
+        );
+    }
+
+    #[test]
+    fn a_message_is_bounded() {
+        let long = Situation::InvalidRecord("x".repeat(5000));
+        let status = next(None, Some(1), &long, Findings::default(), at(10));
+        assert!(
+            status
+                .conditions
+                .iter()
+                .all(|c| c.message.len() <= MESSAGE_LIMIT)
+        );
+    }
 }

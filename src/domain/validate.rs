@@ -102,7 +102,7 @@ fn record(answer: &CatalogAnswer) -> Result<&ServiceRecord, Situation> {
             message: message.clone(),
         }),
         CatalogAnswer::NotFound { confirmed: false } => Err(Situation::NotFound),
-        CatalogAnswer::NotFound { confirmed: true } => Err(Situation::Removed),
+        CatalogAnswer::NotFound { confirmed: true } => Err(Situation::Removed { kept: None }),
         CatalogAnswer::Bad(bad) => Err(Situation::InvalidRecord(bad.to_string())),
         CatalogAnswer::NotAsked => Err(Situation::CatalogAway {
             reason: r::CATALOG_UNAVAILABLE,
@@ -193,5 +193,176 @@ pub fn key(binding: &ServiceBinding) -> BindingKey {
     BindingKey {
         namespace: binding.metadata.namespace.clone().unwrap_or_default(),
         name: binding.metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::fixtures::{HOST, UID, binding, foreign, inputs, record, settings, target};
+    use crate::domain::record::BadRecord;
+    use std::sync::Arc;
+
+    fn validated(inputs: &Inputs) -> Result<Valid, Situation> {
+        validate(inputs, &target(inputs), &settings())
+    }
+
+    fn unusable(service: Option<ServiceView>) -> &'static str {
+        let seen = Inputs {
+            service,
+            ..inputs(binding())
+        };
+        match validated(&seen) {
+            Err(Situation::ServiceUnusable { reason, .. }) => reason,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_good_binding_is_valid_for_its_http_ports_and_owned_by_the_binding() {
+        let valid = validated(&inputs(binding())).unwrap();
+        assert_eq!(valid.binding.host, HOST);
+        assert_eq!(valid.binding.http_ports.as_slice(), [80]);
+        assert_eq!(
+            valid.binding.owner.map(|owner| owner.uid),
+            Some(UID.to_owned())
+        );
+        assert_eq!((valid.mismatch, valid.checked), (None, false));
+    }
+
+    #[test]
+    fn objects_that_outlive_the_binding_or_stand_elsewhere_are_not_owned() {
+        let mut retained = binding();
+        retained.spec.deletion_policy = Some(DeletionPolicy::Retain);
+        let mut elsewhere = binding();
+        elsewhere.spec.namespace = Some("payments".to_owned());
+        for binding in [retained, elsewhere] {
+            assert_eq!(validated(&inputs(binding)).unwrap().binding.owner, None);
+        }
+    }
+
+    #[test]
+    fn a_service_that_cannot_carry_a_policy_is_a_reason_and_never_a_guess() {
+        let service = inputs(binding()).service.unwrap();
+        assert_eq!(unusable(None), r::SERVICE_NOT_FOUND);
+        let headless = ServiceView {
+            headless: true,
+            ..service.clone()
+        };
+        assert_eq!(unusable(Some(headless)), r::HEADLESS);
+        let external = ServiceView {
+            external_name: Some("db.example".to_owned()),
+            ..service.clone()
+        };
+        assert_eq!(unusable(Some(external)), r::HEADLESS);
+        let mut tcp = service;
+        tcp.ports.remove(0);
+        assert_eq!(unusable(Some(tcp)), r::NO_HTTP_PORT);
+    }
+
+    #[test]
+    fn what_the_catalog_answers_decides_before_the_service_does() {
+        let answered = |catalog| {
+            let seen = Inputs {
+                catalog,
+                service: None,
+                ..inputs(binding())
+            };
+            validated(&seen).unwrap_err()
+        };
+        let away = CatalogAnswer::Unavailable {
+            reason: r::CATALOG_RATE_LIMITED,
+            message: "later".to_owned(),
+        };
+        assert!(matches!(
+            answered(away),
+            Situation::CatalogAway {
+                reason: r::CATALOG_RATE_LIMITED,
+                ..
+            }
+        ));
+        assert_eq!(
+            answered(CatalogAnswer::NotFound { confirmed: false }),
+            Situation::NotFound
+        );
+        let gone = answered(CatalogAnswer::NotFound { confirmed: true });
+        assert_eq!(gone, Situation::Removed { kept: None });
+        let bad = BadRecord {
+            id: None,
+            field: "timeout".to_owned(),
+            message: "is no duration".to_owned(),
+        };
+        let said = answered(CatalogAnswer::Bad(bad));
+        assert_eq!(
+            said,
+            Situation::InvalidRecord("timeout: is no duration".to_owned())
+        );
+    }
+
+    #[test]
+    fn a_wrong_value_is_blamed_on_whoever_gave_it() {
+        let mut wrong = record();
+        wrong.timeout = Some("5us".to_owned());
+        let seen = Inputs {
+            catalog: CatalogAnswer::Record(Arc::new(wrong)),
+            ..inputs(binding())
+        };
+        let Err(Situation::InvalidRecord(said)) = validated(&seen) else {
+            panic!()
+        };
+        assert!(said.starts_with("timeout: "), "{said}");
+
+        let mut own = binding();
+        own.spec.traffic_policy = Some(crate::api::service_binding::TrafficPolicy {
+            retries: Some(-1),
+            ..Default::default()
+        });
+        let Err(Situation::InvalidBinding(said)) = validated(&inputs(own)) else {
+            panic!()
+        };
+        assert!(said.starts_with("spec.trafficPolicy.retries"), "{said}");
+    }
+
+    #[test]
+    fn the_record_of_another_service_counts_and_is_named() {
+        let mut other = record();
+        other.name = "api\n".to_owned();
+        let seen = Inputs {
+            catalog: CatalogAnswer::Record(Arc::new(other)),
+            ..inputs(binding())
+        };
+        let mismatch = validated(&seen).unwrap().mismatch.unwrap();
+        assert!(
+            mismatch.contains(r#""api\n""#) && !mismatch.contains('\n'),
+            "{mismatch}"
+        );
+    }
+
+    #[test]
+    fn a_frozen_binding_is_frozen_before_anything_else_counts() {
+        let rule = Arc::new(foreign(
+            crate::domain::desired::MeshKind::VirtualService,
+            "shop",
+            "web",
+            HOST,
+        ));
+        let mut suspended = binding();
+        suspended.spec.suspend = Some(true);
+        let suspended = Inputs {
+            rules: vec![Arc::clone(&rule)],
+            ..inputs(suspended)
+        };
+        let paused = Inputs {
+            paused_by: Some("shop".to_owned()),
+            rules: vec![rule],
+            ..inputs(binding())
+        };
+        for (seen, expected) in [(suspended, r::SUSPENDED_BY_BINDING), (paused, r::PAUSED)] {
+            let found = before_the_catalog(&seen, &target(&seen), &settings());
+            assert!(
+                matches!(found, Some(Situation::Suspended { reason, .. }) if reason == expected),
+                "{found:?}"
+            );
+        }
     }
 }

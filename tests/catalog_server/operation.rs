@@ -1,0 +1,181 @@
+//! Running the server: keys, bounds, start and end.
+
+use std::io::Write as _;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::server::Database;
+
+on_both_databases!(
+    what_was_written_is_there_after_a_restart,
+    a_seed_registers_what_is_missing_and_leaves_the_rest,
+    being_told_to_stop_ends_open_streams,
+);
+
+const SEED: &str = concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/examples/catalog-server/seed.json"
+);
+
+async fn what_was_written_is_there_after_a_restart(database: Database) {
+    let body = json!({ "name": "svc", "namespace": "ns" });
+    let server = database.serve(&[]);
+    server.call(Method::PUT, "/api/v1/services/a", &body).await;
+    let before = server.json("/api/v1/services").await;
+    drop(server);
+    let server = database.serve(&[]);
+    assert_eq!(server.json("/api/v1/services").await, before);
+}
+
+async fn a_seed_registers_what_is_missing_and_leaves_the_rest(database: Database) {
+    let path = "/api/v1/services/worker-service-001";
+    let server = database.serve(&["--seed", SEED]);
+    let mut record = server.json(path).await;
+    assert_eq!(
+        (&record["name"], &record["namespace"]),
+        (&json!("worker-service"), &json!("aikernel"))
+    );
+    record["timeout"] = json!("5s");
+    server.call(Method::PUT, path, &record).await;
+    drop(server);
+    let server = database.serve(&["--seed", SEED]);
+    assert_eq!(server.json(path).await["timeout"], "5s");
+    assert_eq!(server.json("/api/v1/services").await["revision"], 2);
+}
+
+async fn being_told_to_stop_ends_open_streams(database: Database) {
+    let server = database.serve(&[]);
+    let mut events = server.follow(None).await;
+    assert_eq!(events.next().await.unwrap().kind, "bookmark");
+    let ended = tokio::task::spawn_blocking(move || server.terminate());
+    assert_eq!(events.next().await, None);
+    assert!(ended.await.unwrap().success());
+}
+
+#[tokio::test]
+async fn the_key_opens_every_call_but_healthz() {
+    let database = Database::sqlite();
+    let mut file = tempfile::NamedTempFile::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    writeln!(file, "open-sesame").unwrap();
+    let server = database.serve(&["--api-key-file", file.path().to_str().unwrap()]);
+    let with = async |key: Option<&str>, path: &str| {
+        let mut request = server.http.get(format!("{}{path}", server.url));
+        if let Some(key) = key {
+            request = request.header("X-API-Key", key);
+        }
+        request.send().await.unwrap()
+    };
+    for path in ["/api/v1/services", "/api/v1/services/a", "/api/v1/events"] {
+        for key in [None, Some(""), Some("open-sesam"), Some("open-sesame2")] {
+            let refused = with(key, path).await;
+            assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "{path} {key:?}");
+            assert!(refused.headers().contains_key("www-authenticate"));
+            let problem: Value = refused.json().await.unwrap();
+            assert_eq!(problem["status"], 401);
+        }
+    }
+    assert_eq!(
+        with(Some("open-sesame"), "/api/v1/services").await.status(),
+        StatusCode::OK
+    );
+    assert_eq!(with(None, "/healthz").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_or_no_json_is_refused() {
+    let database = Database::sqlite();
+    let server = database.serve(&[]);
+    let post = async |kind: &'static str, body: Vec<u8>| {
+        let url = format!("{}/api/v1/services", server.url);
+        let request = server
+            .http
+            .post(url)
+            .header("content-type", kind)
+            .body(body);
+        request.send().await.unwrap().status()
+    };
+    let large = post("application/json", vec![b' '; (1 << 20) + 1]).await;
+    assert_eq!(large, StatusCode::PAYLOAD_TOO_LARGE);
+    for kind in [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "application/jsonp",
+    ] {
+        assert_eq!(
+            post(kind, b"{}".to_vec()).await,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        );
+    }
+    for text in ["", "{", "{}x", "\u{feff}{}", "[", "{\"id\":\"\\ud800\"}"] {
+        let status = post("application/json; charset=utf-8", text.as_bytes().to_vec()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{text:?}");
+    }
+    let deep = "[".repeat(100_000);
+    assert_eq!(
+        post("application/json", deep.into_bytes()).await,
+        StatusCode::BAD_REQUEST
+    );
+}
+
+#[tokio::test]
+async fn more_streams_than_allowed_are_asked_to_come_later() {
+    let database = Database::sqlite();
+    let server = database.serve(&["--max-streams", "1"]);
+    let first = server.follow(None).await;
+    let second = server.get("/api/v1/events").await;
+    assert_eq!(second.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(second.headers()["retry-after"], "1");
+    drop(first);
+    loop {
+        let again = server.get("/api/v1/events").await;
+        if again.status() == StatusCode::OK {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_old_stream_is_ended_and_can_be_resumed() {
+    let database = Database::sqlite();
+    let server = database.serve(&["--stream-age", "50ms"]);
+    let mut events = server.follow(None).await;
+    let mut last = events.next().await.unwrap();
+    while let Some(event) = events.next().await {
+        last = event;
+    }
+    let body = json!({ "name": "svc", "namespace": "ns" });
+    server.call(Method::PUT, "/api/v1/services/a", &body).await;
+    assert_eq!(
+        server.follow(Some(&last.id)).await.change().await.data["id"],
+        "a"
+    );
+}
+
+#[tokio::test]
+async fn a_path_or_method_that_is_not_there_is_a_problem_too() {
+    let database = Database::sqlite();
+    let server = database.serve(&[]);
+    let (status, problem) = server
+        .call(Method::GET, "/api/v2/services", &Value::Null)
+        .await;
+    assert_eq!(
+        (status, &problem["status"]),
+        (StatusCode::NOT_FOUND, &json!(404))
+    );
+    let response = server
+        .send(Method::PATCH, "/api/v1/services/a", &json!({}))
+        .await;
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert!(
+        response.headers()["allow"]
+            .to_str()
+            .unwrap()
+            .contains("PUT")
+    );
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
+}
