@@ -124,8 +124,9 @@ impl Sender {
 fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
+            // A prefix that ends in a dot would be refused.
             generate_name: Some(format!(
-                "{}.",
+                "{}-",
                 about.name.chars().take(200).collect::<String>()
             )),
             namespace: Some(about.namespace.clone()),

@@ -8,7 +8,17 @@ mod support;
 
 mod loop_closed;
 mod rig;
+mod stop;
+mod transitions;
 
 fn main() -> std::process::ExitCode {
-    support::runner::main([loop_closed::tests(), rig::tests()].concat())
+    support::runner::main(
+        [
+            loop_closed::tests(),
+            rig::tests(),
+            stop::tests(),
+            transitions::tests(),
+        ]
+        .concat(),
+    )
 }
