@@ -190,10 +190,10 @@ impl Running {
 
     /// Ends it as a cluster would.
     pub(crate) async fn stop(self) -> Result<()> {
-        self.operator
-            .process
-            .terminate(Duration::from_secs(30))
-            .await?;
+        let limit = Duration::from_secs(30);
+        let well = self.operator.process.terminate(limit).await?;
+        let log = self.operator.process.log();
+        ensure!(well, "it ended with an error; see {}", log.display());
         Ok(())
     }
 }

@@ -64,7 +64,11 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
         bed.catalog
             .put(&bed.ours.record(name, errors, errors))
             .await?;
-        Ok((name.clone(), format!("{seconds}s"), Instant::now()))
+        Ok(Commit {
+            name: name.clone(),
+            seconds: errors,
+            at: Instant::now(),
+        })
     })
     .await?;
     let times = sightings.times(committed).await?;
@@ -94,8 +98,16 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     Ok(report)
 }
 
-/// When each VirtualService was first seen with which timeout.
-type Seen = HashMap<(String, String), Instant>;
+/// A change that the catalog has confirmed.
+struct Commit {
+    name: String,
+    /// The timeout, which grows from change to change.
+    seconds: u32,
+    at: Instant,
+}
+
+/// Which timeouts of each VirtualService were seen, and when.
+type Seen = HashMap<String, Vec<(u32, Instant)>>;
 
 /// A watch of the VirtualServices. Dropping it ends it.
 struct Sightings {
@@ -111,29 +123,29 @@ impl Sightings {
             let mut events = std::pin::pin!(watcher(rules, watcher::Config::default()));
             while let Some(event) = events.next().await {
                 if let Ok(Event::Apply(rule)) = event
-                    && let Some(timeout) = timeout(&rule)
+                    && let Some(seconds) = timeout_seconds(&rule)
                 {
                     let mut seen = sink.lock().unwrap_or_else(PoisonError::into_inner);
-                    seen.entry((rule.name_any(), timeout))
-                        .or_insert_with(Instant::now);
+                    let of = seen.entry(rule.name_any()).or_default();
+                    of.push((seconds, Instant::now()));
                 }
             }
         });
         Self { seen, task }
     }
 
-    /// From each commit to its sighting, once the last has been seen.
-    async fn times(&self, committed: Vec<(String, String, Instant)>) -> Result<Vec<Duration>> {
+    /// From each commit to the sighting of it, or of a later one of the same
+    /// binding, once there is one for each.
+    async fn times(&self, commits: Vec<Commit>) -> Result<Vec<Duration>> {
         wait::until("the last change", LAST, async || {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            let times: Vec<_> = committed
-                .iter()
-                .filter_map(|(name, timeout, at)| {
-                    let seen = seen.get(&(name.clone(), timeout.clone()))?;
-                    Some(seen.saturating_duration_since(*at))
-                })
-                .collect();
-            let lost = committed.len() - times.len();
+            let sighted = |commit: &Commit| {
+                let mut of = seen.get(&commit.name)?.iter();
+                let (_, at) = of.find(|(seconds, _)| *seconds >= commit.seconds)?;
+                Some(at.saturating_duration_since(commit.at))
+            };
+            let times: Vec<_> = commits.iter().filter_map(sighted).collect();
+            let lost = commits.len() - times.len();
             ensure!(lost == 0, "{lost} changes have not arrived");
             Ok(times)
         })
@@ -147,7 +159,7 @@ impl Drop for Sightings {
     }
 }
 
-fn timeout(rule: &DynamicObject) -> Option<String> {
+fn timeout_seconds(rule: &DynamicObject) -> Option<u32> {
     let timeout = rule.data.pointer("/spec/http/0/timeout")?.as_str()?;
-    Some(timeout.to_owned())
+    timeout.strip_suffix('s')?.parse().ok()
 }
