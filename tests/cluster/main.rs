@@ -9,7 +9,16 @@ mod support;
 mod crd;
 mod loop_closed;
 mod rig;
+mod stop;
+mod transitions;
 
 fn main() -> std::process::ExitCode {
-    support::runner::main([crd::tests(), loop_closed::tests(), rig::tests()].concat())
+    let modules = [
+        crd::tests(),
+        loop_closed::tests(),
+        rig::tests(),
+        stop::tests(),
+        transitions::tests(),
+    ];
+    support::runner::main(modules.concat())
 }
