@@ -10,10 +10,12 @@ use super::clients::Clients;
 use super::events::Events;
 use super::mesh_api::MeshApi;
 use super::queue::Queue;
+use super::queue::room::Room;
 use super::world::World;
 use crate::catalog::Catalog;
 use crate::domain::brake::Brake;
 use crate::domain::inputs::Settings;
+use crate::domain::reasons;
 use crate::metrics::Metrics;
 
 /// How the controller runs.
@@ -61,6 +63,17 @@ pub struct Memory {
     not_found: Mutex<HashMap<String, Instant>>,
     forced: Mutex<HashMap<String, Forced>>,
     brake: Mutex<Brake>,
+    outages: Mutex<HashMap<Room, Outage>>,
+}
+
+/// Why something that many bindings need was away when it was tried last, as
+/// a condition says it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outage {
+    /// Reason of the condition.
+    pub reason: &'static str,
+    /// Its message.
+    pub message: String,
 }
 
 /// That a field was taken back by force.
@@ -78,6 +91,28 @@ impl Memory {
     /// The brake on removals.
     pub fn brake(&self) -> MutexGuard<'_, Brake> {
         self.brake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was said when the room's matter was last found to be away.
+    pub fn outage(&self, room: Room) -> Outage {
+        let outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
+        let unknown = || Outage {
+            reason: match room {
+                Room::Catalog => reasons::CATALOG_UNAVAILABLE,
+                Room::Writes => reasons::WRITE_REFUSED,
+            },
+            message: "it is tried again every few seconds".to_owned(),
+        };
+        outages.get(&room).cloned().unwrap_or_else(unknown)
+    }
+
+    /// The room's matter was found to be away.
+    pub fn went_away(&self, room: Room, reason: &'static str, message: &str) {
+        let message = message.to_owned();
+        self.outages
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(room, Outage { reason, message });
     }
 
     /// The catalog said NotFound for the binding of that uid. Returns how

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::apply::{self, Applied};
 use super::context::Context;
 use super::error::WriteError;
-use super::queue::state::{Next, Room};
+use super::queue::room::Room;
+use super::queue::state::Next;
 use super::{observe, report};
 use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
 use crate::domain::inputs::{CatalogAnswer, Inputs};
@@ -126,6 +127,10 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
             again: None,
         };
     }
+    if !plan.writes.is_empty() && !ctx.queue.may_try(&key, Room::Writes) {
+        let words = ctx.memory.outage(Room::Writes).message;
+        return not_written(WriteError::Away(words), findings);
+    }
     if let Err(error) = report::add_finalizer(ctx, &inputs.binding).await {
         return not_written(error, findings);
     }
@@ -137,11 +142,18 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     findings.wrote = written > 0;
     findings.children = Some(children);
     match failed {
-        Some(error) => not_written(error, findings),
+        Some(error) => {
+            if let WriteError::Away(message) = &error {
+                let reason = reasons::WRITE_REFUSED;
+                ctx.memory.went_away(Room::Writes, reason, message);
+            }
+            not_written(error, findings)
+        }
         None => Looked {
             situation: programmed,
             findings,
-            worked: vec![Room::Writes],
+            // Where nothing had to be written, nothing was found out.
+            worked: (written > 0).then_some(Room::Writes).into_iter().collect(),
             again: None,
         },
     }
@@ -225,7 +237,7 @@ async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>) -> Outcome {
         .found(binding.metadata.uid.as_deref().unwrap_or_default());
     match withdraw(ctx, binding).await {
         Ok(()) => end(Next::Wait, None),
-        Err(WriteError::Stale) => end(Next::After(Duration::from_millis(100)), None),
+        Err(WriteError::Stale) => end(Next::Stale, None),
         Err(WriteError::Away(message)) => end(Next::Park(Room::Writes), Some(message)),
         Err(error) => end(Next::Failed, Some(error.to_string())),
     }
@@ -260,7 +272,7 @@ async fn finish(
     if matches!(again, Some(WriteError::Stale)) {
         // Not worth a word: the next look sees what is there now.
         return Outcome {
-            next: Next::After(Duration::from_millis(100)),
+            next: Next::Stale,
             worked,
             error: None,
         };
@@ -290,11 +302,7 @@ async fn finish(
         && let Err(error) = report::store_status(ctx, &latest, next_status).await
     {
         let stale = error == WriteError::Stale;
-        let next = if stale {
-            Next::After(Duration::from_millis(100))
-        } else {
-            Next::Failed
-        };
+        let next = if stale { Next::Stale } else { Next::Failed };
         return Outcome {
             next,
             worked,
