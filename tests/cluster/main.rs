@@ -6,9 +6,10 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod crd;
 mod loop_closed;
 mod rig;
 
 fn main() -> std::process::ExitCode {
-    support::runner::main([loop_closed::tests(), rig::tests()].concat())
+    support::runner::main([crd::tests(), loop_closed::tests(), rig::tests()].concat())
 }
