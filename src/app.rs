@@ -22,6 +22,7 @@ use crate::catalog::client::HttpCatalogConfig;
 use crate::catalog::credentials::{AccessConfig, ApiUrl};
 use crate::catalog::http::HttpCatalog;
 use crate::catalog::limited::LimitedCatalog;
+use crate::catalog::patient::PatientCatalog;
 use crate::controller::clients::Clients;
 use crate::controller::context::{Context, Memory, Options};
 use crate::controller::mesh_api::MeshApi;
@@ -166,8 +167,9 @@ fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
         ..HttpCatalogConfig::new(access)
     };
     let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
+    // Patience is asked for last, when a call has its turn.
     Ok(Arc::new(LimitedCatalog::new(
-        http,
+        PatientCatalog::new(http),
         args.catalog_concurrency,
         TURN,
     )))

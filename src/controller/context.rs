@@ -11,11 +11,13 @@ use super::error::WriteError;
 use super::events::Events;
 use super::mesh_api::MeshApi;
 use super::queue::Queue;
+use super::queue::room::Room;
 use super::world::World;
 use crate::catalog::Catalog;
 use crate::domain::brake::Brake;
 use crate::domain::inputs::Settings;
 use crate::domain::names::CatalogServiceId;
+use crate::domain::reasons;
 use crate::metrics::Metrics;
 
 /// How the controller runs.
@@ -64,6 +66,17 @@ pub struct Memory {
     taken_back: Mutex<HashMap<String, HashMap<String, Instant>>>,
     fights: Mutex<HashMap<String, Fight>>,
     brake: Mutex<Brake>,
+    outages: Mutex<HashMap<Room, Outage>>,
+}
+
+/// Why something that many bindings need was away when it was tried last, as
+/// a condition says it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outage {
+    /// Reason of the condition.
+    pub reason: &'static str,
+    /// Its message.
+    pub message: String,
 }
 
 /// Somebody else holds fields of an object of ours, and we let him.
@@ -81,6 +94,25 @@ impl Memory {
     /// The brake on removals.
     pub fn brake(&self) -> MutexGuard<'_, Brake> {
         lock(&self.brake)
+    }
+
+    /// What was said when the room's matter was last found to be away.
+    pub fn outage(&self, room: Room) -> Outage {
+        let outages = lock(&self.outages);
+        let unknown = || Outage {
+            reason: match room {
+                Room::Catalog => reasons::CATALOG_UNAVAILABLE,
+                Room::Writes => reasons::WRITE_REFUSED,
+            },
+            message: "it is tried again every few seconds".to_owned(),
+        };
+        outages.get(&room).cloned().unwrap_or_else(unknown)
+    }
+
+    /// The room's matter was found to be away.
+    pub fn went_away(&self, room: Room, reason: &'static str, message: &str) {
+        let message = message.to_owned();
+        lock(&self.outages).insert(room, Outage { reason, message });
     }
 
     /// The catalog said for the binding of that uid that there is no such
