@@ -7,9 +7,18 @@
 mod support;
 
 mod crd;
+mod installation;
 mod loop_closed;
 mod rig;
 
 fn main() -> std::process::ExitCode {
-    support::runner::main([crd::tests(), loop_closed::tests(), rig::tests()].concat())
+    support::runner::main(
+        [
+            crd::tests(),
+            installation::tests(),
+            loop_closed::tests(),
+            rig::tests(),
+        ]
+        .concat(),
+    )
 }

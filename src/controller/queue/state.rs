@@ -341,7 +341,7 @@ impl State {
     /// some that fail for a reason of their own do not keep the others waiting.
     fn send_probes(&mut self, room: Room, now: Instant) {
         let waiting = &mut self.rooms[room as usize];
-        if !waiting.next_probe.is_some_and(|due| due <= now) {
+        if waiting.next_probe.is_none_or(|due| due > now) {
             return;
         }
         waiting.next_probe = None;
