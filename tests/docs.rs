@@ -2,6 +2,10 @@
 //! code that they describe, names and links with what they stand for.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes the generated parts anew.
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of tests are tests, which clippy cannot tell"
+)]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -6,40 +6,38 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod conditions;
-mod crd;
-mod fields;
-mod foreign;
-mod frozen;
-mod loop_closed;
-mod names;
-mod removal;
-mod rig;
-mod rights;
-mod rivals;
+// What several of the files below start from.
 mod scene;
-mod services;
-mod steady;
-mod stop;
-mod transitions;
+
+macro_rules! behaviours {
+    ($($file:ident,)*) => {
+        $(mod $file;)*
+
+        fn all() -> Vec<support::runner::Test> {
+            [$($file::tests()),*].concat()
+        }
+    };
+}
+
+behaviours![
+    conditions,
+    crd,
+    fields,
+    foreign,
+    frozen,
+    installation,
+    loop_closed,
+    names,
+    removal,
+    rig,
+    rights,
+    rivals,
+    services,
+    steady,
+    stop,
+    transitions,
+];
 
 fn main() -> std::process::ExitCode {
-    let modules = [
-        conditions::tests(),
-        crd::tests(),
-        fields::tests(),
-        foreign::tests(),
-        frozen::tests(),
-        loop_closed::tests(),
-        names::tests(),
-        removal::tests(),
-        rights::tests(),
-        rig::tests(),
-        rivals::tests(),
-        services::tests(),
-        steady::tests(),
-        stop::tests(),
-        transitions::tests(),
-    ];
-    support::runner::main(modules.concat())
+    support::runner::main(all())
 }
