@@ -356,6 +356,7 @@ fn situations() -> String {
         (wrong(), AnEarlierOne, "; an earlier generation is in force"),
         (blocked, ThisGeneration, ""),
         (refused, ThisGeneration, ""),
+        (S::RemovalRefused(String::new()), ThisGeneration, ""),
         (unusable, ThisGeneration, ""),
         (suspended, ThisGeneration, ""),
     ];
@@ -397,6 +398,7 @@ fn title(situation: &Situation) -> &'static str {
         Situation::InvalidBinding(_) => "The binding is wrong",
         Situation::Blocked { .. } => "Somebody else is in the way",
         Situation::WriteRefused { .. } => "A write was refused, or Istio's kinds are not served",
+        Situation::RemovalRefused(_) => "The binding is being deleted, and a removal was refused",
         Situation::ServiceUnusable { .. } => {
             "The Service is missing, headless, or without HTTP port"
         }
