@@ -159,7 +159,9 @@ fn every_flag_that_is_named_exists() {
         let flags = command.get_arguments().filter_map(clap::Arg::get_long);
         known.extend(flags.map(|flag| format!("--{flag}")));
     }
-    for (file, text) in documents() {
+    // The page on the tables speaks of the flags of the catalog server.
+    let ours = |file: &Path| !file.ends_with("docs/catalog-schema.md");
+    for (file, text) in documents().into_iter().filter(|(file, _)| ours(file)) {
         for after in text.split("`--").skip(1) {
             let flag: String = after
                 .chars()
