@@ -6,10 +6,27 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod catalog_faults;
 mod crd;
+mod istiod_away;
 mod loop_closed;
+mod mesh_api_missing;
+mod poison;
 mod rig;
+mod stopping;
 
 fn main() -> std::process::ExitCode {
-    support::runner::main([crd::tests(), loop_closed::tests(), rig::tests()].concat())
+    support::runner::main(
+        [
+            catalog_faults::tests(),
+            crd::tests(),
+            istiod_away::tests(),
+            loop_closed::tests(),
+            mesh_api_missing::tests(),
+            poison::tests(),
+            rig::tests(),
+            stopping::tests(),
+        ]
+        .concat(),
+    )
 }
