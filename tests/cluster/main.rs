@@ -20,14 +20,18 @@ macro_rules! behaviours {
 }
 
 behaviours![
+    catalog_faults,
     conditions,
     crd,
     fields,
     foreign,
     frozen,
     installation,
+    istiod_away,
     loop_closed,
+    mesh_api_missing,
     names,
+    poison,
     removal,
     rig,
     rights,
@@ -35,6 +39,7 @@ behaviours![
     services,
     steady,
     stop,
+    stopping,
     transitions,
 ];
 

@@ -98,6 +98,13 @@ impl Fleet {
         Api::namespaced(rig.client.clone(), &self.namespace)
     }
 
+    /// The same whose fields have no type, for those that cannot be decoded.
+    pub fn raw_bindings(&self, rig: &Rig) -> Api<DynamicObject> {
+        let gvk = GroupVersionKind::gvk("aikernel.io", "v1alpha1", "ServiceBinding");
+        let resource = ApiResource::from_gvk(&gvk);
+        Api::namespaced_with(rig.client.clone(), &self.namespace, &resource)
+    }
+
     pub fn rules(&self, rig: &Rig, kind: &str) -> Api<DynamicObject> {
         let gvk = GroupVersionKind::gvk("networking.istio.io", "v1", kind);
         let resource = ApiResource::from_gvk(&gvk);
@@ -118,7 +125,7 @@ impl Fleet {
         without: &[&str],
     ) -> Result<()> {
         let what = format!("{type_}={expected} of {} bindings", self.size);
-        let api = self.bindings(rig);
+        let api = self.raw_bindings(rig);
         wait::until(&what, PATIENCE, async || {
             tokio::time::sleep(BETWEEN_LOOKS).await;
             let listed = api.list(&ListParams::default()).await?;
@@ -129,6 +136,8 @@ impl Fleet {
                 if without.contains(&name) {
                     continue;
                 }
+                let binding: ServiceBinding =
+                    serde_json::from_value(serde_json::to_value(binding)?)?;
                 let said = condition(&binding, type_);
                 let observed = binding.status.as_ref().and_then(|s| s.observed_generation);
                 if said.as_deref() == Some(expected) && observed == binding.metadata.generation {
@@ -195,7 +204,7 @@ impl Fleet {
 
     /// Takes the bindings away, whatever state they are in.
     pub async fn clear(&self, rig: &Rig) -> Result<()> {
-        let bindings = self.bindings(rig);
+        let bindings = self.raw_bindings(rig);
         let none = DeleteParams::default();
         bindings
             .delete_collection(&none, &ListParams::default())

@@ -28,8 +28,9 @@ pub(super) const ROOMS: [Room; 2] = [Room::Catalog, Room::Writes];
 const DOUBTS: u32 = 3;
 
 /// Most keys that are under way to find out: more than one only where the
-/// answer takes longer than the time between two.
-const MOST_PROBES: usize = 4;
+/// answer takes longer than the time between two. As many as that time goes
+/// into the deadline of a request.
+const MOST_PROBES: usize = 8;
 
 /// Keys that wait for one thing.
 #[derive(Debug, Default)]
