@@ -268,7 +268,6 @@ pub(crate) async fn remove(
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         // Another uid: not the object that we meant.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 422 => Err(WriteError::Stale),
         answer => answer.map_err(|e| WriteError::from_kube(&e)),
     };
     audit(verb, kind, binding, namespace, name, answer.as_ref().err());

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
@@ -310,8 +311,18 @@ impl<'a> Scene<'a> {
 
     // --- what was written --------------------------------------------------------
 
+    /// A mark after which nothing is written on account of what was before: an
+    /// answer is seen by a watch before it is logged, and Events take their
+    /// time.
     pub(crate) async fn mark(&self) -> Result<Mark> {
-        self.rig.audit_mark().await
+        wait::until("an end of the writes", PATIENCE, async || {
+            let mark = self.rig.audit_mark().await?;
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            let writes = self.writes_and_events(mark).await?;
+            ensure!(writes.is_empty(), "{writes:?}");
+            Ok(mark)
+        })
+        .await
     }
 
     /// What the operator asked to change in this namespace since the mark, as
