@@ -84,8 +84,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     );
     let mut work = std::pin::pin!(work);
     tokio::select! {
-        () = &mut work => Err(anyhow!("the controller ended by itself")),
-        name = tasks.ended() => Err(anyhow!("the {name} ended by itself")),
+        // The signal first: it ends the work as well, and that is no error.
+        biased;
         () = stopped(&mut stop) => {
             readiness.set("not stopping", false);
             if timeout(GRACE, work).await.is_err() {
@@ -93,6 +93,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        () = &mut work => Err(anyhow!("the controller ended by itself")),
+        name = tasks.ended() => Err(anyhow!("the {name} ended by itself")),
     }
 }
 

@@ -39,7 +39,7 @@ pub(crate) async fn ask_catalog(
             CatalogAnswer::Record(record)
         }
         Err(CatalogError::NotFound) => CatalogAnswer::NotFound {
-            confirmed: ctx.memory.not_found(uid) >= CONFIRM_AFTER,
+            confirmed: ctx.memory.not_found(uid, id) >= CONFIRM_AFTER,
         },
         Err(CatalogError::BadRecord(bad)) => CatalogAnswer::Bad(bad),
         Err(error) => CatalogAnswer::Unavailable {

@@ -98,6 +98,14 @@ async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
     let mut counted = failure(&ctx, kind.as_str());
     let failed = |error: &Error, failures: u32| {
         counted(error, failures);
+        // Anything else is a failure of the moment, and says nothing about
+        // what the server serves.
+        let Error::InitialListFailed(kube::Error::Api(status)) = error else {
+            return;
+        };
+        if !matches!(status.code, 403 | 404) {
+            return;
+        }
         let words = error::brief(&error.to_string());
         let why = format!(
             "cannot list {} of {}: {words}; install Istio's CRDs, or grant the operator its rights",
@@ -170,6 +178,9 @@ fn decoded(
                 "undecodable binding"
             );
             ctx.metrics.undecodable();
+            if ctx.options.read_only {
+                return None;
+            }
             ctx.events.tell(
                 about,
                 Transition {

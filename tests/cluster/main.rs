@@ -6,19 +6,42 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod conditions;
 mod crd;
+mod fields;
+mod foreign;
+mod frozen;
 mod installation;
 mod loop_closed;
+mod names;
+mod removal;
 mod rig;
+mod rights;
+mod rivals;
+mod scene;
+mod services;
+mod steady;
+mod stop;
+mod transitions;
 
 fn main() -> std::process::ExitCode {
-    support::runner::main(
-        [
-            crd::tests(),
-            installation::tests(),
-            loop_closed::tests(),
-            rig::tests(),
-        ]
-        .concat(),
-    )
+    let modules = [
+        conditions::tests(),
+        crd::tests(),
+        fields::tests(),
+        foreign::tests(),
+        frozen::tests(),
+        installation::tests(),
+        loop_closed::tests(),
+        names::tests(),
+        removal::tests(),
+        rights::tests(),
+        rig::tests(),
+        rivals::tests(),
+        services::tests(),
+        steady::tests(),
+        stop::tests(),
+        transitions::tests(),
+    ];
+    support::runner::main(modules.concat())
 }

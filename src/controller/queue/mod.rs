@@ -53,6 +53,7 @@ impl Queue {
     /// Drops what is known of a key that no longer exists.
     pub fn forget(&self, key: &BindingKey) {
         self.lock().forget(key);
+        self.changed.notify_one();
     }
 
     /// How many keys are due, and how many run.

@@ -59,10 +59,20 @@ struct WaitingRoom {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
     Idle,
-    Delayed { until: Instant, lane: Lane },
-    Queued { lane: Lane },
+    Delayed {
+        until: Instant,
+        lane: Lane,
+    },
+    Queued {
+        lane: Lane,
+    },
     Parked(Room),
-    Running { again: Option<Lane> },
+    Running {
+        /// A look was asked for meanwhile.
+        again: Option<Lane>,
+        /// The key was forgotten meanwhile.
+        gone: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -120,9 +130,10 @@ impl State {
     pub fn add(&mut self, key: &BindingKey, lane: Lane, now: Instant) {
         let entry = self.entry(key);
         match entry.place {
-            Place::Running { again } => {
+            Place::Running { again, .. } => {
                 entry.place = Place::Running {
                     again: Some(again.map_or(lane, |a| a.min(lane))),
+                    gone: false,
                 };
             }
             Place::Queued { lane: present } if present <= lane => {}
@@ -141,7 +152,10 @@ impl State {
         }
         let key = self.pick()?;
         let entry = self.entry(&key);
-        entry.place = Place::Running { again: None };
+        entry.place = Place::Running {
+            again: None,
+            gone: false,
+        };
         entry.started = Some(now);
         self.running += 1;
         Some(key)
@@ -166,7 +180,7 @@ impl State {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
-        let Place::Running { again } = entry.place else {
+        let Place::Running { again, gone } = entry.place else {
             return;
         };
         entry.place = Place::Idle;
@@ -185,6 +199,10 @@ impl State {
                 self.arm(room, chance, now);
             }
         }
+        if gone {
+            self.entries.remove(key);
+            return;
+        }
         match next {
             Next::Park(room) => self.park(key, room, chance, now),
             Next::After(delay) => self.schedule(key, now + delay, Lane::Bulk, now),
@@ -196,10 +214,11 @@ impl State {
             ),
             Next::Wait => {}
         }
-        // What was asked for during the run comes first, but a failing key
-        // does not get around its delay that way, nor a parked one its room.
+        // What was asked for during the run comes first. A failing key does
+        // not get around its delay that way, nor a parked one its room, but
+        // for what waits for neither: a deletion.
         if let Some(lane) = again
-            && !matches!(next, Next::Failed | Next::Park(_))
+            && (lane == Lane::Urgent || !matches!(next, Next::Failed | Next::Park(_)))
         {
             self.add(key, lane, now);
         }
@@ -214,12 +233,16 @@ impl State {
 
     /// Drops what is known of a key that no longer exists.
     pub fn forget(&mut self, key: &BindingKey) {
-        if !matches!(
-            self.entries.get(key).map(|e| e.place),
-            Some(Place::Running { .. })
-        ) {
-            self.entries.remove(key);
+        if let Some(entry) = self.entries.get_mut(key)
+            && let Place::Running { .. } = entry.place
+        {
+            entry.place = Place::Running {
+                again: None,
+                gone: true,
+            };
+            return;
         }
+        self.entries.remove(key);
         for room in &mut self.rooms {
             room.parked.retain(|k| k != key);
             room.probes.remove(key);
@@ -341,6 +364,11 @@ impl State {
     /// some that fail for a reason of their own do not keep the others waiting.
     fn send_probes(&mut self, room: Room, now: Instant) {
         let waiting = &mut self.rooms[room as usize];
+        // Whoever went to find out was forgotten: another one has to go.
+        if waiting.probes.is_empty() {
+            self.arm(room, 0.5, now);
+        }
+        let waiting = &mut self.rooms[room as usize];
         if waiting.next_probe.is_none_or(|due| due > now) {
             return;
         }
@@ -362,6 +390,80 @@ impl State {
         let waiting = std::mem::take(&mut self.rooms[room as usize]);
         for key in waiting.parked {
             self.schedule(&key, now, Lane::Bulk, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod forgotten {
+    use super::*;
+
+    fn key(name: &str) -> BindingKey {
+        BindingKey {
+            namespace: "ns".to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    /// Runs the key, which then waits for the catalog.
+    fn park(state: &mut State, name: &str, now: Instant) {
+        state.add(&key(name), Lane::Normal, now);
+        assert_eq!(state.release(now), Some(key(name)));
+        state.done(&key(name), Next::Park(Room::Catalog), &[], 0.5, now);
+    }
+
+    #[test]
+    fn those_who_wait_are_not_forgotten_with_the_one_that_went_to_find_out() {
+        let mut state = State::new(1);
+        let now = Instant::now();
+        park(&mut state, "a", now);
+        park(&mut state, "b", now);
+        let due = state.next_wake().unwrap();
+        // It is on its way, but waits for its turn.
+        state.add(&key("busy"), Lane::Normal, now);
+        assert_eq!(state.release(now), Some(key("busy")));
+        assert_eq!(state.release(due), None);
+        state.forget(&key("a"));
+        state.done(&key("busy"), Next::Wait, &[], 0.5, due);
+
+        assert_eq!(state.release(due), None);
+        let due = state.next_wake().unwrap();
+        assert_eq!(state.release(due), Some(key("b")));
+    }
+
+    #[test]
+    fn nothing_is_kept_of_a_key_that_is_forgotten_while_it_runs() {
+        let mut state = State::new(1);
+        let now = Instant::now();
+        state.add(&key("a"), Lane::Normal, now);
+        assert_eq!(state.release(now), Some(key("a")));
+        state.forget(&key("a"));
+        state.done(&key("a"), Next::After(SPACING), &[], 0.5, now);
+        assert_eq!(state.entries.len(), 0);
+    }
+
+    #[test]
+    fn a_key_that_came_back_while_it_ran_runs_again() {
+        let mut state = State::new(1);
+        let now = Instant::now();
+        state.add(&key("a"), Lane::Normal, now);
+        assert_eq!(state.release(now), Some(key("a")));
+        state.forget(&key("a"));
+        state.add(&key("a"), Lane::Normal, now);
+        state.done(&key("a"), Next::Wait, &[], 0.5, now);
+        assert_eq!(state.release(now + SPACING), Some(key("a")));
+    }
+
+    #[test]
+    fn a_deletion_that_comes_during_a_run_waits_for_no_room_and_no_delay() {
+        for next in [Next::Park(Room::Catalog), Next::Failed] {
+            let mut state = State::new(1);
+            let now = Instant::now();
+            state.add(&key("a"), Lane::Normal, now);
+            assert_eq!(state.release(now), Some(key("a")));
+            state.add(&key("a"), Lane::Urgent, now);
+            state.done(&key("a"), next, &[], 1.0, now);
+            assert_eq!(state.release(now + SPACING), Some(key("a")), "{next:?}");
         }
     }
 }
