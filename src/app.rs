@@ -22,6 +22,7 @@ use crate::catalog::client::HttpCatalogConfig;
 use crate::catalog::credentials::{AccessConfig, ApiUrl};
 use crate::catalog::http::HttpCatalog;
 use crate::catalog::limited::LimitedCatalog;
+use crate::catalog::patient::PatientCatalog;
 use crate::controller::clients::Clients;
 use crate::controller::context::{Context, Memory, Options};
 use crate::controller::mesh_api::MeshApi;
@@ -84,7 +85,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     );
     let mut work = std::pin::pin!(work);
     tokio::select! {
-        // First: the controller ends by the same signal, at once where it is idle.
+        // The signal first: it ends the work as well, and that is no error.
         biased;
         () = stopped(&mut stop) => {
             readiness.set("not stopping", false);
@@ -153,14 +154,12 @@ async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
 
 fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
     let file = |name: &str| args.catalog_credentials.join(name);
-    let key = file("api-key");
     let access = AccessConfig {
         api_url: match &args.catalog_url {
             Some(url) => ApiUrl::Given(url.clone()),
             None => ApiUrl::File(file("api-url")),
         },
-        // A Secret without a key is a catalog that wants none, or a token.
-        api_key_file: key.exists().then_some(key),
+        api_key_file: Some(file("api-key")),
         token_file: args.catalog_token_file.clone(),
     };
     let config = HttpCatalogConfig {
@@ -168,8 +167,9 @@ fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
         ..HttpCatalogConfig::new(access)
     };
     let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
+    // Patience is asked for last, when a call has its turn.
     Ok(Arc::new(LimitedCatalog::new(
-        http,
+        PatientCatalog::new(http),
         args.catalog_concurrency,
         TURN,
     )))

@@ -11,11 +11,13 @@ use super::error::WriteError;
 use super::events::Events;
 use super::mesh_api::MeshApi;
 use super::queue::Queue;
+use super::queue::room::Room;
 use super::world::World;
 use crate::catalog::Catalog;
 use crate::domain::brake::Brake;
 use crate::domain::inputs::Settings;
 use crate::domain::names::CatalogServiceId;
+use crate::domain::reasons;
 use crate::metrics::Metrics;
 
 /// How the controller runs.
@@ -64,7 +66,17 @@ pub struct Memory {
     taken_back: Mutex<HashMap<String, HashMap<String, Instant>>>,
     fights: Mutex<HashMap<String, Fight>>,
     brake: Mutex<Brake>,
-    outage: Mutex<Option<(&'static str, String)>>,
+    outages: Mutex<HashMap<Room, Outage>>,
+}
+
+/// Why something that many bindings need was away when it was tried last, as
+/// a condition says it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Outage {
+    /// Reason of the condition.
+    pub reason: &'static str,
+    /// Its message.
+    pub message: String,
 }
 
 /// Somebody else holds fields of an object of ours, and we let him.
@@ -84,6 +96,25 @@ impl Memory {
         lock(&self.brake)
     }
 
+    /// What was said when the room's matter was last found to be away.
+    pub fn outage(&self, room: Room) -> Outage {
+        let outages = lock(&self.outages);
+        let unknown = || Outage {
+            reason: match room {
+                Room::Catalog => reasons::CATALOG_UNAVAILABLE,
+                Room::Writes => reasons::WRITE_REFUSED,
+            },
+            message: "it is tried again every few seconds".to_owned(),
+        };
+        outages.get(&room).cloned().unwrap_or_else(unknown)
+    }
+
+    /// The room's matter was found to be away.
+    pub fn went_away(&self, room: Room, reason: &'static str, message: &str) {
+        let message = message.to_owned();
+        lock(&self.outages).insert(room, Outage { reason, message });
+    }
+
     /// The catalog said for the binding of that uid that there is no such
     /// service. Returns how long ago it said so first.
     pub fn not_found(&self, uid: &str, id: &CatalogServiceId) -> Duration {
@@ -100,16 +131,6 @@ impl Memory {
     /// The catalog said something else.
     pub fn found(&self, uid: &str) {
         lock(&self.not_found).remove(uid);
-    }
-
-    /// The catalog gave no usable answer: condition reason, and why.
-    pub fn outage(&self, reason: &'static str, message: &str) {
-        *lock(&self.outage) = Some((reason, message.to_owned()));
-    }
-
-    /// What was last said about a catalog that gives no usable answer.
-    pub fn last_outage(&self) -> Option<(&'static str, String)> {
-        lock(&self.outage).clone()
     }
 
     /// Whether one of the fields of the object of that uid was taken back by

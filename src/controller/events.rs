@@ -101,10 +101,9 @@ impl Sender {
                 let error = WriteError::from_kube(&error).to_string();
                 tracing::warn!(
                     namespace = about.namespace,
-                    binding = about.name,
-                    reason = transition.reason,
+                    name = about.name,
                     error,
-                    "an Event could not be sent"
+                    "an Event was not stored"
                 );
             }
         }
@@ -129,17 +128,17 @@ impl Sender {
     }
 }
 
-/// What the server makes the Event's name from. It refuses one that ends with
-/// a dot, and cuts it to its own length.
-fn prefix(name: &str) -> String {
-    let head: String = name.chars().take(200).collect();
-    format!("{}-", head.trim_end_matches(['.', '-']))
+/// What the API server makes the Event's name of. It checks the prefix like a
+/// name of its own, in which no label ends in a hyphen.
+fn name_prefix(binding: &str) -> String {
+    let start: String = binding.chars().take(200).collect();
+    format!("{}-", start.trim_end_matches(['.', '-']))
 }
 
 fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(prefix(&about.name)),
+            generate_name: Some(name_prefix(&about.name)),
             namespace: Some(about.namespace.clone()),
             ..ObjectMeta::default()
         },
@@ -173,12 +172,27 @@ fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> E
 mod tests {
     use super::*;
 
+    fn prefix(name: &str) -> String {
+        let about = About {
+            name: name.to_owned(),
+            ..About::default()
+        };
+        let transition = Transition {
+            reason: "Synced".to_owned(),
+            note: String::new(),
+            warning: false,
+        };
+        event(&about, &transition, "pod", Timestamp::UNIX_EPOCH)
+            .metadata
+            .generate_name
+            .unwrap()
+    }
+
     #[test]
-    fn an_event_is_named_after_its_binding_in_a_way_that_the_server_takes() {
-        assert_eq!(prefix("web"), "web-");
-        assert_eq!(
-            prefix(&format!("{}.b", "a".repeat(199))),
-            format!("{}-", "a".repeat(199))
-        );
+    fn the_prefix_of_the_name_is_one_that_the_api_server_takes() {
+        // It refuses a prefix that ends in a dot, or has one before the hyphen.
+        assert_eq!(prefix("worker"), "worker-");
+        let cut_at_a_dot = format!("{}.b", "a".repeat(199));
+        assert_eq!(prefix(&cut_at_a_dot), format!("{}-", "a".repeat(199)));
     }
 }

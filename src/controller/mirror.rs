@@ -109,6 +109,11 @@ impl<V: Clone + PartialEq> Mirror<V> {
         self.live.get(id)
     }
 
+    /// Whether there is an object of that uid.
+    pub fn has_uid(&self, uid: &str) -> bool {
+        self.live.values().any(|seen| seen.uid == uid)
+    }
+
     /// All objects, ordered by namespace and name.
     pub fn iter(&self) -> impl Iterator<Item = (&Id, &V)> {
         self.live.iter().map(|(id, seen)| (id, &seen.value))

@@ -6,6 +6,7 @@ pub mod clients;
 pub mod context;
 pub mod error;
 pub mod events;
+mod guard;
 pub mod mesh_api;
 pub mod mirror;
 pub mod observe;

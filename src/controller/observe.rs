@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::context::Context;
-use super::queue::state::Room;
+use super::context::{Context, Outage};
+use super::queue::room::Room;
 use crate::catalog::error::CatalogError;
 use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::CatalogServiceId;
@@ -23,12 +23,8 @@ pub(crate) async fn ask_catalog(
 ) -> CatalogAnswer {
     let key = validate::key(&inputs.binding);
     if !ctx.queue.may_try(&key, Room::Catalog) {
-        // What those say that try it, so that nothing is written for a mere
-        // change of who tries.
-        let (reason, message) = ctx.memory.last_outage().unwrap_or((
-            reasons::CATALOG_UNAVAILABLE,
-            "the catalog is unavailable; another binding is trying it".to_owned(),
-        ));
+        // In the words of whoever tried last, so that all say the same.
+        let Outage { reason, message } = ctx.memory.outage(Room::Catalog);
         return CatalogAnswer::Unavailable { reason, message };
     }
     let uid = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
@@ -47,7 +43,7 @@ pub(crate) async fn ask_catalog(
         Err(CatalogError::BadRecord(bad)) => CatalogAnswer::Bad(bad),
         Err(error) => {
             let (reason, message) = (reason(&error), words(&error));
-            ctx.memory.outage(reason, &message);
+            ctx.memory.went_away(Room::Catalog, reason, &message);
             CatalogAnswer::Unavailable { reason, message }
         }
     }

@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::apply::{self, Applied};
 use super::context::Context;
 use super::error::WriteError;
-use super::queue::state::{Next, Room};
+use super::queue::room::Room;
+use super::queue::state::Next;
 use super::{observe, report};
 use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
 use crate::domain::inputs::{CatalogAnswer, Inputs};
@@ -126,6 +127,10 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
             again: None,
         };
     }
+    if !plan.writes.is_empty() && !ctx.queue.may_try(&key, Room::Writes) {
+        let words = ctx.memory.outage(Room::Writes).message;
+        return not_written(WriteError::Away(words), findings);
+    }
     if let Err(error) = report::add_finalizer(ctx, &inputs.binding).await {
         return not_written(error, findings);
     }
@@ -137,11 +142,18 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     findings.wrote = written > 0;
     findings.children = Some(children);
     match failed {
-        Some(error) => not_written(error, findings),
+        Some(error) => {
+            if let WriteError::Away(message) = &error {
+                let reason = reasons::WRITE_REFUSED;
+                ctx.memory.went_away(Room::Writes, reason, message);
+            }
+            not_written(error, findings)
+        }
         None => Looked {
             situation: programmed,
             findings,
-            worked: vec![Room::Writes],
+            // Where nothing had to be written, nothing was found out.
+            worked: (written > 0).then_some(Room::Writes).into_iter().collect(),
             again: None,
         },
     }
@@ -225,7 +237,7 @@ async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>, started: Instant) 
         .found(binding.metadata.uid.as_deref().unwrap_or_default());
     match withdraw(ctx, binding).await {
         Ok(()) => end(Next::Wait),
-        Err(WriteError::Stale) => end(Next::Failed),
+        Err(WriteError::Stale) => end(Next::Stale),
         Err(error) => {
             let refused = Looked {
                 again: Some(error.clone()),
@@ -267,7 +279,7 @@ async fn finish(
         // asks for it as soon as it has told; until then waiting longer each
         // time keeps a watch that lags from making this a loop.
         return Outcome {
-            next: Next::Failed,
+            next: Next::Stale,
             worked,
             error: None,
         };
@@ -298,8 +310,9 @@ async fn finish(
         && let Err(error) = report::store_status(ctx, &latest, next_status).await
     {
         let stale = error == WriteError::Stale;
+        let next = if stale { Next::Stale } else { Next::Failed };
         return Outcome {
-            next: Next::Failed,
+            next,
             worked,
             error: (!stale).then(|| error.to_string()),
         };

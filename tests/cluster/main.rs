@@ -6,38 +6,43 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod conditions;
-mod crd;
-mod fields;
-mod foreign;
-mod frozen;
-mod loop_closed;
-mod names;
-mod removal;
-mod rig;
-mod rights;
-mod rivals;
+// What several of the files below start from.
 mod scene;
-mod services;
-mod steady;
+
+macro_rules! behaviours {
+    ($($file:ident,)*) => {
+        $(mod $file;)*
+
+        fn all() -> Vec<support::runner::Test> {
+            [$($file::tests()),*].concat()
+        }
+    };
+}
+
+behaviours![
+    catalog_faults,
+    conditions,
+    crd,
+    fields,
+    foreign,
+    frozen,
+    installation,
+    istiod_away,
+    loop_closed,
+    mesh_api_missing,
+    names,
+    poison,
+    removal,
+    rig,
+    rights,
+    rivals,
+    services,
+    steady,
+    stop,
+    stopping,
+    transitions,
+];
 
 fn main() -> std::process::ExitCode {
-    support::runner::main(
-        [
-            conditions::tests(),
-            crd::tests(),
-            fields::tests(),
-            foreign::tests(),
-            frozen::tests(),
-            loop_closed::tests(),
-            names::tests(),
-            removal::tests(),
-            rights::tests(),
-            rig::tests(),
-            rivals::tests(),
-            services::tests(),
-            steady::tests(),
-        ]
-        .concat(),
-    )
+    support::runner::main(all())
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_runtime::watcher::Event;
 use tokio::sync::watch;
 
@@ -51,6 +52,8 @@ pub struct Concerned {
     pub listed: BTreeSet<BindingKey>,
     /// Bindings that are gone.
     pub gone: BTreeSet<BindingKey>,
+    /// Those of the others that their owners changed themselves.
+    pub edited: BTreeSet<BindingKey>,
 }
 
 /// How many objects there are.
@@ -77,6 +80,8 @@ pub struct World {
 #[derive(Debug, Default)]
 struct Inner {
     bindings: Mirror<Arc<ServiceBinding>>,
+    /// Bindings that cannot be decoded.
+    unreadable: Mirror<()>,
     services: Mirror<ServiceView>,
     namespaces: Mirror<NamespaceView>,
     virtual_services: Mirror<Arc<Rule>>,
@@ -146,6 +151,27 @@ impl World {
         concerned
     }
 
+    /// Takes an event about bindings that cannot be decoded.
+    pub fn unreadable(&self, event: Event<Seen<()>>) {
+        self.lock().unreadable.take(event);
+    }
+
+    /// What is known of the binding from when it could be decoded last, under
+    /// the metadata that it has now. Its generation stays the one that was
+    /// understood, so that its status does not claim more.
+    pub fn last_readable(&self, metadata: &ObjectMeta) -> Option<ServiceBinding> {
+        let id = (metadata.namespace.clone()?, metadata.name.clone()?);
+        let inner = self.lock();
+        let last = inner.bindings.get(&id)?;
+        (last.metadata.uid == metadata.uid).then(|| ServiceBinding {
+            metadata: ObjectMeta {
+                generation: last.metadata.generation,
+                ..metadata.clone()
+            },
+            ..ServiceBinding::clone(last)
+        })
+    }
+
     /// Takes an event about Services.
     pub fn services(&self, event: Event<Seen<ServiceView>>) -> Concerned {
         let mut inner = self.lock();
@@ -189,8 +215,12 @@ impl World {
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
         // A list that merely begins may fail again.
-        if !matches!(event, Event::Init | Event::InitApply(_)) {
-            inner.missing[kind as usize] = None;
+        if !matches!(event, Event::Init | Event::InitApply(_))
+            && inner.missing[kind as usize].take().is_some()
+        {
+            concerned
+                .listed
+                .extend(inner.bindings.iter().map(|(_, binding)| key(binding)));
         }
         for change in inner.rules_mut(kind).take(event) {
             inner.index_rule(kind, &change, &self.cluster_domain);
@@ -285,7 +315,7 @@ impl World {
             living: rules
                 .iter()
                 .filter_map(|r| r.binding_uid.clone())
-                .filter(|u| inner.by_uid.contains_key(u))
+                .filter(|uid| inner.lives(uid))
                 .collect(),
             mesh_api_missing: inner.missing.iter().flatten().next().cloned(),
             rules,
@@ -332,6 +362,11 @@ impl Inner {
 
     fn namespace(&self, name: &str) -> Option<&NamespaceView> {
         self.namespaces.get(&(String::new(), name.to_owned()))
+    }
+
+    /// Whether there is a binding of that uid, decodable or not.
+    fn lives(&self, uid: &str) -> bool {
+        self.by_uid.contains_key(uid) || self.unreadable.has_uid(uid)
     }
 
     fn bound_to(&self, service: &Id) -> BTreeSet<BindingKey> {
@@ -414,6 +449,19 @@ impl Inner {
             namespace: change.id.0.clone(),
             name: change.id.1.clone(),
         };
+        let same_words = |before: &ServiceBinding, after: &ServiceBinding| {
+            before.metadata.uid == after.metadata.uid
+                && before.metadata.generation == after.metadata.generation
+                && before.metadata.deletion_timestamp == after.metadata.deletion_timestamp
+        };
+        if let Some(after) = &change.after
+            && !change
+                .before
+                .as_ref()
+                .is_some_and(|before| same_words(before, after))
+        {
+            concerned.edited.insert(me.clone());
+        }
         match (&change.before, &change.after) {
             (_, None) => {
                 concerned.gone.insert(me.clone());
