@@ -87,7 +87,7 @@ async fn a_catalog_that_is_away_at_the_start_is_waited_for(rig: &Rig) -> Result<
     scene.front.set(Fault::None)?;
     let healed = Instant::now();
     fleet.wait_for(rig, "Ready", "True Synced").await?;
-    println!(
+    eprintln!(
         "away at the start: {SIZE} bindings synced {:.1} s after it healed",
         healed.elapsed().as_secs_f64()
     );
@@ -134,7 +134,7 @@ async fn go_through(rig: &Rig, name: &str, faults: &[Fault], span: Duration) -> 
             .with_context(|| format!("{fault:?}"))?;
     }
     let after = scene.memory().await?;
-    println!("{name}: resident {before} KiB before, {after} KiB after");
+    eprintln!("{name}: resident {before} KiB before, {after} KiB after");
     ensure!(
         after.saturating_sub(before) <= GROWTH,
         "memory grew from {before} to {after} KiB"
@@ -183,7 +183,7 @@ async fn outage(
     fleet.wait_for(rig, "CatalogSynced", "True Synced").await?;
     let seen = scene.front.since(healed);
     let first = seen.first().context("nobody asked")?.at - healed;
-    println!(
+    eprintln!(
         "{fault:?}: {asked} requests in {} s; after it healed the first came at {:.1} s, \
          all {SIZE} were stored at {stored:.1} s and said so at {:.1} s",
         span.as_secs(),
@@ -223,7 +223,7 @@ async fn a_catalog_that_asks_for_peace_is_left_alone(rig: &Rig) -> Result<()> {
     writes.expect_statuses(2)?;
     fleet.wait_for(rig, "CatalogSynced", "True Synced").await?;
     fleet.wait_for_timeout(rig, "9s").await?;
-    println!(
+    eprintln!(
         "429: {} requests before the wait, recovered {:.1} s after it was over",
         asked.len(),
         (Instant::now() - first).as_secs_f64() - PEACE as f64

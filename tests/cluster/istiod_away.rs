@@ -54,7 +54,7 @@ async fn bindings_say_that_istiod_is_away_and_all_arrive_on_its_return(rig: &Rig
 
     fleet.wait_for_timeout(rig, "7s").await?;
     fleet.wait_for(rig, "Ready", "True Synced").await?;
-    println!(
+    eprintln!(
         "istiod away: {SIZE} changed bindings arrived {:.1} s after its return",
         back.elapsed().as_secs_f64()
     );
@@ -84,7 +84,7 @@ async fn away(rig: &Rig, catalog: &Catalog, fleet: &Fleet) -> Result<()> {
     sleep(SPAN).await;
     let writes = fleet.writes(rig, settled).await?;
     let tries = writes.of_rules().len();
-    println!("istiod away: {tries} tries in {} s", SPAN.as_secs());
+    eprintln!("istiod away: {tries} tries in {} s", SPAN.as_secs());
     let most = usize::try_from(SPAN.as_secs())?;
     ensure!(tries <= most, "{tries} tries in {SPAN:?}");
     writes.expect_statuses(0)?;

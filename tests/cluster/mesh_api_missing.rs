@@ -81,7 +81,7 @@ async fn without(
     }
     let installed = Instant::now();
     fleet.wait_for(rig, "Ready", "True Synced").await?;
-    println!(
+    eprintln!(
         "Istio's definitions installed: {} bindings programmed {:.1} s later",
         fleet.size,
         installed.elapsed().as_secs_f64()

@@ -122,7 +122,7 @@ async fn one_bad_record_and_one_undecodable_binding_stop_nobody(rig: &Rig) -> Re
     let fleet = Fleet::prepare(rig, "poison", SIZE).await?;
     fleet.put_records(&catalog, "5s").await?;
     // The reference catalog would not take such a record itself.
-    let mut bad = fleet.record(7, "5s");
+    let mut bad = catalog.get(&fleet.id(7)).await?;
     bad["timeout"] = json!("soon");
     front.set(Fault::Replaced {
         id: fleet.id(7),

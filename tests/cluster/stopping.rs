@@ -53,7 +53,7 @@ async fn it_ends_at_once_before_the_first_list(rig: &Rig) -> Result<()> {
     let (connection, _) = silent.accept().await?;
     let told = Instant::now();
     ensure!(process.terminate(AT_ONCE).await?, "it ended with a failure");
-    println!(
+    eprintln!(
         "SIGTERM before the first list: {:.1} s",
         told.elapsed().as_secs_f64()
     );
@@ -94,7 +94,7 @@ async fn it_ends_in_time_while_the_catalog_hangs_and_at_once_when_told_twice(
             Duration::from_secs(25)
         };
         let clean = operator.process.terminate(limit).await?;
-        println!(
+        eprintln!(
             "SIGTERM{} while the catalog hangs: {:.1} s",
             if twice { " twice" } else { "" },
             told.elapsed().as_secs_f64()

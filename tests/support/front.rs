@@ -204,7 +204,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         }
         Fault::Trickle => {
             let whole = whole(&shared, request).await;
-            let bytes = stream::iter(whole.into_iter()).then(|byte| async move {
+            let bytes = stream::iter(whole).then(|byte| async move {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 Ok::<_, std::io::Error>(Bytes::from(vec![byte]))
             });
