@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::clients::REQUEST_DEADLINE;
+use super::error::brief;
 use crate::domain::labels::{BINDING_API_VERSION, BINDING_KIND, MANAGER};
 use crate::domain::status::Transition;
 use crate::metrics::Metrics;
@@ -94,6 +95,10 @@ impl Sender {
             let event = event(&about, &transition, &self.pod, Timestamp::now());
             let params = PostParams::default();
             let sent = timeout(REQUEST_DEADLINE, api.create(&params, &event)).await;
+            if let Ok(Err(error)) = &sent {
+                let error = brief(&error.to_string());
+                tracing::warn!(binding = about.name, error, "an Event was not taken");
+            }
             let ok = matches!(sent, Ok(Ok(_)));
             self.metrics.wrote("Event", ok);
             if !ok {
@@ -121,13 +126,17 @@ impl Sender {
     }
 }
 
+/// What the Event's own name begins with. The API server takes a hyphen at its
+/// end, and no dot.
+fn prefix(name: &str) -> String {
+    let start: String = name.chars().take(200).collect();
+    format!("{}-", start.trim_end_matches(['.', '-']))
+}
+
 fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(format!(
-                "{}.",
-                about.name.chars().take(200).collect::<String>()
-            )),
+            generate_name: Some(prefix(&about.name)),
             namespace: Some(about.namespace.clone()),
             ..ObjectMeta::default()
         },
@@ -154,5 +163,17 @@ fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> E
             .to_owned(),
         ),
         ..Event::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_events_name_begins_as_the_api_server_allows() {
+        assert_eq!(prefix("web"), "web-");
+        let cut = format!("{}.tail", "a".repeat(199));
+        assert_eq!(prefix(&cut), format!("{}-", "a".repeat(199)));
     }
 }
