@@ -11,6 +11,7 @@ pub mod mesh_api;
 pub mod mirror;
 pub mod observe;
 pub mod queue;
+mod readable;
 pub mod reconcile;
 pub mod report;
 pub mod sources;
