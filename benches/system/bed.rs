@@ -181,6 +181,14 @@ impl Running {
         .await
     }
 
+    /// How many looks at bindings have ended.
+    pub(crate) async fn looks(&self) -> Result<f64> {
+        let url = format!("http://{OPERATOR}/metrics");
+        let metrics = self.operator.metrics(&url).await?;
+        let looks = metrics.sum("controller_runtime_reconcile_total", &[]);
+        looks.context("the operator does not count its looks")
+    }
+
     /// Waits until it calls itself ready.
     pub(crate) async fn listed(&self) -> Result<Instant> {
         let url = format!("http://{OPERATOR}/readyz");

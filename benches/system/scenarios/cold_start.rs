@@ -47,7 +47,7 @@ async fn ours(bed: &Bed, report: &mut Report) -> Result<f64> {
     let running = bed.operator(PERIOD).await?;
     let listed = running.listed().await? - running.started;
     let all = ready.wait(size, PATIENCE).await? - running.started;
-    let usage = running.usage()?;
+    let (usage, looks) = (running.usage()?, running.looks().await?);
     let asked = bed.requests(mark).await?;
     running.stop().await?;
 
@@ -62,6 +62,7 @@ async fn ours(bed: &Bed, report: &mut Report) -> Result<f64> {
     report.add("writes", "/s", asked.writes() as f64 / took);
     report.add("writes per binding", "", asked.writes() as f64 / size);
     report.add("of it Events", "", asked.writes_of("events") as f64 / size);
+    report.add("looks per binding", "", looks / size);
     report.add("reads per binding", "", asked.reads() as f64 / size);
     report.add("answers 429", "", asked.answered(429..430) as f64);
     report.add("answers 4xx and 5xx", "", asked.answered(400..600) as f64);
