@@ -7,8 +7,24 @@
 mod support;
 
 mod loop_closed;
+mod policy_balancing;
+mod policy_circuit_breaker;
+mod policy_locality;
+mod policy_pool;
+mod policy_retries;
+mod policy_timeout;
 mod rig;
 
 fn main() -> std::process::ExitCode {
-    support::runner::main([loop_closed::tests(), rig::tests()].concat())
+    let tests = [
+        loop_closed::tests(),
+        policy_balancing::tests(),
+        policy_circuit_breaker::tests(),
+        policy_locality::tests(),
+        policy_pool::tests(),
+        policy_retries::tests(),
+        policy_timeout::tests(),
+        rig::tests(),
+    ];
+    support::runner::main(tests.concat())
 }

@@ -132,6 +132,44 @@ impl Envoy {
         )?)
     }
 
+    /// A Service port's cluster as it has it, endpoints aside; none if it does
+    /// not know it.
+    pub async fn cluster(&self, host: &str, port: u16) -> Result<Option<Value>> {
+        // The bars of the name would have to be escaped twice.
+        let page = format!(
+            "config_dump?resource=dynamic_active_clusters&name_regex=outbound.{port}..{host}"
+        );
+        let mut dump: Value = serde_json::from_str(&self.admin(&page).await?)?;
+        Ok(dump.pointer_mut("/configs/0/cluster").map(Value::take))
+    }
+
+    /// The routes that it has for requests to a host on a port; none if it does
+    /// not know the host.
+    pub async fn routes(&self, host: &str, port: u16) -> Result<Option<Vec<Value>>> {
+        let page = format!("config_dump?resource=dynamic_route_configs&name_regex={port}");
+        let dump: Value = serde_json::from_str(&self.admin(&page).await?)?;
+        let hosts = dump["configs"][0]["route_config"]["virtual_hosts"].as_array();
+        let claims = |candidate: &&Value| {
+            let domains = candidate["domains"].as_array();
+            domains.is_some_and(|domains| domains.iter().any(|domain| domain == host))
+        };
+        let found = hosts.and_then(|hosts| hosts.iter().find(claims));
+        Ok(found.and_then(|host| host["routes"].as_array().cloned()))
+    }
+
+    /// Fails if it has refused anything that istiod sent, since its start.
+    pub async fn expect_all_accepted(&self) -> Result<()> {
+        let stats = self.admin("stats?filter=update_rejected").await?;
+        let refused: Vec<&str> = stats
+            .lines()
+            .filter(|line| !line.ends_with(": 0"))
+            .collect();
+        if !refused.is_empty() {
+            bail!("Envoy refused updates: {}", refused.join(", "));
+        }
+        Ok(())
+    }
+
     /// The endpoints of a Service's port, sorted; none if it does not know it.
     pub async fn endpoints(&self, host: &str, port: u16) -> Result<Vec<Endpoint>> {
         let prefix = format!("outbound|{port}||{host}::");
@@ -177,10 +215,24 @@ impl Envoy {
         port: u16,
         path: &str,
     ) -> reqwest::RequestBuilder {
-        let listener = port.saturating_add(LISTENER_OFFSET);
         self.http
-            .request(method, format!("http://{}:{listener}{path}", self.address))
+            .request(method, self.url(port, path))
             .header(http::header::HOST, host)
+    }
+
+    /// A client that calls from this address, one of the rig's.
+    pub fn client_at(source: Ipv4Addr) -> Result<reqwest::Client> {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .local_address(std::net::IpAddr::V4(source))
+            .timeout(REQUEST_LIMIT);
+        Ok(client.build()?)
+    }
+
+    /// Where it takes requests to a port, whatever their host.
+    pub fn url(&self, port: u16, path: &str) -> String {
+        let listener = port.saturating_add(LISTENER_OFFSET);
+        format!("http://{}:{listener}{path}", self.address)
     }
 
     /// GETs a path of a Service's usual port.

@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod operator;
 pub mod pki;
+pub mod policy;
 pub mod postgres;
 pub mod process;
 pub mod rig;

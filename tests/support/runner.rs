@@ -16,7 +16,7 @@ use super::namespace;
 use super::rig::Rig;
 
 /// What a test comes down to; use [`tests!`](crate::tests) to make it.
-pub type Body = for<'a> fn(&'a Rig) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+pub type Body = for<'a> fn(&'a Rig) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// No test takes nearly as long; it bounds a hang.
 const LIMIT: Duration = Duration::from_secs(300);
