@@ -6,22 +6,26 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod apply_preconditions;
 mod loop_closed;
 mod policy_balancing;
 mod policy_circuit_breaker;
 mod policy_locality;
 mod policy_pool;
+mod policy_ports;
 mod policy_retries;
 mod policy_timeout;
 mod rig;
 
 fn main() -> std::process::ExitCode {
     let tests = [
+        apply_preconditions::tests(),
         loop_closed::tests(),
         policy_balancing::tests(),
         policy_circuit_breaker::tests(),
         policy_locality::tests(),
         policy_pool::tests(),
+        policy_ports::tests(),
         policy_retries::tests(),
         policy_timeout::tests(),
         rig::tests(),

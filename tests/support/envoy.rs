@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use http::HeaderMap;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use super::istiod;
 use super::process::{Process, Spec};
@@ -33,6 +34,8 @@ pub struct Options {
     pub zone: Option<String>,
     /// The Service ports that can be called through it.
     pub ports: Vec<u16>,
+    /// A Service port that it hands raw bytes to, with its cluster.
+    pub tcp: Option<(u16, String)>,
 }
 
 impl Options {
@@ -41,6 +44,7 @@ impl Options {
             namespace: namespace.to_owned(),
             zone: None,
             ports: vec![SERVICE_PORT],
+            tcp: None,
         }
     }
 
@@ -51,6 +55,13 @@ impl Options {
 
     pub fn ports(mut self, ports: &[u16]) -> Self {
         self.ports = ports.to_vec();
+        self
+    }
+
+    /// Raw bytes for a port of a Service in the client's own namespace.
+    pub fn tcp(mut self, service: &str, port: u16) -> Self {
+        let host = format!("{service}.{}.svc.cluster.local", self.namespace);
+        self.tcp = Some((port, format!("outbound|{port}||{host}")));
         self
     }
 }
@@ -229,6 +240,12 @@ impl Envoy {
         Ok(client.build()?)
     }
 
+    /// A connection to the port that it hands raw bytes to.
+    pub async fn connect(&self, port: u16) -> Result<TcpStream> {
+        let listener = port.saturating_add(LISTENER_OFFSET);
+        Ok(TcpStream::connect((self.address, listener)).await?)
+    }
+
     /// Where it takes requests to a port, whatever their host.
     pub fn url(&self, port: u16, path: &str) -> String {
         let listener = port.saturating_add(LISTENER_OFFSET);
@@ -302,11 +319,15 @@ fn bootstrap(address: Ipv4Addr, options: &Options) -> Value {
             }}}]}],
         },
     });
-    let listeners: Vec<Value> = options
+    let http = options
         .ports
         .iter()
-        .map(|&port| listener(address, port))
-        .collect();
+        .map(|&port| listener(address, port, http_manager(port)));
+    let tcp = options
+        .tcp
+        .iter()
+        .map(|(port, cluster)| listener(address, *port, tcp_proxy(cluster)));
+    let listeners: Vec<Value> = http.chain(tcp).collect();
     json!({
         "node": node,
         "admin": { "address": socket(address, ADMIN_PORT) },
@@ -322,14 +343,14 @@ fn bootstrap(address: Ipv4Addr, options: &Options) -> Value {
     })
 }
 
-fn listener(address: Ipv4Addr, port: u16) -> Value {
+fn http_manager(port: u16) -> Value {
     let filter = |name: &str, kind: &str| {
         json!({
             "name": format!("envoy.filters.http.{name}"),
             "typed_config": { "@type": format!("{HTTP_FILTERS}.{kind}") },
         })
     };
-    let manager = json!({
+    json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": format!("port_{port}"),
         "rds": {
@@ -346,14 +367,23 @@ fn listener(address: Ipv4Addr, port: u16) -> Value {
             filter("cors", "cors.v3.Cors"),
             filter("router", "router.v3.Router"),
         ],
-    });
+    })
+}
+
+fn tcp_proxy(cluster: &str) -> Value {
+    json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "tcp",
+        "cluster": cluster,
+    })
+}
+
+/// Takes connections for one port and hands them to this filter.
+fn listener(address: Ipv4Addr, port: u16, filter: Value) -> Value {
     json!({
         "name": format!("port_{port}"),
         "address": socket(address, port.saturating_add(LISTENER_OFFSET)),
-        "filter_chains": [{ "filters": [{
-            "name": "envoy.filters.network.http_connection_manager",
-            "typed_config": manager,
-        }]}],
+        "filter_chains": [{ "filters": [{ "name": "only", "typed_config": filter }] }],
     })
 }
 
