@@ -10,6 +10,7 @@ mod apply_preconditions;
 mod loop_closed;
 mod policy_balancing;
 mod policy_circuit_breaker;
+mod policy_generated;
 mod policy_locality;
 mod policy_pool;
 mod policy_ports;
@@ -23,6 +24,7 @@ fn main() -> std::process::ExitCode {
         loop_closed::tests(),
         policy_balancing::tests(),
         policy_circuit_breaker::tests(),
+        policy_generated::tests(),
         policy_locality::tests(),
         policy_pool::tests(),
         policy_ports::tests(),

@@ -13,6 +13,7 @@ pub mod audit;
 pub mod backend;
 pub mod catalog;
 pub mod envoy;
+pub mod generated;
 pub mod istiod;
 pub mod kubectl;
 pub mod metrics;

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,6 +12,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, RwLock};
 
+use super::generated::Generated;
 use super::namespace;
 use super::rig::Rig;
 
@@ -54,7 +55,25 @@ struct Shared {
     // Each test runs on this runtime, from the runner's threads.
     runtime: Runtime,
     rig: OnceCell<Result<Rig, String>>,
+    generated: OnceLock<Generated>,
     turn: RwLock<()>,
+}
+
+impl Shared {
+    async fn start(&self) -> Result<Rig, String> {
+        let rig = Rig::start().await.map_err(|error| format!("{error:#}"))?;
+        self.generated.get_or_init(|| Generated::watch(&rig.client));
+        Ok(rig)
+    }
+
+    /// Looks at all that the tests made the product write.
+    async fn expect_clean(&self) -> Result<()> {
+        if let (Some(Ok(rig)), Some(generated)) = (self.rig.get(), self.generated.get()) {
+            let count = generated.expect_clean(&rig.istioctl, rig.folder()).await?;
+            println!("istioctl analyze has nothing to say about {count} objects of ours\n");
+        }
+        Ok(())
+    }
 }
 
 /// The `main` of a test binary with a cluster.
@@ -85,6 +104,7 @@ fn run(tests: Vec<Test>) -> Result<ExitCode> {
     let shared = Arc::new(Shared {
         runtime,
         rig: OnceCell::new(),
+        generated: OnceLock::new(),
         turn: RwLock::new(()),
     });
     let trials = tests
@@ -92,6 +112,8 @@ fn run(tests: Vec<Test>) -> Result<ExitCode> {
         .map(|test| trial(test, shared.clone()))
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    let clean = shared.runtime.block_on(shared.expect_clean());
+    clean.context("an object that the product wrote in these tests is not clean")?;
     Ok(conclusion.exit_code())
 }
 
@@ -105,7 +127,7 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
         let outcome = shared.runtime.block_on(async {
             let rig = shared
                 .rig
-                .get_or_init(start)
+                .get_or_init(|| shared.start())
                 .await
                 .as_ref()
                 .map_err(|error| anyhow::anyhow!("the cluster did not start: {error}"))?;
@@ -121,8 +143,4 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
         });
         outcome.map_err(|error| Failed::from(format!("{error:#}")))
     })
-}
-
-async fn start() -> Result<Rig, String> {
-    Rig::start().await.map_err(|error| format!("{error:#}"))
 }
