@@ -41,6 +41,8 @@ impl WriteError {
         let webhook_away = status.message.contains("failed calling webhook");
         match status.code {
             409 => Self::Stale,
+            // Another object of that name: our uid cannot become its own.
+            422 if blames(status, "metadata.uid") => Self::Stale,
             404 if status.details.as_ref().is_none_or(|d| d.name.is_empty()) => Self::Away(
                 format!("the API server does not serve this kind: {message}"),
             ),
@@ -50,6 +52,12 @@ impl WriteError {
             _ => Self::Refused(message),
         }
     }
+}
+
+/// Whether the server names this field as what is wrong.
+fn blames(status: &Status, field: &str) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.field == field)
 }
 
 /// The error with all its causes.
@@ -74,6 +82,8 @@ pub(crate) fn brief(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn status(code: u16, message: &str) -> WriteError {
@@ -96,6 +106,19 @@ mod tests {
     fn a_500_alone_is_a_refusal_of_this_write() {
         let unknown = "failed to create typed patch object: .spec.x: field not declared in schema";
         assert!(matches!(status(500, unknown), WriteError::Refused(_)));
+    }
+
+    #[test]
+    fn an_object_made_anew_under_our_feet_is_looked_at_again() {
+        let invalid = |field: &str| {
+            let cause = json!({
+                "reason": "FieldValueInvalid", "field": field, "message": "field is immutable",
+            });
+            let status = json!({ "code": 422, "details": { "causes": [cause] } });
+            WriteError::from_status(&serde_json::from_value(status).unwrap())
+        };
+        assert_eq!(invalid("metadata.uid"), WriteError::Stale);
+        assert!(matches!(invalid("spec.host"), WriteError::Refused(_)));
     }
 
     #[test]

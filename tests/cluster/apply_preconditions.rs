@@ -158,7 +158,12 @@ async fn a_wrong_uid_neither_changes_nor_creates(rig: &Rig) -> Result<()> {
         let first = subject.create().await?;
         for force in [false, true] {
             let other = refusal(subject.apply(force, json!({ "uid": NOBODY })).await)?;
-            ensure!([409, 422].contains(&other.code), "{other:?}");
+            let causes = other.details.iter().flat_map(|details| &details.causes);
+            let fields: Vec<_> = causes.map(|cause| cause.field.as_str()).collect();
+            ensure!(
+                other.code == 422 && fields.contains(&"metadata.uid"),
+                "{other:?}"
+            );
         }
         let stored = subject.api.get("web").await?;
         ensure!(stored.metadata.resource_version == first.metadata.resource_version);

@@ -189,9 +189,12 @@ async fn a_cookie_that_envoy_sets_sticks_to_an_endpoint(rig: &Rig) -> Result<()>
     let mesh = Mesh::start(rig, "by-cookie").await?;
     let cookie =
         |ttl: &str| hash(json!({ "httpCookie": { "name": "user", "path": "/shop", "ttl": ttl } }));
-    let (web, session) = tokio::try_join!(
-        async { mesh.service("web", 3, &cookie("1h")).await },
-        async { mesh.service("session", 1, &cookie("0s")).await },
+    let (lasting, passing) = (cookie("1h"), cookie("0s"));
+    let brought = hash(json!({ "httpCookie": { "name": "user" } }));
+    let (web, session, without) = tokio::try_join!(
+        mesh.service("web", 3, &lasting),
+        mesh.service("session", 1, &passing),
+        mesh.service("without", 1, &brought),
     )?;
     let first = async |service: &Workload| {
         let answer = mesh.envoy.get(&service.host(), "/").await?;
@@ -202,9 +205,8 @@ async fn a_cookie_that_envoy_sets_sticks_to_an_endpoint(rig: &Rig) -> Result<()>
         anyhow::Ok((answer.body, cookie.to_str()?.to_owned()))
     };
 
-    let visitors = try_join_all((0..60).map(|_| first(&web))).await?;
+    let visitors: Vec<(String, String)> = try_join_all((0..60).map(|_| first(&web))).await?;
 
-    let visitors: Vec<(String, String)> = visitors;
     expect_sticky(&web, async |user| {
         let (place, cookie) = &visitors[user];
         let value = cookie.split(';').next().unwrap_or_default();
@@ -231,6 +233,9 @@ async fn a_cookie_that_envoy_sets_sticks_to_an_endpoint(rig: &Rig) -> Result<()>
         passing.starts_with("user=") && !passing.contains("Max-Age"),
         "{passing}"
     );
+    // Without a ttl it is the application's to set.
+    let unset = mesh.envoy.get(&without.host(), "/").await?;
+    ensure!(!unset.headers.contains_key(SET_COOKIE), "{unset:?}");
     mesh.expect_accepted().await
 }
 

@@ -123,6 +123,17 @@ async fn any_policy_passes_the_webhook_and_istioctl(rig: &Rig) -> Result<()> {
         documents.extend(pair.iter().map(|object| object.manifest(ISTIO)));
     }
     analyze(&rig.istioctl, rig.folder(), "any", &documents).await?;
+    // It does look: without their Services the same objects are wrong.
+    documents.retain(|document| document["kind"] != "Service");
+    let without = analyze(&rig.istioctl, rig.folder(), "alone", &documents).await;
+    let said = without
+        .err()
+        .map(|error| error.to_string())
+        .unwrap_or_default();
+    ensure!(
+        said.contains("IST0174") && said.contains("IST0101"),
+        "it said {said:?}"
+    );
 
     let mut seen = BTreeSet::new();
     for object in policies.iter().flatten() {
