@@ -1,6 +1,6 @@
 # Each target is one command that also works alone.
 
-.PHONY: test check audit tools test-cluster
+.PHONY: test check audit tools test-cluster demo
 
 # Everything that has to hold, from nothing: also what CI runs.
 test: check tools
@@ -28,3 +28,7 @@ tools:
 test-cluster: tools
 	cargo build --locked --example catalog-server
 	cargo test --locked --test cluster
+
+# The whole product at work on real parts; ONCE=1 ends it by itself.
+demo:
+	cargo run --locked --example demo -- $(if $(ONCE),--once)

@@ -151,14 +151,12 @@ async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
 
 fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
     let file = |name: &str| args.catalog_credentials.join(name);
-    let key = file("api-key");
     let access = AccessConfig {
         api_url: match &args.catalog_url {
             Some(url) => ApiUrl::Given(url.clone()),
             None => ApiUrl::File(file("api-url")),
         },
-        // A Secret without a key is a catalog that wants none, or a token.
-        api_key_file: key.exists().then_some(key),
+        api_key_file: Some(file("api-key")),
         token_file: args.catalog_token_file.clone(),
     };
     let config = HttpCatalogConfig {

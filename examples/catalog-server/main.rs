@@ -22,7 +22,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 use tracing_subscriber::EnvFilter;
 
-use api::{ApiKey, App};
+use api::App;
+use api::guard::ApiKey;
 use args::{Args, Command, LogFormat, Serve};
 use store::Store;
 use store::history::Retention;

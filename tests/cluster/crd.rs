@@ -13,18 +13,32 @@ use kube::client::Body;
 use kube::core::Status;
 use serde_json::{Value, json};
 
+use crate::support::rig::Rig;
+
 #[path = "../corpus/mod.rs"]
 mod corpus;
+
+crate::tests![
+    the_crd_is_accepted_without_a_warning,
+    every_bad_binding_is_refused_with_its_field,
+    every_good_binding_round_trips,
+    the_seeds_example_round_trips,
+    identity_is_immutable,
+    a_null_is_dropped,
+    the_whole_status_is_stored_and_never_moves_the_generation,
+    the_columns_show_the_status,
+];
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const NAME: &str = "servicebindings.aikernel.io";
 
-pub(crate) async fn the_crd_is_accepted_without_a_warning(client: Client) -> Result<()> {
+async fn the_crd_is_accepted_without_a_warning(rig: &Rig) -> Result<()> {
+    let client = &rig.client;
     let definition = serde_json::to_value(crd())?;
     let apply =
         format!("{CRDS}/{NAME}?fieldManager=catalog-mesh-tests&force=true&fieldValidation=Strict");
     let answer = send(
-        &client,
+        client,
         Method::PATCH,
         &apply,
         "application/apply-patch+yaml",
@@ -36,12 +50,12 @@ pub(crate) async fn the_crd_is_accepted_without_a_warning(client: Client) -> Res
         "applying it warns: {:?}",
         answer.warnings
     );
-    established(&client).await?;
+    established(client).await?;
 
     // The server warns when a definition is new, so a twin goes by another name.
     let create = format!("{CRDS}?dryRun=All&fieldValidation=Strict");
     let twin = twin_of(definition);
-    let answer = send(&client, Method::POST, &create, JSON, &twin).await?;
+    let answer = send(client, Method::POST, &create, JSON, &twin).await?;
     ensure!(
         answer.warnings.is_empty(),
         "creating it warns: {:?}",
@@ -49,7 +63,7 @@ pub(crate) async fn the_crd_is_accepted_without_a_warning(client: Client) -> Res
     );
 
     let answer = send(
-        &client,
+        client,
         Method::POST,
         &create,
         JSON,
@@ -63,8 +77,9 @@ pub(crate) async fn the_crd_is_accepted_without_a_warning(client: Client) -> Res
     Ok(())
 }
 
-pub(crate) async fn every_bad_binding_is_refused_with_its_field(client: Client) -> Result<()> {
-    let bindings = Bindings::in_a_new_namespace(&client).await?;
+async fn every_bad_binding_is_refused_with_its_field(rig: &Rig) -> Result<()> {
+    let client = &rig.client;
+    let bindings = Bindings::in_a_new_namespace(client).await?;
     let mut wrong = Vec::new();
     for bad in corpus::bad() {
         if let Err(why) = refused_for(bindings.create(&bad.binding).await, &bad.field) {
@@ -75,8 +90,9 @@ pub(crate) async fn every_bad_binding_is_refused_with_its_field(client: Client) 
     Ok(())
 }
 
-pub(crate) async fn every_good_binding_round_trips(client: Client) -> Result<()> {
-    let bindings = Bindings::in_a_new_namespace(&client).await?;
+async fn every_good_binding_round_trips(rig: &Rig) -> Result<()> {
+    let client = &rig.client;
+    let bindings = Bindings::in_a_new_namespace(client).await?;
     let mut wrong = Vec::new();
     for good in corpus::good() {
         if let Err(why) = bindings.round_trip(&good.binding).await {
@@ -87,24 +103,26 @@ pub(crate) async fn every_good_binding_round_trips(client: Client) -> Result<()>
     Ok(())
 }
 
-pub(crate) async fn the_seeds_example_round_trips(client: Client) -> Result<()> {
+async fn the_seeds_example_round_trips(rig: &Rig) -> Result<()> {
+    let client = &rig.client;
     let example = corpus::example();
     let namespace = example["metadata"]["namespace"]
         .as_str()
         .context("the example should name its namespace")?;
-    match make_namespace(&client, json!({"name": namespace})).await {
+    match make_namespace(client, json!({"name": namespace})).await {
         Err(kube::Error::Api(status)) if status.is_already_exists() => {}
         made => {
             made?;
         }
     }
-    Bindings::in_namespace(&client, namespace)
+    Bindings::in_namespace(client, namespace)
         .round_trip(&example)
         .await
 }
 
-pub(crate) async fn identity_is_immutable(client: Client) -> Result<()> {
-    let bindings = Bindings::in_a_new_namespace(&client).await?;
+async fn identity_is_immutable(rig: &Rig) -> Result<()> {
+    let client = &rig.client;
+    let bindings = Bindings::in_a_new_namespace(client).await?;
     bindings
         .create(&binding(
             "here",
@@ -141,8 +159,9 @@ pub(crate) async fn identity_is_immutable(client: Client) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn a_null_is_dropped(client: Client) -> Result<()> {
-    let bindings = Bindings::in_a_new_namespace(&client).await?;
+async fn a_null_is_dropped(rig: &Rig) -> Result<()> {
+    let client = &rig.client;
+    let bindings = Bindings::in_a_new_namespace(client).await?;
     let sent = json!({
         "catalogServiceId": "w", "serviceName": "worker", "namespace": null,
         "trafficPolicy": null, "healthCheck": {"timeout": null, "interval": "1s", "ejection": null},
@@ -153,10 +172,9 @@ pub(crate) async fn a_null_is_dropped(client: Client) -> Result<()> {
     Ok(())
 }
 
-pub(crate) async fn the_whole_status_is_stored_and_never_moves_the_generation(
-    client: Client,
-) -> Result<()> {
-    let bindings = Bindings::in_a_new_namespace(&client).await?;
+async fn the_whole_status_is_stored_and_never_moves_the_generation(rig: &Rig) -> Result<()> {
+    let client = &rig.client;
+    let bindings = Bindings::in_a_new_namespace(client).await?;
     let spec = json!({"catalogServiceId": "w", "serviceName": "worker"});
     let created = bindings.create(&binding("whole", spec)).await?;
 
@@ -184,8 +202,9 @@ pub(crate) async fn the_whole_status_is_stored_and_never_moves_the_generation(
     Ok(())
 }
 
-pub(crate) async fn the_columns_show_the_status(client: Client) -> Result<()> {
-    let bindings = Bindings::in_a_new_namespace(&client).await?;
+async fn the_columns_show_the_status(rig: &Rig) -> Result<()> {
+    let client = &rig.client;
+    let bindings = Bindings::in_a_new_namespace(client).await?;
     bindings
         .create(&binding(
             "shown",

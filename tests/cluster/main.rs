@@ -7,6 +7,7 @@
 mod support;
 
 mod apply_preconditions;
+mod crd;
 mod loop_closed;
 mod policy_balancing;
 mod policy_circuit_breaker;
@@ -21,6 +22,7 @@ mod rig;
 fn main() -> std::process::ExitCode {
     let tests = [
         apply_preconditions::tests(),
+        crd::tests(),
         loop_closed::tests(),
         policy_balancing::tests(),
         policy_circuit_breaker::tests(),

@@ -176,7 +176,7 @@ async fn a_source_address_sticks_to_an_endpoint(rig: &Rig) -> Result<()> {
         .map(|_| Envoy::client_at(rig.addresses.next()?))
         .collect::<Result<Vec<_>>>()?;
     expect_sticky(&web, async |user| {
-        let url = mesh.envoy.url(SERVICE_PORT, "/");
+        let url = mesh.envoy.url(SERVICE_PORT);
         Ok(read(clients[user].get(url).header(HOST, web.host()))
             .await?
             .body)

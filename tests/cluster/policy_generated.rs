@@ -4,7 +4,7 @@
 #[path = "../corpus/policy.rs"]
 mod corpus;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use catalog_mesh_controller::domain::build::build;
@@ -17,7 +17,7 @@ use proptest::strategy::{Strategy, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
-use crate::support::generated::{analyze, service};
+use crate::support::generated::{analyze, make_services};
 use crate::support::policy::{self, Given, ISTIO, Mesh};
 use crate::support::rig::Rig;
 
@@ -112,20 +112,20 @@ async fn any_policy_passes_the_webhook_and_istioctl(rig: &Rig) -> Result<()> {
         })
         .await?;
 
-    let ports = [
+    let ports = vec![
         json!({ "name": "http", "port": 80 }),
         json!({ "name": "grpc", "port": 9090 }),
         json!({ "name": "tcp", "port": 5432 }),
     ];
-    let mut documents = Vec::new();
-    for pair in &policies {
-        documents.push(service(&namespace, &pair[0].name, &ports));
-        documents.extend(pair.iter().map(|object| object.manifest(ISTIO)));
-    }
-    analyze(&rig.istioctl, rig.folder(), "any", &documents).await?;
+    let names = policies.iter().map(|[rule, _]| rule.name.clone());
+    let services: BTreeMap<_, _> = names.map(|name| (name, ports.clone())).collect();
+    let manifests = policies
+        .iter()
+        .flatten()
+        .map(|object| object.manifest(ISTIO));
+    let manifests: Vec<Value> = manifests.collect();
     // It does look: without their Services the same objects are wrong.
-    documents.retain(|document| document["kind"] != "Service");
-    let without = analyze(&rig.istioctl, rig.folder(), "alone", &documents).await;
+    let without = analyze(rig, &namespace, &manifests).await;
     let said = without
         .err()
         .map(|error| error.to_string())
@@ -134,6 +134,8 @@ async fn any_policy_passes_the_webhook_and_istioctl(rig: &Rig) -> Result<()> {
         said.contains("IST0174") && said.contains("IST0101"),
         "it said {said:?}"
     );
+    make_services(client, &namespace, &services).await?;
+    analyze(rig, &namespace, &manifests).await?;
 
     let mut seen = BTreeSet::new();
     for object in policies.iter().flatten() {

@@ -64,15 +64,15 @@ async fn a_503_is_tried_again_where_retry_on_says_so(rig: &Rig) -> Result<()> {
 async fn a_try_ends_at_its_own_timeout_and_the_request_at_the_whole_one(rig: &Rig) -> Result<()> {
     let mesh = Mesh::start(rig, "tries").await?;
     let all = Given::catalog(json!({
-        "retries": { "attempts": 2, "perTryTimeout": "200ms", "retryOn": "reset" },
+        "retries": { "attempts": 2, "perTryTimeout": "500ms", "retryOn": "reset" },
     }));
     // Envoy then takes the try's timeout for the request's end (and we say so).
     let none = Given::catalog(json!({
-        "retries": { "attempts": 2, "perTryTimeout": "200ms", "retryOn": "503" },
+        "retries": { "attempts": 2, "perTryTimeout": "500ms", "retryOn": "503" },
     }));
     let bounded = Given::catalog(json!({
-        "timeout": "600ms",
-        "retries": { "attempts": 100, "perTryTimeout": "200ms", "retryOn": "5xx" },
+        "timeout": "1200ms",
+        "retries": { "attempts": 100, "perTryTimeout": "500ms", "retryOn": "5xx" },
     }));
     for (name, given, most) in [("all", all, 3), ("none", none, 1), ("bounded", bounded, 99)] {
         let service = rig.workload(&mesh.namespace, name, &["zone-a"]).await?;

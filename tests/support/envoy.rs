@@ -123,6 +123,12 @@ impl Envoy {
         Ok(envoy)
     }
 
+    /// Where requests to a Service's port are sent; their `Host` says to which.
+    pub fn url(&self, port: u16) -> String {
+        let listener = port.saturating_add(LISTENER_OFFSET);
+        format!("http://{}:{listener}", self.address)
+    }
+
     /// One of its admin pages as text, an error unless it answers 200.
     pub async fn admin(&self, page: &str) -> Result<String> {
         let url = format!("http://{}:{ADMIN_PORT}/{page}", self.address);
@@ -227,7 +233,7 @@ impl Envoy {
         path: &str,
     ) -> reqwest::RequestBuilder {
         self.http
-            .request(method, self.url(port, path))
+            .request(method, format!("{}{path}", self.url(port)))
             .header(http::header::HOST, host)
     }
 
@@ -244,12 +250,6 @@ impl Envoy {
     pub async fn connect(&self, port: u16) -> Result<TcpStream> {
         let listener = port.saturating_add(LISTENER_OFFSET);
         Ok(TcpStream::connect((self.address, listener)).await?)
-    }
-
-    /// Where it takes requests to a port, whatever their host.
-    pub fn url(&self, port: u16, path: &str) -> String {
-        let listener = port.saturating_add(LISTENER_OFFSET);
-        format!("http://{}:{listener}{path}", self.address)
     }
 
     /// GETs a path of a Service's usual port.

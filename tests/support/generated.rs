@@ -1,25 +1,26 @@
 //! Is every object clean that the product was ever made to write? Watches what
 //! is stored in our name from the first test to the last, each version of it,
-//! and has `istioctl analyze` look at it beside its Service.
+//! and has `istioctl analyze` look at it beside such a Service.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 use catalog_mesh_controller::domain::desired::MeshKind;
 use catalog_mesh_controller::domain::labels::{LABEL_MANAGED_BY, MANAGER};
-use futures::{Stream, StreamExt as _, TryStreamExt as _};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind};
+use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, PostParams};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kube::{Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use super::kubectl::Cli;
+use super::rig::Rig;
+
+const AT_ONCE: usize = 8;
 
 /// Namespace and name: of a Service, and so of the objects for it.
 type Key = (String, String);
@@ -75,31 +76,38 @@ impl Generated {
 
     /// Fails with what `istioctl analyze` says from Warning up. Returns how
     /// many objects it has looked at.
-    pub async fn expect_clean(&self, istioctl: &Cli, folder: &Path) -> Result<usize> {
-        let (documents, count) = {
+    pub async fn expect_clean(&self, rig: &Rig) -> Result<usize> {
+        let namespace = rig.namespace("generated").await?;
+        let (services, objects) = {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.documents()
+            seen.in_one_namespace(&namespace)
         };
-        if count > 0 {
-            analyze(istioctl, folder, "generated", &documents).await?;
+        if !objects.is_empty() {
+            make_services(&rig.client, &namespace, &services).await?;
+            analyze(rig, &namespace, &objects).await?;
         }
-        Ok(count)
+        Ok(objects.len())
     }
 }
 
-/// Has istioctl analyse these objects, and nothing of a cluster.
-pub async fn analyze(istioctl: &Cli, folder: &Path, name: &str, documents: &[Value]) -> Result<()> {
+/// Has istioctl analyse these objects of one namespace as if they were stored,
+/// beside the Services that are. Services out of a file it passes over, and
+/// with them whatever it would say about hosts and ports.
+pub async fn analyze(rig: &Rig, namespace: &str, objects: &[Value]) -> Result<()> {
     let mut text = String::new();
-    for document in documents {
+    for object in objects {
         // JSON is YAML. Writing to a String cannot fail.
-        let _ = writeln!(text, "---\n{document}");
+        let _ = writeln!(text, "---\n{object}");
     }
-    let file = folder.join(format!("{name}.yaml"));
+    let file = rig.folder().join(format!("{namespace}.yaml"));
     fs::write(&file, text)?;
     let path = file.to_str().context("the path is not UTF-8")?;
-    let offline = ["analyze", "--use-kube=false", "--color=false"];
+    let args = ["analyze", "--namespace", namespace, "--color=false"];
     let level = ["--failure-threshold", "Warning", path];
-    let output = istioctl.run(&[offline.as_slice(), &level].concat()).await?;
+    let output = rig
+        .istioctl
+        .run(&[args.as_slice(), &level].concat())
+        .await?;
     if !output.success {
         bail!(
             "istioctl analyze {path}: {}{}",
@@ -110,22 +118,31 @@ pub async fn analyze(istioctl: &Cli, folder: &Path, name: &str, documents: &[Val
     Ok(())
 }
 
-/// A Service as istioctl needs it.
-pub fn service(namespace: &str, name: &str, ports: &[Value]) -> Value {
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": { "namespace": namespace, "name": name },
-        "spec": { "selector": { "app": name }, "ports": ports },
-    })
+/// Makes Services with these ports that no other namespace hears of.
+pub async fn make_services(
+    client: &Client,
+    namespace: &str,
+    services: &BTreeMap<String, Vec<Value>>,
+) -> Result<()> {
+    let api = Api::<Service>::namespaced(client.clone(), namespace);
+    stream::iter(services.iter().map(anyhow::Ok))
+        .try_for_each_concurrent(AT_ONCE, async |(name, ports)| {
+            let service = serde_json::from_value(json!({
+                "metadata": { "name": name, "annotations": { "networking.istio.io/exportTo": "." } },
+                "spec": { "selector": { "app": name }, "ports": ports },
+            }))?;
+            api.create(&PostParams::default(), &service).await?;
+            Ok(())
+        })
+        .await
 }
 
 /// Every object that a watch tells of.
-fn every<K: Send + 'static>(
+fn every<K>(
     watch: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
 ) -> impl Stream<Item = K> + Send
 where
-    K: kube::Resource + Clone,
+    K: kube::Resource + Clone + Send + 'static,
 {
     // An error is a restart of the watch.
     watch
@@ -144,10 +161,14 @@ impl Seen {
             .iter()
             .flat_map(|spec| spec.ports.iter().flatten())
         {
-            known.insert(
-                port.port,
-                json!({ "name": port.name, "port": port.port, "appProtocol": port.app_protocol }),
-            );
+            let number = port.port;
+            // Names may be taken by the port of another version.
+            let port = json!({
+                "name": format!("{}-{}", port.name.as_deref().unwrap_or("tcp"), port.port),
+                "port": port.port,
+                "appProtocol": port.app_protocol,
+            });
+            known.insert(number, port);
         }
     }
 
@@ -158,48 +179,49 @@ impl Seen {
             entry.manager.as_deref() != Some(MANAGER)
                 && fields.is_some_and(|fields| fields.get("f:spec").is_some())
         });
-        if theirs {
+        // istioctl knows no other domain.
+        let spec = &object.data["spec"];
+        let host = spec["host"].as_str().or(spec["hosts"][0].as_str());
+        let elsewhere = !host.is_some_and(|host| host.ends_with(".svc.cluster.local"));
+        if theirs || elsewhere {
             return;
         }
         let key = (object.namespace().unwrap_or_default(), object.name_any());
         let kinds = self.specs.entry(key).or_default();
         let specs = kinds.entry(kind.as_str()).or_default();
-        if !specs.contains(&object.data["spec"]) {
-            specs.push(object.data["spec"].clone());
+        if !specs.contains(spec) {
+            specs.push(spec.clone());
         }
     }
 
-    /// Each version of each object beside its Service, in a namespace made up
-    /// for it; and how many objects that are. One whose Service nobody ever
-    /// made is left out.
-    fn documents(&self) -> (Vec<Value>, usize) {
-        let (mut documents, mut count) = (Vec::new(), 0);
+    /// Each version of each object, and the Services that they are for, under
+    /// names made up for them. One whose Service nobody ever made is left out.
+    fn in_one_namespace(&self, own: &str) -> (BTreeMap<String, Vec<Value>>, Vec<Value>) {
+        let (mut services, mut objects) = (BTreeMap::new(), Vec::new());
         for (key, kinds) in &self.specs {
             let Some(ports) = self.services.get(key) else {
                 continue;
             };
             let (namespace, name) = key;
-            let ports: Vec<Value> = ports.values().cloned().collect();
             let versions = kinds.values().map(Vec::len).max().unwrap_or_default();
             for version in 0..versions {
-                let own = format!("n{count}");
-                documents.push(service(&own, name, &ports));
+                let new = format!("service-{}", services.len());
+                let (from, to) = (format!("{name}.{namespace}."), format!("{new}.{own}."));
                 for (kind, specs) in kinds {
-                    let Some(spec) = specs.get(version) else {
-                        continue;
-                    };
-                    let (from, to) = (format!("{name}.{namespace}."), format!("{name}.{own}."));
-                    documents.push(json!({
-                        "apiVersion": "networking.istio.io/v1",
-                        "kind": kind,
-                        "metadata": { "namespace": own, "name": name },
-                        "spec": with_hosts(spec, &from, &to),
+                    let spec = specs.get(version);
+                    objects.extend(spec.map(|spec| {
+                        json!({
+                            "apiVersion": "networking.istio.io/v1",
+                            "kind": kind,
+                            "metadata": { "namespace": own, "name": new },
+                            "spec": with_hosts(spec, &from, &to),
+                        })
                     }));
-                    count += 1;
                 }
+                services.insert(new, ports.values().cloned().collect());
             }
         }
-        (documents, count)
+        (services, objects)
     }
 }
 

@@ -69,8 +69,8 @@ impl Shared {
     /// Looks at all that the tests made the product write.
     async fn expect_clean(&self) -> Result<()> {
         if let (Some(Ok(rig)), Some(generated)) = (self.rig.get(), self.generated.get()) {
-            let count = generated.expect_clean(&rig.istioctl, rig.folder()).await?;
-            println!("istioctl analyze has nothing to say about {count} objects of ours\n");
+            let count = generated.expect_clean(rig).await?;
+            eprintln!("istioctl analyze has nothing to say about {count} objects of ours");
         }
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 mod body;
 mod events;
-mod guard;
+pub(crate) mod guard;
 mod list;
 mod path;
 mod reports;
@@ -20,7 +20,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::problem::Problem;
 use crate::store::{self, Store};
-pub(crate) use guard::ApiKey;
+use guard::ApiKey;
 
 const RECORD_BYTES: usize = 1 << 20;
 const BATCH_BYTES: usize = 16 << 20;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use kube_runtime::watcher::Event;
 use tokio::sync::watch;
 
-use super::mirror::{Change, Id, Mirror, Seen};
 use crate::api::service_binding::ServiceBinding;
+use crate::controller::mirror::{Change, Id, Mirror, Seen};
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, Rival, ServiceView};
 use crate::domain::names::{BindingKey, ClusterDomain};
@@ -504,3 +504,6 @@ fn same_to_us(before: &ServiceBinding, after: &ServiceBinding) -> bool {
         && b.annotations == a.annotations
         && before.status == after.status
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,229 @@
+//! Which bindings does a change concern?
+
+use kube_runtime::watcher::Event;
+
+use super::*;
+use crate::controller::sources::seen;
+use crate::domain::fixtures::{HOST, binding, foreign, ours};
+use crate::domain::target::Target;
+
+use MeshKind::{DestinationRule, VirtualService};
+
+fn world() -> World {
+    let domain = ClusterDomain::parse("cluster.local").unwrap();
+    World::new(domain, "operators".to_owned())
+}
+
+fn named(namespace: &str, name: &str, version: u64) -> ServiceBinding {
+    let mut binding = binding();
+    binding.metadata.namespace = Some(namespace.to_owned());
+    binding.metadata.name = Some(name.to_owned());
+    binding.metadata.uid = Some(format!("uid-of-{namespace}-{name}"));
+    binding.metadata.resource_version = Some(version.to_string());
+    binding.spec.service_name = name.to_owned();
+    binding
+}
+
+fn event(binding: ServiceBinding) -> Event<Seen<Arc<ServiceBinding>>> {
+    let metadata = binding.metadata.clone();
+    Event::Apply(seen(&metadata, Arc::new(binding)))
+}
+
+fn rule(rule: &Rule, version: u64) -> Seen<Arc<Rule>> {
+    Seen {
+        id: (rule.namespace.clone(), rule.name.clone()),
+        uid: rule.uid.clone(),
+        version,
+        value: Arc::new(rule.clone()),
+    }
+}
+
+fn object<V>(namespace: &str, name: &str, version: u64, value: V) -> Seen<V> {
+    Seen {
+        id: (namespace.to_owned(), name.to_owned()),
+        uid: format!("uid-of-{namespace}-{name}"),
+        version,
+        value,
+    }
+}
+
+fn keys(list: &[(&str, &str)]) -> BTreeSet<BindingKey> {
+    list.iter()
+        .map(|(namespace, name)| BindingKey {
+            namespace: (*namespace).to_owned(),
+            name: (*name).to_owned(),
+        })
+        .collect()
+}
+
+#[test]
+fn a_change_of_the_spec_concerns_the_binding_and_whoever_binds_the_same_service() {
+    let world = world();
+    assert_eq!(
+        world.bindings(event(named("shop", "web", 1))).now,
+        keys(&[("shop", "web")])
+    );
+    let mut rival = named("shop", "rival", 2);
+    rival.spec.service_name = "web".to_owned();
+    let concerned = world.bindings(event(rival));
+    assert_eq!(concerned.now, keys(&[("shop", "rival"), ("shop", "web")]));
+}
+
+#[test]
+fn a_touch_that_no_look_would_see_concerns_nobody() {
+    let world = world();
+    world.bindings(event(named("shop", "web", 1)));
+    let mut touched = named("shop", "web", 2);
+    touched.metadata.labels = Some([("a".to_owned(), "b".to_owned())].into());
+    assert_eq!(world.bindings(event(touched)), Concerned::default());
+}
+
+#[test]
+fn a_binding_that_goes_concerns_its_rivals_and_is_forgotten() {
+    let world = world();
+    let mut rival = named("shop", "rival", 1);
+    rival.spec.service_name = "web".to_owned();
+    world.bindings(event(rival));
+    world.bindings(event(named("shop", "web", 2)));
+    let gone = named("shop", "web", 3);
+    let metadata = gone.metadata.clone();
+    let concerned = world.bindings(Event::Delete(seen(&metadata, Arc::new(gone))));
+    assert_eq!(concerned.gone, keys(&[("shop", "web")]));
+    assert_eq!(concerned.now, keys(&[("shop", "rival")]));
+    assert_eq!(world.keys(), Vec::from_iter(keys(&[("shop", "rival")])));
+}
+
+#[test]
+fn a_service_concerns_the_bindings_that_name_it_from_wherever() {
+    let world = world();
+    let mut elsewhere = named("clients", "web", 1);
+    elsewhere.spec.namespace = Some("shop".to_owned());
+    world.bindings(event(elsewhere));
+    world.bindings(event(named("shop", "api", 2)));
+    let change = Event::Apply(object("shop", "web", 3, ServiceView::default()));
+    assert_eq!(world.services(change).now, keys(&[("clients", "web")]));
+    let same = Event::Apply(object("shop", "web", 4, ServiceView::default()));
+    assert_eq!(world.services(same), Concerned::default());
+}
+
+#[test]
+fn a_namespace_concerns_bindings_in_it_and_into_it_and_the_operators_own_all() {
+    let world = world();
+    let mut into = named("clients", "web", 1);
+    into.spec.namespace = Some("shop".to_owned());
+    world.bindings(event(into));
+    world.bindings(event(named("shop", "api", 2)));
+    world.bindings(event(named("other", "db", 3)));
+    let paused = |name: &str, version| {
+        Event::Apply(object(
+            "",
+            name,
+            version,
+            NamespaceView {
+                paused: true,
+                ..NamespaceView::default()
+            },
+        ))
+    };
+    let concerned = world.namespaces(paused("shop", 4));
+    assert_eq!(concerned.now, keys(&[("clients", "web"), ("shop", "api")]));
+    assert_eq!(world.namespaces(paused("operators", 5)).now.len(), 3);
+}
+
+#[test]
+fn a_rule_concerns_the_binding_of_its_name_and_those_whose_host_it_claims_or_claimed() {
+    let world = world();
+    for (name, version) in [("web", 1), ("api", 2)] {
+        world.bindings(event(named("shop", name, version)));
+    }
+    let mut stray = foreign(VirtualService, "clients", "stray", HOST);
+    let concerned = world.rules(VirtualService, Event::Apply(rule(&stray, 3)));
+    assert_eq!(concerned.now, keys(&[("shop", "web")]));
+    stray.hosts = vec!["api.shop.svc.cluster.local".to_owned()];
+    let concerned = world.rules(VirtualService, Event::Apply(rule(&stray, 4)));
+    assert_eq!(concerned.now, keys(&[("shop", "api"), ("shop", "web")]));
+    let wildcard = foreign(
+        DestinationRule,
+        "istio-system",
+        "wild",
+        "*.svc.cluster.local",
+    );
+    let concerned = world.rules(DestinationRule, Event::Apply(rule(&wildcard, 5)));
+    assert_eq!(concerned.now, keys(&[("shop", "api"), ("shop", "web")]));
+}
+
+#[test]
+fn what_a_look_sees_are_the_rules_of_its_name_and_those_that_claim_its_host() {
+    let world = world();
+    world.bindings(event(named("shop", "web", 1)));
+    let other = foreign(
+        VirtualService,
+        "clients",
+        "other",
+        "api.shop.svc.cluster.local",
+    );
+    for (kind, seen, version) in [
+        (DestinationRule, ours(DestinationRule), 2),
+        (
+            VirtualService,
+            foreign(VirtualService, "clients", "stray", HOST),
+            3,
+        ),
+        (VirtualService, other, 4),
+        (
+            DestinationRule,
+            foreign(DestinationRule, "istio-system", "wild", "*.local"),
+            5,
+        ),
+    ] {
+        world.rules(kind, Event::Apply(rule(&seen, version)));
+    }
+    let binding = world
+        .binding(&BindingKey {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        })
+        .unwrap();
+    let target = Target::of("shop", &binding.spec).unwrap();
+    let inputs = world.inputs(binding, &target);
+    let mut names: Vec<_> = inputs.rules.iter().map(|rule| rule.name.as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["stray", "web", "wild"]);
+}
+
+#[test]
+fn our_own_write_concerns_nobody_when_the_watch_tells_of_it() {
+    let world = world();
+    world.bindings(event(named("shop", "web", 1)));
+    let written = ours(VirtualService);
+    world.wrote_rule(VirtualService, rule(&written, 9));
+    let concerned = world.rules(VirtualService, Event::Apply(rule(&written, 9)));
+    assert_eq!(concerned, Concerned::default());
+    // A stranger's touch of the same object is news, unless it changes nothing.
+    let mut edited = written.clone();
+    edited.resource_version = "10".to_owned();
+    assert_eq!(
+        world.rules(VirtualService, Event::Apply(rule(&edited, 10))),
+        Concerned::default()
+    );
+    edited.generation += 1;
+    let concerned = world.rules(VirtualService, Event::Apply(rule(&edited, 11)));
+    assert_eq!(concerned.now, keys(&[("shop", "web")]));
+}
+
+#[tokio::test]
+async fn the_world_is_complete_when_all_was_listed_or_is_known_to_be_missing() {
+    let world = world();
+    world.bindings(Event::Init);
+    world.bindings(Event::InitDone);
+    world.services(Event::Init);
+    world.services(Event::InitDone);
+    world.namespaces(Event::Init);
+    world.namespaces(Event::InitDone);
+    world.rules(VirtualService, Event::Init);
+    world.rules(VirtualService, Event::InitDone);
+    let mut complete = Box::pin(world.complete());
+    assert!(futures::poll!(&mut complete).is_pending());
+    world.rules_missing(DestinationRule, "404".to_owned());
+    complete.await;
+}
