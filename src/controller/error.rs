@@ -42,9 +42,8 @@ impl WriteError {
         // So does a 422: besides a value, it refuses a precondition (a JSON
         // patch's test; the uid, where another object took the name), and an
         // admission policy answers with it.
-        let precondition = ["the server rejected our request", "metadata.uid:"]
-            .iter()
-            .any(|words| status.message.contains(words));
+        let precondition = blames(status, "metadata.uid")
+            || status.message.contains("the server rejected our request");
         match status.code {
             409 => Self::Stale,
             422 if precondition => Self::Stale,
@@ -57,6 +56,12 @@ impl WriteError {
             _ => Self::Refused(message),
         }
     }
+}
+
+/// Whether the server names this field as what is wrong.
+fn blames(status: &Status, field: &str) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes.into_iter().any(|cause| cause.field == field)
 }
 
 /// The error with all its causes.
@@ -86,6 +91,8 @@ pub(crate) fn brief(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn status(code: u16, message: &str) -> WriteError {
@@ -120,14 +127,23 @@ mod tests {
 
     #[test]
     fn a_precondition_that_failed_is_no_refusal_and_an_admission_policy_s_denial_is() {
-        for stale in [
-            "the server rejected our request due to an error in our request",
-            "VirtualService \"web\" is invalid: metadata.uid: Invalid value: \"x\": field is immutable",
-        ] {
-            assert_eq!(status(422, stale), WriteError::Stale);
-        }
+        let stale = "the server rejected our request due to an error in our request";
+        assert_eq!(status(422, stale), WriteError::Stale);
         let denied = "virtualservices \"web\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: no";
         assert!(matches!(status(422, denied), WriteError::Refused(_)));
+    }
+
+    #[test]
+    fn an_object_made_anew_under_our_feet_is_looked_at_again() {
+        let invalid = |field: &str| {
+            let cause = json!({
+                "reason": "FieldValueInvalid", "field": field, "message": "field is immutable",
+            });
+            let status = json!({ "code": 422, "details": { "causes": [cause] } });
+            WriteError::from_status(&serde_json::from_value(status).unwrap())
+        };
+        assert_eq!(invalid("metadata.uid"), WriteError::Stale);
+        assert!(matches!(invalid("spec.host"), WriteError::Refused(_)));
     }
 
     #[test]
