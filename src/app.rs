@@ -22,6 +22,7 @@ use crate::catalog::client::HttpCatalogConfig;
 use crate::catalog::credentials::{AccessConfig, ApiUrl};
 use crate::catalog::http::HttpCatalog;
 use crate::catalog::limited::LimitedCatalog;
+use crate::catalog::patient::PatientCatalog;
 use crate::controller::clients::Clients;
 use crate::controller::context::{Context, Memory, Options};
 use crate::controller::mesh_api::MeshApi;
@@ -84,8 +85,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     );
     let mut work = std::pin::pin!(work);
     tokio::select! {
-        () = &mut work => Err(anyhow!("the controller ended by itself")),
-        name = tasks.ended() => Err(anyhow!("the {name} ended by itself")),
+        // The signal first: it ends the work as well, and that is no error.
+        biased;
         () = stopped(&mut stop) => {
             readiness.set("not stopping", false);
             if timeout(GRACE, work).await.is_err() {
@@ -93,6 +94,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        () = &mut work => Err(anyhow!("the controller ended by itself")),
+        name = tasks.ended() => Err(anyhow!("the {name} ended by itself")),
     }
 }
 
@@ -164,8 +167,9 @@ fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
         ..HttpCatalogConfig::new(access)
     };
     let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
+    // Patience is asked for last, when a call has its turn.
     Ok(Arc::new(LimitedCatalog::new(
-        http,
+        PatientCatalog::new(http),
         args.catalog_concurrency,
         TURN,
     )))

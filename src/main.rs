@@ -29,10 +29,13 @@ fn main() -> ExitCode {
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
     telemetry::start(&args.log).map_err(anyhow::Error::msg)?;
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .build()?
-        .block_on(app::run(args))
+        .build()?;
+    let ended = runtime.block_on(app::run(args));
+    // A look-up of a name that hangs does not hold up the end.
+    runtime.shutdown_background();
+    ended
 }
 
 fn rendered(args: &RenderArgs) -> anyhow::Result<ExitCode> {

@@ -1,5 +1,9 @@
 //! Does the demo show what it says, let people in, and leave nothing behind?
 //! Runs it as `make demo` does. Needs `make tools` once.
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of tests are tests, which clippy cannot tell"
+)]
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};

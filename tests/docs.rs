@@ -2,6 +2,10 @@
 //! code that they describe, names and links with what they stand for.
 //!
 //! `UPDATE_DOCS=1 cargo test --test docs` writes the generated parts anew.
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of tests are tests, which clippy cannot tell"
+)]
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -155,6 +159,13 @@ fn every_flag_that_is_named_exists() {
         let flags = command.get_arguments().filter_map(clap::Arg::get_long);
         known.extend(flags.map(|flag| format!("--{flag}")));
     }
+    // The reference catalog is a program of its own: its flags are fields.
+    let catalog = read("examples/catalog-server/args.rs");
+    let fields = catalog.split("pub(crate) ").skip(1);
+    known.extend(fields.filter_map(|field| {
+        let (name, _) = field.split_once(':')?;
+        Some(format!("--{}", name.replace('_', "-")))
+    }));
     for (file, text) in documents() {
         for after in text.split("`--").skip(1) {
             let flag: String = after
@@ -352,6 +363,7 @@ fn situations() -> String {
         (wrong(), AnEarlierOne, "; an earlier generation is in force"),
         (blocked, ThisGeneration, ""),
         (refused, ThisGeneration, ""),
+        (S::RemovalRefused(String::new()), ThisGeneration, ""),
         (unusable, ThisGeneration, ""),
         (suspended, ThisGeneration, ""),
     ];
@@ -393,6 +405,7 @@ fn title(situation: &Situation) -> &'static str {
         Situation::InvalidBinding(_) => "The binding is wrong",
         Situation::Blocked { .. } => "Somebody else is in the way",
         Situation::WriteRefused { .. } => "A write was refused, or Istio's kinds are not served",
+        Situation::RemovalRefused(_) => "The binding is being deleted, and a removal was refused",
         Situation::ServiceUnusable { .. } => {
             "The Service is missing, headless, or without HTTP port"
         }

@@ -52,7 +52,7 @@ impl Parts {
             .step(
                 "Kubernetes API server, with the ServiceBinding's CRD",
                 async {
-                    let api = ApiServer::start(&run, &pki).await?;
+                    let api = ApiServer::start(&run, &pki, &[]).await?;
                     workload::make_nodes(&api.client).await?;
                     Ok(api)
                 },

@@ -14,6 +14,7 @@ pub mod fake;
 pub mod http;
 pub mod limited;
 mod pages;
+pub mod patient;
 pub mod report;
 mod wire;
 

@@ -39,10 +39,15 @@ impl WriteError {
         // A 500 says little: a failing webhook answers with it, and so does
         // an apply with an unknown field. The words decide.
         let webhook_away = status.message.contains("failed calling webhook");
+        // So does a 422: besides a value, it refuses a precondition (a JSON
+        // patch's test; the uid, where another object took the name), and an
+        // admission policy answers with it.
+        let precondition = ["the server rejected our request", "metadata.uid:"]
+            .iter()
+            .any(|words| status.message.contains(words));
         match status.code {
             409 => Self::Stale,
-            // Another object of that name: our uid cannot become its own.
-            422 if blames(status, "metadata.uid") => Self::Stale,
+            422 if precondition => Self::Stale,
             404 if status.details.as_ref().is_none_or(|d| d.name.is_empty()) => Self::Away(
                 format!("the API server does not serve this kind: {message}"),
             ),
@@ -52,12 +57,6 @@ impl WriteError {
             _ => Self::Refused(message),
         }
     }
-}
-
-/// Whether the server names this field as what is wrong.
-fn blames(status: &Status, field: &str) -> bool {
-    let causes = status.details.iter().flat_map(|details| &details.causes);
-    causes.into_iter().any(|cause| cause.field == field)
 }
 
 /// The error with all its causes.
@@ -82,8 +81,6 @@ pub(crate) fn brief(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn status(code: u16, message: &str) -> WriteError {
@@ -109,16 +106,15 @@ mod tests {
     }
 
     #[test]
-    fn an_object_made_anew_under_our_feet_is_looked_at_again() {
-        let invalid = |field: &str| {
-            let cause = json!({
-                "reason": "FieldValueInvalid", "field": field, "message": "field is immutable",
-            });
-            let status = json!({ "code": 422, "details": { "causes": [cause] } });
-            WriteError::from_status(&serde_json::from_value(status).unwrap())
-        };
-        assert_eq!(invalid("metadata.uid"), WriteError::Stale);
-        assert!(matches!(invalid("spec.host"), WriteError::Refused(_)));
+    fn a_precondition_that_failed_is_no_refusal_and_an_admission_policy_s_denial_is() {
+        for stale in [
+            "the server rejected our request due to an error in our request",
+            "VirtualService \"web\" is invalid: metadata.uid: Invalid value: \"x\": field is immutable",
+        ] {
+            assert_eq!(status(422, stale), WriteError::Stale);
+        }
+        let denied = "virtualservices \"web\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: no";
+        assert!(matches!(status(422, denied), WriteError::Refused(_)));
     }
 
     #[test]

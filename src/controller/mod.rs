@@ -6,6 +6,7 @@ pub mod clients;
 pub mod context;
 pub mod error;
 pub mod events;
+mod guard;
 pub mod mesh_api;
 pub mod mirror;
 pub mod observe;
@@ -74,8 +75,8 @@ pub async fn run(
                     namespace: gone.namespace.unwrap_or_default(),
                     name: gone.name,
                 };
+                // Its watch has told the queue to forget it, or will.
                 ctx.queue.done(&key, Next::Wait, &[]);
-                ctx.queue.forget(&key);
             }
             std::future::ready(())
         })
@@ -121,8 +122,5 @@ async fn run_one(
     ctx.metrics
         .reconciled(result, started.elapsed().as_secs_f64());
     ctx.queue.done(&key, outcome.next, &outcome.worked);
-    if ctx.world.binding(&key).is_none() {
-        ctx.queue.forget(&key);
-    }
     Ok(Action::await_change())
 }

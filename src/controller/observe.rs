@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::context::Context;
-use super::queue::state::Room;
+use super::context::{Context, Outage};
+use super::queue::room::Room;
 use crate::catalog::error::CatalogError;
 use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::CatalogServiceId;
@@ -23,10 +23,9 @@ pub(crate) async fn ask_catalog(
 ) -> CatalogAnswer {
     let key = validate::key(&inputs.binding);
     if !ctx.queue.may_try(&key, Room::Catalog) {
-        return CatalogAnswer::Unavailable {
-            reason: reasons::CATALOG_UNAVAILABLE,
-            message: "the catalog is unavailable; another binding is trying it".to_owned(),
-        };
+        // In the words of whoever tried last, so that all say the same.
+        let Outage { reason, message } = ctx.memory.outage(Room::Catalog);
+        return CatalogAnswer::Unavailable { reason, message };
     }
     let uid = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
     let answer = ctx.catalog.get_service(id).await;
@@ -39,13 +38,14 @@ pub(crate) async fn ask_catalog(
             CatalogAnswer::Record(record)
         }
         Err(CatalogError::NotFound) => CatalogAnswer::NotFound {
-            confirmed: ctx.memory.not_found(uid) >= CONFIRM_AFTER,
+            confirmed: ctx.memory.not_found(uid, id) >= CONFIRM_AFTER,
         },
         Err(CatalogError::BadRecord(bad)) => CatalogAnswer::Bad(bad),
-        Err(error) => CatalogAnswer::Unavailable {
-            reason: reason(&error),
-            message: words(&error),
-        },
+        Err(error) => {
+            let (reason, message) = (reason(&error), words(&error));
+            ctx.memory.went_away(Room::Catalog, reason, &message);
+            CatalogAnswer::Unavailable { reason, message }
+        }
     }
 }
 

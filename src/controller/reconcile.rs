@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::apply::{self, Applied};
 use super::context::Context;
 use super::error::WriteError;
-use super::queue::state::{Next, Room};
+use super::queue::room::Room;
+use super::queue::state::Next;
 use super::{observe, report};
 use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
 use crate::domain::inputs::{CatalogAnswer, Inputs};
@@ -51,7 +52,7 @@ pub(crate) async fn reconcile(ctx: &Context, key: &BindingKey) -> Outcome {
         };
     };
     if binding.metadata.deletion_timestamp.is_some() {
-        return delete(ctx, &binding).await;
+        return delete(ctx, &binding, started).await;
     }
     let look = look(ctx, &binding).await;
     finish(ctx, &binding, look, started).await
@@ -126,6 +127,10 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
             again: None,
         };
     }
+    if !plan.writes.is_empty() && !ctx.queue.may_try(&key, Room::Writes) {
+        let words = ctx.memory.outage(Room::Writes).message;
+        return not_written(WriteError::Away(words), findings);
+    }
     if let Err(error) = report::add_finalizer(ctx, &inputs.binding).await {
         return not_written(error, findings);
     }
@@ -137,11 +142,18 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     findings.wrote = written > 0;
     findings.children = Some(children);
     match failed {
-        Some(error) => not_written(error, findings),
+        Some(error) => {
+            if let WriteError::Away(message) = &error {
+                let reason = reasons::WRITE_REFUSED;
+                ctx.memory.went_away(Room::Writes, reason, message);
+            }
+            not_written(error, findings)
+        }
         None => Looked {
             situation: programmed,
             findings,
-            worked: vec![Room::Writes],
+            // Where nothing had to be written, nothing was found out.
+            worked: (written > 0).then_some(Room::Writes).into_iter().collect(),
             again: None,
         },
     }
@@ -212,22 +224,27 @@ fn not_written(error: WriteError, findings: Findings) -> Looked {
 
 /// Removes, or lets go of, what was made for a binding that is being deleted.
 /// The catalog is not asked.
-async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>) -> Outcome {
-    let end = |next, error| Outcome {
+async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>, started: Instant) -> Outcome {
+    let end = |next| Outcome {
         next,
         worked: Vec::new(),
-        error,
+        error: None,
     };
     if ctx.options.read_only || !report::has_finalizer(binding) {
-        return end(Next::Wait, None);
+        return end(Next::Wait);
     }
     ctx.memory
         .found(binding.metadata.uid.as_deref().unwrap_or_default());
     match withdraw(ctx, binding).await {
-        Ok(()) => end(Next::Wait, None),
-        Err(WriteError::Stale) => end(Next::After(Duration::from_millis(100)), None),
-        Err(WriteError::Away(message)) => end(Next::Park(Room::Writes), Some(message)),
-        Err(error) => end(Next::Failed, Some(error.to_string())),
+        Ok(()) => end(Next::Wait),
+        Err(WriteError::Stale) => end(Next::Stale),
+        Err(error) => {
+            let refused = Looked {
+                again: Some(error.clone()),
+                ..Looked::found(Situation::RemovalRefused(error.to_string()))
+            };
+            finish(ctx, binding, refused, started).await
+        }
     }
 }
 
@@ -258,9 +275,11 @@ async fn finish(
     } = looked;
     let wrote = findings.wrote;
     if matches!(again, Some(WriteError::Stale)) {
-        // Not worth a word: the next look sees what is there now.
+        // Not worth a word: the next look sees what is there now. The watch
+        // asks for it as soon as it has told; until then waiting longer each
+        // time keeps a watch that lags from making this a loop.
         return Outcome {
-            next: Next::After(Duration::from_millis(100)),
+            next: Next::Stale,
             worked,
             error: None,
         };
@@ -269,6 +288,7 @@ async fn finish(
     let latest = ctx
         .world
         .binding(&validate::key(binding))
+        .filter(|latest| latest.metadata.uid == binding.metadata.uid)
         .unwrap_or_else(|| Arc::clone(binding));
     let generation = binding.metadata.generation;
     let next_status = status::next(
@@ -290,11 +310,7 @@ async fn finish(
         && let Err(error) = report::store_status(ctx, &latest, next_status).await
     {
         let stale = error == WriteError::Stale;
-        let next = if stale {
-            Next::After(Duration::from_millis(100))
-        } else {
-            Next::Failed
-        };
+        let next = if stale { Next::Stale } else { Next::Failed };
         return Outcome {
             next,
             worked,
@@ -313,7 +329,10 @@ async fn finish(
     Outcome {
         next,
         worked,
-        error: again.map(|error| error.to_string()),
+        // What is said by a condition and given up needs no word in the log.
+        error: again
+            .filter(|error| !matches!(error, WriteError::Fight { .. }))
+            .map(|error| error.to_string()),
     }
 }
 

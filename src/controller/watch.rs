@@ -8,32 +8,35 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::future::BoxFuture;
 use kube::Api;
 use kube_runtime::watcher::{self, Event, watcher};
 use serde::de::DeserializeOwned;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep};
 
 use crate::domain::retry;
 
 /// Shorter than the 240 s after which some load balancers drop a silent
 /// connection.
-const WATCH_TIMEOUT: u32 = 200;
+pub(crate) const WATCH_TIMEOUT: u32 = 200;
 
 /// Objects per page of a list.
 const PAGE: u32 = 250;
 
-/// Failures in a row after which a watch is given up and listed anew: a server
-/// that answers 410 to the start of a watch would be asked for ever otherwise.
+/// Failures in a row after which a watch is given up and listed anew.
 const GIVE_UP_AFTER: u32 = 4;
 
-/// Least time between two events that begin a list or follow a failure, so
-/// that a server that closes each watch at once is not asked in a loop.
-const LEAST_PAUSE: Duration = Duration::from_secs(1);
+/// A watch that went on for so long after a failure has recovered from it.
+const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 
-/// Follows one kind for ever. `sink` takes each event; `failed` is told of
-/// each failure and how many there were in a row.
+/// Follows one kind for ever. `api` is asked for anew with each list after a
+/// watch was given up; `sink` takes each event; `failed` is told of each
+/// failure and how many there were in a row.
+///
+/// How often a watch may start is the client's matter (see [`super::guard`]):
+/// the library starts one that was closed without an error by itself.
 pub async fn follow<K>(
-    api: impl Fn() -> Api<K>,
+    api: impl Fn() -> BoxFuture<'static, Api<K>>,
     mut sink: impl FnMut(Event<K>),
     mut failed: impl FnMut(&watcher::Error, u32),
 ) where
@@ -42,29 +45,235 @@ pub async fn follow<K>(
     let config = watcher::Config::default()
         .timeout(WATCH_TIMEOUT)
         .page_size(PAGE);
-    let mut failures = 0;
+    let mut failures = Failures::default();
     loop {
-        let started = Instant::now();
-        let mut events = std::pin::pin!(watcher(api(), config.clone()));
+        let mut events = std::pin::pin!(watcher(api().await, config.clone()));
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
-                    // The beginning of a list is not yet a success.
-                    if !matches!(event, Event::Init) {
-                        failures = 0;
+                    // A list proves nothing yet: it may end in a watch that
+                    // fails, and so in the next list.
+                    if matches!(event, Event::Apply(_) | Event::Delete(_)) {
+                        failures = Failures::default();
                     }
                     sink(event);
                 }
                 Err(error) => {
-                    failures += 1;
-                    failed(&error, failures);
-                    sleep(retry::WATCH.delay(failures, fastrand::f64())).await;
-                    if failures % GIVE_UP_AFTER == 0 {
+                    let count = failures.one_more(Instant::now());
+                    failed(&error, count);
+                    sleep(retry::WATCH.delay(count, fastrand::f64())).await;
+                    if count % GIVE_UP_AFTER == 0 || is_gone(&error) {
                         break;
                     }
                 }
             }
         }
-        sleep_until(started + LEAST_PAUSE).await;
+    }
+}
+
+/// Whether the server no longer knows the version that the watch was to start
+/// from. The library would ask for the same one for ever.
+fn is_gone(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+}
+
+/// Failures of a watch in a row.
+#[derive(Debug, Default)]
+struct Failures {
+    count: u32,
+    last: Option<Instant>,
+}
+
+impl Failures {
+    /// How many there are with this one.
+    fn one_more(&mut self, now: Instant) -> u32 {
+        // The pause that followed the last one is no recovery.
+        let pause = retry::WATCH.delay(self.count, 1.0);
+        if self
+            .last
+            .is_some_and(|last| now > last + pause + RECOVERED_AFTER)
+        {
+            self.count = 0;
+        }
+        self.count = self.count.saturating_add(1);
+        self.last = Some(now);
+        self.count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::FutureExt;
+    use http::{Request, Response};
+    use k8s_openapi::api::core::v1::Service;
+    use kube::client::{Body, ClientBuilder};
+    use serde_json::{Value, json};
+    use tokio::time::timeout;
+    use tower::BoxError;
+
+    use super::super::guard::Guard;
+    use super::*;
+
+    /// What the stub answers to.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Asked {
+        List,
+        Watch,
+    }
+
+    #[derive(Default)]
+    struct Counts {
+        lists: AtomicUsize,
+        watches: AtomicUsize,
+        failures: AtomicUsize,
+    }
+
+    impl Counts {
+        fn all(&self) -> (usize, usize, usize) {
+            let [lists, watches, failures] = [&self.lists, &self.watches, &self.failures]
+                .map(|count| count.load(Ordering::Relaxed));
+            (lists, watches, failures)
+        }
+    }
+
+    fn answer(code: u16, body: &Value) -> Response<Body> {
+        Response::builder()
+            .status(code)
+            .body(Body::from(body.to_string().into_bytes()))
+            .unwrap()
+    }
+
+    fn listed() -> Response<Body> {
+        let list = json!({
+            "apiVersion": "v1", "kind": "ServiceList",
+            "metadata": {"resourceVersion": "7"}, "items": [],
+        });
+        answer(200, &list)
+    }
+
+    fn refused(code: u16) -> Response<Body> {
+        let status = json!({
+            "apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code,
+            "reason": "Stub", "message": "no",
+        });
+        answer(code, &status)
+    }
+
+    /// Follows a stub of the API server for that time; `None` is no answer.
+    async fn followed(
+        span: Duration,
+        stub: impl Fn(Asked) -> Option<Response<Body>> + Send + Clone + 'static,
+    ) -> (usize, usize, usize) {
+        let counts = Arc::new(Counts::default());
+        let counted = Arc::clone(&counts);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let watch = request
+                .uri()
+                .query()
+                .is_some_and(|q| q.contains("watch=true"));
+            let (asked, count) = if watch {
+                (Asked::Watch, &counted.watches)
+            } else {
+                (Asked::List, &counted.lists)
+            };
+            count.fetch_add(1, Ordering::Relaxed);
+            let answer = stub(asked);
+            async move {
+                match answer {
+                    Some(answer) => Ok::<_, BoxError>(answer),
+                    None => std::future::pending().await,
+                }
+            }
+        });
+        let client = ClientBuilder::new(service, "default")
+            .with_layer(&Guard::default())
+            .build();
+        let api = || std::future::ready(Api::<Service>::all(client.clone())).boxed();
+        let failed = |_: &watcher::Error, _| {
+            counts.failures.fetch_add(1, Ordering::Relaxed);
+        };
+        let _ = timeout(span, follow(api, |_| (), failed)).await;
+        counts.all()
+    }
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_closed_at_once_is_started_once_a_second() {
+        let (lists, watches, _) = followed(MINUTE, |asked| match asked {
+            Asked::List => Some(listed()),
+            Asked::Watch => Some(Response::new(Body::empty())),
+        })
+        .await;
+        assert!((50..=61).contains(&watches), "{watches}");
+        assert_eq!(lists, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_410_at_the_start_of_a_watch_leads_to_a_list_and_not_to_a_loop() {
+        let (lists, watches, _) = followed(10 * MINUTE, |asked| match asked {
+            Asked::List => Some(listed()),
+            Asked::Watch => Some(refused(410)),
+        })
+        .await;
+        assert!((10..=60).contains(&lists), "{lists}");
+        assert_eq!(watches, lists, "each list is followed by one watch");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_410_as_a_watchs_only_event_leads_to_a_list_and_not_to_a_loop() {
+        let (lists, watches, _) = followed(10 * MINUTE, |asked| match asked {
+            Asked::List => Some(listed()),
+            Asked::Watch => Some(answer(
+                200,
+                &json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1",
+                    "status": "Failure", "code": 410, "reason": "Expired", "message": "old"}}),
+            )),
+        })
+        .await;
+        assert!((10..=60).contains(&lists), "{lists}");
+        assert!(watches <= lists + 1, "{watches} watches for {lists} lists");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_that_is_refused_is_tried_less_and_less_often() {
+        let (lists, _, failures) = followed(10 * MINUTE, |_| Some(refused(403))).await;
+        assert!((20..=50).contains(&lists), "{lists}");
+        assert!(failures + 1 >= lists, "{failures} of {lists}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_is_silent_is_a_failure_for_lists_and_for_watches() {
+        let (lists, watches, failures) = followed(10 * MINUTE, |_| None).await;
+        assert!((10..=30).contains(&lists), "{lists}");
+        assert!(
+            failures + 1 >= lists && watches == 0,
+            "{failures} {watches}"
+        );
+        let (lists, watches, failures) = followed(10 * MINUTE, |asked| match asked {
+            Asked::List => Some(listed()),
+            Asked::Watch => None,
+        })
+        .await;
+        assert!((10..=40).contains(&watches), "{watches}");
+        assert!(
+            failures + 1 >= watches && lists < watches,
+            "{failures} {lists}"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_far_apart_are_not_in_a_row() {
+        let mut failures = Failures::default();
+        let mut now = Instant::now();
+        for expected in [1, 2, 3] {
+            assert_eq!(failures.one_more(now), expected);
+            now += Duration::from_secs(10);
+        }
+        now += 2 * RECOVERED_AFTER;
+        assert_eq!(failures.one_more(now), 1);
     }
 }

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::Api;
+use kube::core::error_boundary::InvalidObject;
 use kube::core::{DeserializeGuard, ObjectMeta, PartialObjectMeta};
 use kube_runtime::reflector::store::Writer;
 use kube_runtime::watcher::{Error, Event};
 
 use super::context::Context;
 use super::events::About;
+use super::mirror::Seen;
 use super::queue::state::Lane;
 use super::world::Concerned;
 use super::{BindingRef, error, sources, watch};
@@ -49,7 +52,11 @@ pub fn all(
 }
 
 async fn follow_bindings(ctx: Arc<Context>, mut writer: Writer<BindingRef>) {
-    let api = || Api::<DeserializeGuard<ServiceBinding>>::all(ctx.clients.watches.clone());
+    let api = || {
+        ready_with(Api::<DeserializeGuard<ServiceBinding>>::all(
+            ctx.clients.watches.clone(),
+        ))
+    };
     let sink = |event: Event<DeserializeGuard<ServiceBinding>>| {
         let Some(event) = decoded(&ctx, event) else {
             return;
@@ -65,7 +72,7 @@ async fn follow_bindings(ctx: Arc<Context>, mut writer: Writer<BindingRef>) {
 }
 
 async fn follow_services(ctx: Arc<Context>) {
-    let api = || Api::<Service>::all(ctx.clients.watches.clone());
+    let api = || ready_with(Api::<Service>::all(ctx.clients.watches.clone()));
     let sink = |event: Event<Service>| {
         let concerned = ctx
             .world
@@ -76,7 +83,11 @@ async fn follow_services(ctx: Arc<Context>) {
 }
 
 async fn follow_namespaces(ctx: Arc<Context>) {
-    let api = || Api::<PartialObjectMeta<Namespace>>::all(ctx.clients.watches.clone());
+    let api = || {
+        ready_with(Api::<PartialObjectMeta<Namespace>>::all(
+            ctx.clients.watches.clone(),
+        ))
+    };
     let sink = |event: Event<PartialObjectMeta<Namespace>>| {
         let concerned = ctx.world.namespaces(map(&event, |namespace| {
             sources::namespace(namespace.clone())
@@ -87,8 +98,15 @@ async fn follow_namespaces(ctx: Arc<Context>) {
 }
 
 async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
-    ctx.mesh_api.discover(&ctx.clients.requests).await;
-    let api = || ctx.mesh_api.all::<MeshRule>(&ctx.clients.watches, kind);
+    let api = || {
+        let ctx = Arc::clone(&ctx);
+        // Which version is served may have changed with Istio itself.
+        async move {
+            ctx.mesh_api.discover(&ctx.clients.requests).await;
+            ctx.mesh_api.all::<MeshRule>(&ctx.clients.watches, kind)
+        }
+        .boxed()
+    };
     let sink = |event: Event<MeshRule>| {
         let concerned = ctx
             .world
@@ -98,6 +116,12 @@ async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
     let mut counted = failure(&ctx, kind.as_str());
     let failed = |error: &Error, failures: u32| {
         counted(error, failures);
+        // Whatever else fails, the kind was there and is known as it was.
+        let refused = matches!(error, Error::InitialListFailed(kube::Error::Api(status))
+            if matches!(status.code, 403 | 404));
+        if !refused {
+            return;
+        }
         let words = error::brief(&error.to_string());
         let why = format!(
             "cannot list {} of {}: {words}; install Istio's CRDs, or grant the operator its rights",
@@ -107,6 +131,11 @@ async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
         ctx.world.rules_missing(kind, why);
     };
     watch::follow(api, sink, failed).await;
+}
+
+/// An API that needs no asking.
+fn ready_with<K: Send + 'static>(api: Api<K>) -> BoxFuture<'static, Api<K>> {
+    std::future::ready(api).boxed()
 }
 
 /// Counts and logs a watch's failures.
@@ -131,7 +160,11 @@ fn ask(ctx: &Context, concerned: Concerned) {
         (&concerned.listed, Lane::Bulk),
     ] {
         for key in keys {
-            ctx.queue.add(key, lane);
+            if concerned.edited.contains(key) {
+                ctx.queue.edited(key, lane);
+            } else {
+                ctx.queue.add(key, lane);
+            }
         }
     }
     for key in &concerned.gone {
@@ -139,12 +172,17 @@ fn ask(ctx: &Context, concerned: Concerned) {
     }
 }
 
-/// The event, if its object could be decoded. One that could not is told of
-/// and left as it was known: it must not stop the others.
+/// The event, if its object could be decoded. One that could not is told of,
+/// and counts as what it last was, deleted or not: it must not stop the
+/// others, nor its own end.
 fn decoded(
     ctx: &Context,
     event: Event<DeserializeGuard<ServiceBinding>>,
 ) -> Option<Event<ServiceBinding>> {
+    if let Some(event) = unreadable(&event) {
+        ctx.world.unreadable(event);
+    }
+    let deleted = matches!(event, Event::Delete(_));
     let (object, event): (_, fn(ServiceBinding) -> Event<ServiceBinding>) = match event {
         Event::Init => return Some(Event::Init),
         Event::InitDone => return Some(Event::InitDone),
@@ -155,32 +193,55 @@ fn decoded(
     match object.0 {
         Ok(binding) => Some(event(binding)),
         Err(invalid) => {
-            let about = About {
-                namespace: invalid.metadata.namespace.clone().unwrap_or_default(),
-                name: invalid.metadata.name.clone().unwrap_or_default(),
-                uid: invalid.metadata.uid.clone().unwrap_or_default(),
-            };
-            let note = format!(
-                "this ServiceBinding cannot be read: {}; correct the field",
-                error::brief(&invalid.error)
-            );
-            tracing::warn!(
-                binding = format!("{}/{}", about.namespace, about.name),
-                note,
-                "undecodable binding"
-            );
-            ctx.metrics.undecodable();
-            ctx.events.tell(
-                about,
-                Transition {
-                    reason: "Undecodable".to_owned(),
-                    note,
-                    warning: true,
-                },
-            );
-            None
+            if !deleted {
+                tell_undecodable(ctx, &invalid);
+            }
+            ctx.world.last_readable(&invalid.metadata).map(event)
         }
     }
+}
+
+/// What the event says about which bindings cannot be decoded.
+fn unreadable(event: &Event<DeserializeGuard<ServiceBinding>>) -> Option<Event<Seen<()>>> {
+    let seen = |object: &DeserializeGuard<ServiceBinding>| match &object.0 {
+        Ok(binding) => sources::seen(&binding.metadata, ()),
+        Err(invalid) => sources::seen(&invalid.metadata, ()),
+    };
+    match event {
+        Event::Init => Some(Event::Init),
+        Event::InitDone => Some(Event::InitDone),
+        Event::InitApply(object) => object.0.is_err().then(|| Event::InitApply(seen(object))),
+        Event::Apply(object) if object.0.is_err() => Some(Event::Apply(seen(object))),
+        Event::Apply(object) | Event::Delete(object) => Some(Event::Delete(seen(object))),
+    }
+}
+
+/// Tells the binding's owner and the operator's that it cannot be read.
+fn tell_undecodable(ctx: &Context, invalid: &InvalidObject) {
+    let about = About {
+        namespace: invalid.metadata.namespace.clone().unwrap_or_default(),
+        name: invalid.metadata.name.clone().unwrap_or_default(),
+        uid: invalid.metadata.uid.clone().unwrap_or_default(),
+    };
+    let note = format!(
+        "this ServiceBinding cannot be read: {}; what it last said stays in force until the field is corrected",
+        error::brief(&invalid.error)
+    );
+    tracing::warn!(
+        binding = format!("{}/{}", about.namespace, about.name),
+        note,
+        "undecodable binding"
+    );
+    ctx.metrics.undecodable();
+    if ctx.options.read_only {
+        return;
+    }
+    let transition = Transition {
+        reason: "Undecodable".to_owned(),
+        note,
+        warning: true,
+    };
+    ctx.events.tell(about, transition);
 }
 
 /// A binding by name alone.

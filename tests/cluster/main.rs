@@ -6,33 +6,52 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod apply_preconditions;
-mod crd;
-mod loop_closed;
-mod policy_balancing;
-mod policy_circuit_breaker;
-mod policy_generated;
-mod policy_locality;
-mod policy_pool;
-mod policy_ports;
-mod policy_retries;
-mod policy_timeout;
-mod rig;
+// What several of the files below start from.
+mod scene;
+
+macro_rules! behaviours {
+    ($($file:ident,)*) => {
+        $(mod $file;)*
+
+        fn all() -> Vec<support::runner::Test> {
+            [$($file::tests()),*].concat()
+        }
+    };
+}
+
+behaviours![
+    apply_preconditions,
+    catalog_faults,
+    conditions,
+    crd,
+    fields,
+    foreign,
+    frozen,
+    installation,
+    istiod_away,
+    loop_closed,
+    mesh_api_missing,
+    names,
+    poison,
+    policy_balancing,
+    policy_circuit_breaker,
+    policy_generated,
+    policy_locality,
+    policy_pool,
+    policy_ports,
+    policy_retries,
+    policy_timeout,
+    removal,
+    rig,
+    rights,
+    rivals,
+    services,
+    steady,
+    stop,
+    stopping,
+    transitions,
+];
 
 fn main() -> std::process::ExitCode {
-    let tests = [
-        apply_preconditions::tests(),
-        crd::tests(),
-        loop_closed::tests(),
-        policy_balancing::tests(),
-        policy_circuit_breaker::tests(),
-        policy_generated::tests(),
-        policy_locality::tests(),
-        policy_pool::tests(),
-        policy_ports::tests(),
-        policy_retries::tests(),
-        policy_timeout::tests(),
-        rig::tests(),
-    ];
-    support::runner::main(tests.concat())
+    support::runner::main(all())
 }

@@ -13,6 +13,8 @@ pub mod audit;
 pub mod backend;
 pub mod catalog;
 pub mod envoy;
+pub mod fleet;
+pub mod front;
 pub mod generated;
 pub mod istiod;
 pub mod kubectl;

@@ -4,17 +4,20 @@
 //! kube's own scheduler has no order once its limit is reached; so keys wait
 //! here, and at most as many are released as may run.
 
+pub mod room;
 pub mod state;
+#[cfg(test)]
+mod tests;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::Stream;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::domain::names::BindingKey;
-use state::{Lane, Next, Room, State};
+use room::Room;
+use state::{Lane, Next, State};
 
 /// The queue.
 #[derive(Debug)]
@@ -38,6 +41,13 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// The same because its owner changed the binding itself, so that it does
+    /// not wait for what it failed with before. Never blocks.
+    pub fn edited(&self, key: &BindingKey, lane: Lane) {
+        self.lock().edited(key, lane, Instant::now());
+        self.changed.notify_one();
+    }
+
     /// The run of the key has ended; `worked` names what it found working.
     pub fn done(&self, key: &BindingKey, next: Next, worked: &[Room]) {
         self.lock()
@@ -45,7 +55,7 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Whether the key may try what the room waits for.
+    /// Whether the running key may try what the room waits for.
     pub fn may_try(&self, key: &BindingKey, room: Room) -> bool {
         self.lock().may_try(key, room)
     }
@@ -53,6 +63,7 @@ impl Queue {
     /// Drops what is known of a key that no longer exists.
     pub fn forget(&self, key: &BindingKey) {
         self.lock().forget(key);
+        self.changed.notify_one();
     }
 
     /// How many keys are due, and how many run.
@@ -60,17 +71,13 @@ impl Queue {
         self.lock().depth()
     }
 
-    /// The keys in the order of their release. One consumer only.
-    pub fn released(&self) -> impl Stream<Item = BindingKey> + '_ {
-        futures::stream::unfold((), move |()| async move { Some((self.next().await, ())) })
-    }
-
-    /// Waits for the next key.
+    /// Waits for the next key. One consumer only.
     pub async fn next(&self) -> BindingKey {
         loop {
             let (key, wake) = {
                 let mut state = self.lock();
-                (state.release(Instant::now()), state.next_wake())
+                let key = state.release(fastrand::f64(), Instant::now());
+                (key, state.next_wake())
             };
             if let Some(key) = key {
                 return key;

@@ -5,18 +5,26 @@
 //! bindings. Lanes are strictly first in, first out, and share the releases
 //! 8:4:1, so that bulk work neither delays an urgent key nor starves.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::room::{ROOMS, Room, WaitingRoom};
 use crate::domain::names::BindingKey;
 use crate::domain::retry;
 
 /// Least time between two starts of one key: a burst runs the first at once,
 /// then one run for all that came meanwhile.
 pub(crate) const SPACING: Duration = Duration::from_millis(300);
+
+/// What was seen has changed under way: so many looks in a row come at once,
+/// the following ones back off.
+const STALE_AT_ONCE: u32 = 3;
+
+/// Failures during an outage say little about the key itself: no more than so
+/// many count for its delay when the outage is over.
+const MOST_SUSPECTED: u32 = 3;
 
 /// How urgent a look is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -32,46 +40,42 @@ pub enum Lane {
 const LANES: usize = 3;
 const WEIGHTS: [u32; LANES] = [8, 4, 1];
 
-/// What many keys may wait for together.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
-pub enum Room {
-    /// The catalog answers again.
-    Catalog,
-    /// The API server takes writes of mesh objects again.
-    Writes,
-}
-
-const ROOMS: [Room; 2] = [Room::Catalog, Room::Writes];
-
-/// Most keys that find out at once whether what they wait for is back.
-const MOST_PROBES: u32 = 16;
-
-/// Keys that wait for one thing.
-#[derive(Debug, Default)]
-struct WaitingRoom {
-    parked: VecDeque<BindingKey>,
-    probes: HashSet<BindingKey>,
-    attempt: u32,
-    next_probe: Option<Instant>,
-}
-
 /// Where a key is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Place {
     Idle,
-    Delayed { until: Instant, lane: Lane },
-    Queued { lane: Lane },
+    /// `firm` is a back-off, which only an edit of the binding cuts short.
+    Delayed {
+        until: Instant,
+        lane: Lane,
+        firm: bool,
+    },
+    Queued {
+        lane: Lane,
+    },
     Parked(Room),
-    Running { again: Option<Lane> },
+    Running {
+        again: Option<Again>,
+        gone: bool,
+        /// It was kept from trying what this room waits for.
+        denied: Option<Room>,
+    },
+}
+
+/// What was asked for during a run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Again {
+    lane: Lane,
+    edited: bool,
 }
 
 #[derive(Debug)]
 struct Entry {
     place: Place,
-    /// Number of the place, so that a stale mention of the key in a lane or
-    /// in the delays is told from the valid one.
+    /// Number of the place: its key in a lane, in the delays or in a room.
     ticket: u64,
     started: Option<Instant>,
+    /// Failures in a row.
     failures: u32,
 }
 
@@ -82,6 +86,8 @@ pub enum Next {
     Wait,
     /// Another look after this time.
     After(Duration),
+    /// Another look at once: what was seen has changed under way.
+    Stale,
     /// Another look after a delay that grows with each failure in a row.
     Failed,
     /// Another look when what the room waits for is back.
@@ -92,9 +98,9 @@ pub enum Next {
 #[derive(Debug)]
 pub struct State {
     entries: HashMap<BindingKey, Entry>,
-    lanes: [VecDeque<(u64, BindingKey)>; LANES],
+    lanes: [BTreeMap<u64, BindingKey>; LANES],
     credit: [u32; LANES],
-    delays: BinaryHeap<Reverse<(Instant, u64, BindingKey)>>,
+    delays: BTreeMap<(Instant, u64), BindingKey>,
     rooms: [WaitingRoom; ROOMS.len()],
     tickets: u64,
     running: usize,
@@ -108,7 +114,7 @@ impl State {
             entries: HashMap::new(),
             lanes: Default::default(),
             credit: WEIGHTS,
-            delays: BinaryHeap::new(),
+            delays: BTreeMap::new(),
             rooms: Default::default(),
             tickets: 0,
             running: 0,
@@ -116,32 +122,76 @@ impl State {
         }
     }
 
-    /// Asks for a look at the key, as soon as spacing and lanes allow.
+    /// Asks for a look at the key, as soon as spacing, back-off and lanes
+    /// allow.
     pub fn add(&mut self, key: &BindingKey, lane: Lane, now: Instant) {
+        let edited = false;
+        self.ask(key, Again { lane, edited }, now);
+    }
+
+    /// The same because its owner changed the binding itself: what it failed
+    /// with before says nothing any more.
+    pub fn edited(&mut self, key: &BindingKey, lane: Lane, now: Instant) {
+        self.ask(key, Again { lane, edited: true }, now);
+    }
+
+    fn ask(&mut self, key: &BindingKey, asked: Again, now: Instant) {
         let entry = self.entry(key);
+        if asked.edited {
+            entry.failures = 0;
+        }
         match entry.place {
-            Place::Running { again } => {
+            Place::Running {
+                again,
+                denied,
+                gone: _,
+            } => {
+                let again = again.map_or(asked, |a| Again {
+                    lane: a.lane.min(asked.lane),
+                    edited: a.edited || asked.edited,
+                });
                 entry.place = Place::Running {
-                    again: Some(again.map_or(lane, |a| a.min(lane))),
+                    again: Some(again),
+                    gone: false,
+                    denied,
                 };
             }
-            Place::Queued { lane: present } if present <= lane => {}
-            _ => {
-                let due = entry.started.map_or(now, |s| s + SPACING);
-                self.schedule(key, due, lane, now);
+            Place::Queued { lane } if lane <= asked.lane => {}
+            Place::Delayed {
+                until,
+                lane,
+                firm: true,
+            } if !asked.edited => {
+                entry.place = Place::Delayed {
+                    until,
+                    lane: lane.min(asked.lane),
+                    firm: true,
+                };
+            }
+            Place::Delayed { lane, .. } => {
+                let due = entry.due(now);
+                self.schedule(key, due, lane.min(asked.lane), now);
+            }
+            Place::Idle | Place::Queued { .. } | Place::Parked(_) => {
+                let due = entry.due(now);
+                self.schedule(key, due, asked.lane, now);
             }
         }
     }
 
     /// The next key, if one is due and fewer than the limit are running.
-    pub fn release(&mut self, now: Instant) -> Option<BindingKey> {
-        self.wake(now);
+    pub fn release(&mut self, chance: f64, now: Instant) -> Option<BindingKey> {
+        self.wake(chance, now);
         if self.running >= self.limit {
             return None;
         }
         let key = self.pick()?;
         let entry = self.entry(&key);
-        entry.place = Place::Running { again: None };
+        entry.place = Place::Running {
+            again: None,
+            gone: false,
+            denied: None,
+        };
         entry.started = Some(now);
         self.running += 1;
         Some(key)
@@ -149,7 +199,7 @@ impl State {
 
     /// When the next delay ends, for the caller to sleep until.
     pub fn next_wake(&self) -> Option<Instant> {
-        let delay = self.delays.peek().map(|Reverse((until, ..))| *until);
+        let delay = self.delays.first_key_value().map(|((until, _), _)| *until);
         let probe = self.rooms.iter().filter_map(|room| room.next_probe).min();
         delay.into_iter().chain(probe).min()
     }
@@ -166,74 +216,105 @@ impl State {
         let Some(entry) = self.entries.get_mut(key) else {
             return;
         };
-        let Place::Running { again } = entry.place else {
+        let Place::Running {
+            again,
+            gone,
+            denied,
+        } = entry.place
+        else {
             return;
         };
         entry.place = Place::Idle;
-        entry.failures = if next == Next::Failed {
-            entry.failures + 1
-        } else {
-            0
-        };
-        let failures = entry.failures;
         self.running -= 1;
         for room in ROOMS {
-            let was_probe = self.rooms[room as usize].probes.remove(key);
-            if was_probe && worked.contains(&room) {
-                self.open(room, now);
-            } else if was_probe {
-                self.arm(room, chance, now);
-            }
+            self.rooms[room as usize].probes.remove(key);
         }
+        for room in worked {
+            self.open(*room, chance, now);
+        }
+        if gone {
+            self.entries.remove(key);
+            return;
+        }
+        let edited = again.is_some_and(|again| again.edited);
         match next {
-            Next::Park(room) => self.park(key, room, chance, now),
-            Next::After(delay) => self.schedule(key, now + delay, Lane::Bulk, now),
-            Next::Failed => self.schedule(
-                key,
-                now + retry::BINDING.delay(failures, chance),
-                Lane::Normal,
-                now,
-            ),
-            Next::Wait => {}
+            Next::Wait => self.entry(key).failures = 0,
+            Next::After(delay) => {
+                let entry = self.entry(key);
+                entry.failures = 0;
+                let due = entry.due(now).max(now + delay);
+                self.schedule(key, due, Lane::Bulk, now);
+            }
+            Next::Stale => self.stale(key, chance, now),
+            Next::Failed => {
+                let failures = self.failed(key);
+                let delay = retry::BINDING.delay(failures, chance);
+                self.back_off(key, delay, now);
+            }
+            Next::Park(room) => self.park(key, room, denied == Some(room), chance, now),
         }
-        // What was asked for during the run comes first, but a failing key
-        // does not get around its delay that way, nor a parked one its room.
-        if let Some(lane) = again
-            && !matches!(next, Next::Failed | Next::Park(_))
-        {
-            self.add(key, lane, now);
+        if let Some(again) = again {
+            if edited {
+                self.entry(key).failures = 0;
+            }
+            // A failing key does not get around its delay by what was asked
+            // for during its run, nor a parked one its room: an edit does.
+            if edited || !matches!(next, Next::Failed | Next::Park(_)) {
+                self.ask(key, again, now);
+            }
         }
     }
 
-    /// Whether the key may try what the room waits for: while others wait,
-    /// only those that were sent to find out may.
-    pub fn may_try(&self, key: &BindingKey, room: Room) -> bool {
-        let room = &self.rooms[room as usize];
-        room.parked.len() < 3 || room.probes.contains(key)
+    /// Whether the running key may try what the room waits for: while that is
+    /// away, only those that were sent to find out may.
+    pub fn may_try(&mut self, key: &BindingKey, room: Room) -> bool {
+        let waiting = &self.rooms[room as usize];
+        if !waiting.away || waiting.probes.contains(key) {
+            return true;
+        }
+        if let Some(entry) = self.entries.get_mut(key)
+            && let Place::Running { denied, .. } = &mut entry.place
+        {
+            *denied = Some(room);
+        }
+        false
     }
 
     /// Drops what is known of a key that no longer exists.
     pub fn forget(&mut self, key: &BindingKey) {
-        if !matches!(
-            self.entries.get(key).map(|e| e.place),
-            Some(Place::Running { .. })
-        ) {
-            self.entries.remove(key);
-        }
         for room in &mut self.rooms {
-            room.parked.retain(|k| k != key);
             room.probes.remove(key);
         }
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        if let Place::Running { denied, .. } = entry.place {
+            entry.place = Place::Running {
+                again: None,
+                gone: true,
+                denied,
+            };
+            return;
+        }
+        self.leave(key);
+        self.entries.remove(key);
     }
 
-    /// Keys that are due or running.
+    /// Keys that are due, and keys that run.
     pub fn depth(&self) -> (usize, usize) {
-        let queued = self
-            .entries
-            .values()
-            .filter(|e| matches!(e.place, Place::Queued { .. }))
-            .count();
-        (queued, self.running)
+        (self.lanes.iter().map(BTreeMap::len).sum(), self.running)
+    }
+
+    /// Whether nothing at all is known any more.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+            && self.delays.is_empty()
+            && self.lanes.iter().all(BTreeMap::is_empty)
+            && self
+                .rooms
+                .iter()
+                .all(|room| room.parked.is_empty() && room.probes.is_empty())
     }
 
     fn entry(&mut self, key: &BindingKey) -> &mut Entry {
@@ -245,59 +326,95 @@ impl State {
         })
     }
 
-    fn place(&mut self, key: &BindingKey, place: Place) -> u64 {
+    /// One more failure of its own; says how many there were in a row.
+    fn failed(&mut self, key: &BindingKey) -> u32 {
+        let entry = self.entry(key);
+        entry.failures = entry.failures.saturating_add(1);
+        entry.failures
+    }
+
+    /// Takes the key out of whatever list its place is in.
+    fn leave(&mut self, key: &BindingKey) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        match std::mem::replace(&mut entry.place, Place::Idle) {
+            Place::Idle | Place::Running { .. } => {}
+            Place::Delayed { until, .. } => {
+                self.delays.remove(&(until, entry.ticket));
+            }
+            Place::Queued { lane } => {
+                self.lanes[lane as usize].remove(&entry.ticket);
+            }
+            Place::Parked(room) => {
+                self.rooms[room as usize].parked.remove(&entry.ticket);
+            }
+        }
+    }
+
+    fn place(&mut self, key: &BindingKey, place: Place) {
+        self.leave(key);
         self.tickets += 1;
         let ticket = self.tickets;
+        match place {
+            Place::Idle | Place::Running { .. } => {}
+            Place::Delayed { until, .. } => {
+                self.delays.insert((until, ticket), key.clone());
+            }
+            Place::Queued { lane } => {
+                self.lanes[lane as usize].insert(ticket, key.clone());
+            }
+            Place::Parked(room) => {
+                self.rooms[room as usize].parked.insert(ticket, key.clone());
+            }
+        }
         let entry = self.entry(key);
         entry.place = place;
         entry.ticket = ticket;
-        ticket
     }
 
-    /// Puts the key into its lane when it is due; the earlier of two wins.
+    /// Puts the key into its lane when it is due.
     fn schedule(&mut self, key: &BindingKey, due: Instant, lane: Lane, now: Instant) {
-        if let Place::Parked(room) = self.entry(key).place {
-            self.rooms[room as usize].parked.retain(|k| k != key);
-        }
         if due <= now {
-            let ticket = self.place(key, Place::Queued { lane });
-            self.lanes[lane as usize].push_back((ticket, key.clone()));
-            return;
+            self.place(key, Place::Queued { lane });
+        } else {
+            let until = due;
+            let firm = false;
+            self.place(key, Place::Delayed { until, lane, firm });
         }
-        if let Place::Delayed {
-            until,
-            lane: present,
-        } = self.entry(key).place
-            && until <= due
-        {
-            let urgent = present.min(lane);
-            self.entry(key).place = Place::Delayed {
-                until,
-                lane: urgent,
-            };
-            return;
-        }
-        let ticket = self.place(key, Place::Delayed { until: due, lane });
-        self.delays.push(Reverse((due, ticket, key.clone())));
+    }
+
+    fn back_off(&mut self, key: &BindingKey, delay: Duration, now: Instant) {
+        let until = self.entry(key).due(now).max(now + delay);
+        let (lane, firm) = (Lane::Normal, true);
+        self.place(key, Place::Delayed { until, lane, firm });
+    }
+
+    fn stale(&mut self, key: &BindingKey, chance: f64, now: Instant) {
+        let failures = self.failed(key);
+        let wait = match failures.checked_sub(STALE_AT_ONCE) {
+            None | Some(0) => Duration::ZERO,
+            Some(more) => retry::BINDING.delay(more, chance),
+        };
+        // Not firm: the event that says what is there now ends the wait.
+        let due = self.entry(key).due(now).max(now + wait);
+        self.schedule(key, due, Lane::Normal, now);
     }
 
     /// Moves what has become due into the lanes.
-    fn wake(&mut self, now: Instant) {
-        while let Some(Reverse((until, ..))) = self.delays.peek()
+    fn wake(&mut self, chance: f64, now: Instant) {
+        while let Some(((until, _), key)) = self.delays.first_key_value()
             && *until <= now
         {
-            let Some(Reverse((_, ticket, key))) = self.delays.pop() else {
-                break;
+            let key = key.clone();
+            let lane = match self.entry(&key).place {
+                Place::Delayed { lane, .. } => lane,
+                _ => Lane::Bulk,
             };
-            if let Some(entry) = self.entries.get(&key)
-                && entry.ticket == ticket
-                && let Place::Delayed { lane, .. } = entry.place
-            {
-                self.schedule(&key, now, lane, now);
-            }
+            self.place(&key, Place::Queued { lane });
         }
         for room in ROOMS {
-            self.send_probes(room, now);
+            self.send_probe(room, chance, now);
         }
     }
 
@@ -305,16 +422,11 @@ impl State {
     fn pick(&mut self) -> Option<BindingKey> {
         for _ in 0..2 {
             for lane in 0..LANES {
-                while self.credit[lane] > 0
-                    && let Some((ticket, key)) = self.lanes[lane].pop_front()
+                if self.credit[lane] > 0
+                    && let Some((_, key)) = self.lanes[lane].pop_first()
                 {
-                    let entry = self.entries.get(&key);
-                    if entry.is_some_and(|e| {
-                        e.ticket == ticket && matches!(e.place, Place::Queued { .. })
-                    }) {
-                        self.credit[lane] -= 1;
-                        return Some(key);
-                    }
+                    self.credit[lane] -= 1;
+                    return Some(key);
                 }
             }
             self.credit = WEIGHTS;
@@ -322,46 +434,72 @@ impl State {
         None
     }
 
-    fn park(&mut self, key: &BindingKey, room: Room, chance: f64, now: Instant) {
-        self.place(key, Place::Parked(room));
-        self.rooms[room as usize].parked.push_back(key.clone());
-        self.arm(room, chance, now);
-    }
-
-    /// Sets the time of the next probes, where somebody waits and none is set.
-    fn arm(&mut self, room: Room, chance: f64, now: Instant) {
-        let waiting = &mut self.rooms[room as usize];
-        if waiting.next_probe.is_none() && !waiting.parked.is_empty() {
-            waiting.attempt += 1;
-            waiting.next_probe = Some(now + retry::PROBE.delay(waiting.attempt, chance));
-        }
-    }
-
-    /// Sends a few of those who wait to find out; more with each try, so that
-    /// some that fail for a reason of their own do not keep the others waiting.
-    fn send_probes(&mut self, room: Room, now: Instant) {
-        let waiting = &mut self.rooms[room as usize];
-        if !waiting.next_probe.is_some_and(|due| due <= now) {
+    /// The key could not do what the room waits for, or was not let.
+    fn park(&mut self, key: &BindingKey, room: Room, denied: bool, chance: f64, now: Instant) {
+        let waiting = &self.rooms[room as usize];
+        if !waiting.away && denied {
+            // What it waits for came back during its run.
+            let due = self.entry(key).due(now);
+            self.schedule(key, due, Lane::Normal, now);
             return;
         }
-        waiting.next_probe = None;
-        let count = 1u32
-            .checked_shl(waiting.attempt - 1)
-            .unwrap_or(MOST_PROBES)
-            .min(MOST_PROBES) as usize;
-        let count = count.min(waiting.parked.len());
-        let keys: Vec<_> = waiting.parked.drain(..count).collect();
-        waiting.probes.extend(keys.iter().cloned());
-        for key in keys {
-            self.schedule(&key, now, Lane::Normal, now);
+        if !denied {
+            let failures = self.failed(key);
+            let waiting = &mut self.rooms[room as usize];
+            if !waiting.doubt(failures) {
+                let delay = waiting.backoff().delay(failures, chance);
+                self.back_off(key, delay, now);
+                return;
+            }
         }
+        self.place(key, Place::Parked(room));
+        self.rooms[room as usize].arm(chance, now);
     }
 
-    /// What the room waited for is back.
-    fn open(&mut self, room: Room, now: Instant) {
-        let waiting = std::mem::take(&mut self.rooms[room as usize]);
-        for key in waiting.parked {
-            self.schedule(&key, now, Lane::Bulk, now);
+    /// Sends the one that waits and has failed least to find out.
+    fn send_probe(&mut self, room: Room, chance: f64, now: Instant) {
+        if !self.rooms[room as usize].probe_due(now) {
+            return;
         }
+        let entries = &self.entries;
+        let failures = |key: &BindingKey| entries.get(key).map_or(0, |entry| entry.failures);
+        let least = self.rooms[room as usize]
+            .parked
+            .iter()
+            .filter(|_| !self.rooms[room as usize].enough_probes())
+            .min_by_key(|(ticket, key)| (failures(key), **ticket))
+            .map(|(_, key)| key.clone());
+        if let Some(key) = least {
+            let due = self.entry(&key).due(now);
+            self.schedule(&key, due, Lane::Normal, now);
+            self.rooms[room as usize].probes.insert(key);
+        }
+        // The next one does not wait for this one's answer: that may take
+        // until its deadline, though the next would be answered at once.
+        self.rooms[room as usize].arm(chance, now);
+    }
+
+    /// What the room waited for works.
+    fn open(&mut self, room: Room, chance: f64, now: Instant) {
+        let parked = self.rooms[room as usize].opened();
+        for (_, key) in parked {
+            let entry = self.entry(&key);
+            entry.place = Place::Idle;
+            let (failures, due) = (entry.failures, entry.due(now));
+            if failures == 0 {
+                self.schedule(&key, due, Lane::Bulk, now);
+            } else {
+                // It may fail for a reason of its own.
+                let delay = retry::BINDING.delay(failures.min(MOST_SUSPECTED), chance);
+                self.back_off(&key, delay, now);
+            }
+        }
+    }
+}
+
+impl Entry {
+    /// The earliest time of the next start.
+    fn due(&self, now: Instant) -> Instant {
+        self.started.map_or(now, |started| started + SPACING)
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_runtime::watcher::Event;
 use tokio::sync::watch;
 
@@ -51,6 +52,8 @@ pub struct Concerned {
     pub listed: BTreeSet<BindingKey>,
     /// Bindings that are gone.
     pub gone: BTreeSet<BindingKey>,
+    /// Those of the others that their owners changed themselves.
+    pub edited: BTreeSet<BindingKey>,
 }
 
 /// How many objects there are.
@@ -77,6 +80,8 @@ pub struct World {
 #[derive(Debug, Default)]
 struct Inner {
     bindings: Mirror<Arc<ServiceBinding>>,
+    /// Bindings that cannot be decoded.
+    unreadable: Mirror<()>,
     services: Mirror<ServiceView>,
     namespaces: Mirror<NamespaceView>,
     virtual_services: Mirror<Arc<Rule>>,
@@ -146,6 +151,27 @@ impl World {
         concerned
     }
 
+    /// Takes an event about bindings that cannot be decoded.
+    pub fn unreadable(&self, event: Event<Seen<()>>) {
+        self.lock().unreadable.take(event);
+    }
+
+    /// What is known of the binding from when it could be decoded last, under
+    /// the metadata that it has now. Its generation stays the one that was
+    /// understood, so that its status does not claim more.
+    pub fn last_readable(&self, metadata: &ObjectMeta) -> Option<ServiceBinding> {
+        let id = (metadata.namespace.clone()?, metadata.name.clone()?);
+        let inner = self.lock();
+        let last = inner.bindings.get(&id)?;
+        (last.metadata.uid == metadata.uid).then(|| ServiceBinding {
+            metadata: ObjectMeta {
+                generation: last.metadata.generation,
+                ..metadata.clone()
+            },
+            ..ServiceBinding::clone(last)
+        })
+    }
+
     /// Takes an event about Services.
     pub fn services(&self, event: Event<Seen<ServiceView>>) -> Concerned {
         let mut inner = self.lock();
@@ -188,7 +214,14 @@ impl World {
     pub fn rules(&self, kind: MeshKind, event: Event<Seen<Arc<Rule>>>) -> Concerned {
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
-        inner.missing[kind as usize] = None;
+        // A list that merely begins may fail again.
+        if !matches!(event, Event::Init | Event::InitApply(_))
+            && inner.missing[kind as usize].take().is_some()
+        {
+            concerned
+                .listed
+                .extend(inner.bindings.iter().map(|(_, binding)| key(binding)));
+        }
         for change in inner.rules_mut(kind).take(event) {
             inner.index_rule(kind, &change, &self.cluster_domain);
             let same =
@@ -199,6 +232,12 @@ impl World {
         }
         self.note_complete(&inner);
         concerned
+    }
+
+    /// The rule as it is known.
+    pub fn rule(&self, kind: MeshKind, namespace: &str, name: &str) -> Option<Arc<Rule>> {
+        let id = (namespace.to_owned(), name.to_owned());
+        self.lock().rule(kind, &id).cloned()
     }
 
     /// The API server does not serve this kind, or does not let us see it.
@@ -260,9 +299,13 @@ impl World {
         let host = target.service.host(&self.cluster_domain);
         let rules = inner.rules_for(&service, &host, &self.cluster_domain);
         let paused = |name: &str| inner.namespace(name).is_some_and(|n| n.paused);
-        let paused_by = [own.as_str(), self.own_namespace.as_str()]
-            .into_iter()
-            .find(|name| paused(name));
+        let paused_by = [
+            own.as_str(),
+            service.0.as_str(),
+            self.own_namespace.as_str(),
+        ]
+        .into_iter()
+        .find(|name| paused(name));
         Inputs {
             catalog: CatalogAnswer::NotAsked,
             service: inner.services.get(&service).cloned(),
@@ -272,7 +315,7 @@ impl World {
             living: rules
                 .iter()
                 .filter_map(|r| r.binding_uid.clone())
-                .filter(|u| inner.by_uid.contains_key(u))
+                .filter(|uid| inner.lives(uid))
                 .collect(),
             mesh_api_missing: inner.missing.iter().flatten().next().cloned(),
             rules,
@@ -319,6 +362,11 @@ impl Inner {
 
     fn namespace(&self, name: &str) -> Option<&NamespaceView> {
         self.namespaces.get(&(String::new(), name.to_owned()))
+    }
+
+    /// Whether there is a binding of that uid, decodable or not.
+    fn lives(&self, uid: &str) -> bool {
+        self.by_uid.contains_key(uid) || self.unreadable.has_uid(uid)
     }
 
     fn bound_to(&self, service: &Id) -> BTreeSet<BindingKey> {
@@ -401,6 +449,19 @@ impl Inner {
             namespace: change.id.0.clone(),
             name: change.id.1.clone(),
         };
+        let same_words = |before: &ServiceBinding, after: &ServiceBinding| {
+            before.metadata.uid == after.metadata.uid
+                && before.metadata.generation == after.metadata.generation
+                && before.metadata.deletion_timestamp == after.metadata.deletion_timestamp
+        };
+        if let Some(after) = &change.after
+            && !change
+                .before
+                .as_ref()
+                .is_some_and(|before| same_words(before, after))
+        {
+            concerned.edited.insert(me.clone());
+        }
         match (&change.before, &change.after) {
             (_, None) => {
                 concerned.gone.insert(me.clone());

@@ -1,0 +1,232 @@
+//! What happens to the mesh, and to the catalog, while the catalog misbehaves?
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::time::{Instant, sleep};
+
+use crate::support::catalog::Catalog;
+use crate::support::fleet::{Fleet, resident};
+use crate::support::front::{Fault, Front};
+use crate::support::operator::Operator;
+use crate::support::rig::Rig;
+use crate::support::stack::{self, CATALOG};
+use crate::support::tools::repository;
+
+crate::tests![; alone:
+    a_catalog_that_is_away_at_the_start_is_waited_for,
+    answers_that_are_none_leave_the_mesh_as_it_is,
+    answers_without_end_leave_the_mesh_as_it_is,
+    a_catalog_that_hangs_or_refuses_leaves_the_mesh_as_it_is,
+    a_catalog_that_asks_for_peace_is_left_alone,
+];
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");
+const FRONT: &str = "127.0.0.1:9081";
+const CANARY: &str = "127.0.0.1:9082";
+const SIZE: usize = 50;
+
+/// How long each fault is watched.
+const SPAN: Duration = Duration::from_secs(6);
+
+/// What the operator's memory may grow by, in KiB.
+const GROWTH: u64 = 10 * 1024;
+
+/// The operator, with the front between it and its catalog.
+struct Scene {
+    catalog: Catalog,
+    front: Front,
+    operator: Operator,
+}
+
+impl Scene {
+    async fn start(rig: &Rig, name: &str, fault: Fault) -> Result<Self> {
+        rig.api.apply_manifests(&repository().join("rbac")).await?;
+        let catalog = Catalog::start(rig.folder(), name, CATALOG).await?;
+        let front = Front::start(FRONT, &catalog.url)?;
+        front.set(fault)?;
+        let program = Path::new(PROGRAM);
+        let operator =
+            stack::operator(rig, &format!("operator-{name}"), program, &front.url, &[]).await?;
+        Ok(Self {
+            catalog,
+            front,
+            operator,
+        })
+    }
+
+    async fn memory(&self) -> Result<u64> {
+        resident(self.operator.process.pid().await.context("it runs")?)
+    }
+
+    async fn panics(&self) -> Result<f64> {
+        let url = format!("http://{}/metrics", stack::OPERATOR);
+        let samples = self.operator.metrics(&url).await?;
+        let panics = samples.sum("controller_runtime_reconcile_panics_total", &[]);
+        panics.context("the metric")
+    }
+}
+
+async fn a_catalog_that_is_away_at_the_start_is_waited_for(rig: &Rig) -> Result<()> {
+    let scene = Scene::start(rig, "away-at-start", Fault::Refuse).await?;
+    let fleet = Fleet::prepare(rig, "away-at-start", SIZE).await?;
+    fleet.put_records(&scene.catalog, "5s").await?;
+    let mark = rig.audit_mark().await?;
+    fleet.bind(rig).await?;
+    for type_ in ["Ready", "CatalogSynced", "MeshProgrammed"] {
+        fleet
+            .wait_for(rig, type_, "False CatalogUnavailable")
+            .await?;
+    }
+    sleep(SPAN).await;
+    let writes = fleet.writes(rig, mark).await?;
+    writes.expect_none_of_rules()?;
+    writes.expect_statuses(1)?;
+
+    scene.front.set(Fault::None)?;
+    let healed = Instant::now();
+    fleet.wait_for(rig, "Ready", "True Synced").await?;
+    eprintln!(
+        "away at the start: {SIZE} bindings synced {:.1} s after it healed",
+        healed.elapsed().as_secs_f64()
+    );
+    ensure!(scene.panics().await? == 0.0);
+    fleet.clear(rig).await
+}
+
+async fn answers_that_are_none_leave_the_mesh_as_it_is(rig: &Rig) -> Result<()> {
+    let faults = [
+        Fault::InternalError,
+        Fault::Html,
+        Fault::HtmlNotFound,
+        Fault::Truncated,
+        Fault::Redirect(format!("http://{CANARY}/api/v1/services/x")),
+    ];
+    go_through(rig, "no-answers", &faults, SPAN).await
+}
+
+async fn answers_without_end_leave_the_mesh_as_it_is(rig: &Rig) -> Result<()> {
+    let faults = [Fault::HugeChunked, Fault::HugeWithLength];
+    go_through(rig, "endless", &faults, SPAN).await
+}
+
+async fn a_catalog_that_hangs_or_refuses_leaves_the_mesh_as_it_is(rig: &Rig) -> Result<()> {
+    // Longer than a request's deadline.
+    let span = Duration::from_secs(15);
+    let faults = [Fault::Hang, Fault::Trickle, Fault::Refuse];
+    go_through(rig, "hanging", &faults, span).await
+}
+
+/// Lets a catalog that worked misbehave in one way after the other.
+async fn go_through(rig: &Rig, name: &str, faults: &[Fault], span: Duration) -> Result<()> {
+    let scene = Scene::start(rig, name, Fault::None).await?;
+    let canary = Front::start(CANARY, &scene.catalog.url)?;
+    let fleet = Fleet::programmed(rig, &scene.catalog, name, SIZE).await?;
+    // A few periods, so that the memory is what it is in ordinary work.
+    sleep(SPAN).await;
+    let before = scene.memory().await?;
+    let begun = Instant::now();
+    for (i, fault) in faults.iter().enumerate() {
+        let timeout = format!("{}s", i + 6);
+        outage(rig, &scene, &fleet, fault, span, &timeout)
+            .await
+            .with_context(|| format!("{fault:?}"))?;
+    }
+    let after = scene.memory().await?;
+    eprintln!("{name}: resident {before} KiB before, {after} KiB after");
+    ensure!(
+        after.saturating_sub(before) <= GROWTH,
+        "memory grew from {before} to {after} KiB"
+    );
+    ensure!(scene.panics().await? == 0.0);
+    let seen = canary.since(begun);
+    ensure!(seen.is_empty(), "a redirect was followed: {seen:?}");
+    fleet.clear(rig).await
+}
+
+/// One outage: nothing is written but each status once, few ask, and what
+/// changed in the catalog meanwhile arrives afterwards.
+async fn outage(
+    rig: &Rig,
+    scene: &Scene,
+    fleet: &Fleet,
+    fault: &Fault,
+    span: Duration,
+    timeout: &str,
+) -> Result<()> {
+    let mark = rig.audit_mark().await?;
+    scene.front.set(fault.clone())?;
+    fleet.put_records(&scene.catalog, timeout).await?;
+    fleet
+        .wait_for(rig, "CatalogSynced", "False CatalogUnavailable")
+        .await?;
+    let settled = Instant::now();
+    sleep(span).await;
+    let asked = scene.front.since(settled).len();
+    // One every three seconds at most ever, a little more often at first.
+    let most = usize::try_from(span.as_secs())?;
+    ensure!(asked <= most, "{asked} requests in {span:?}");
+    let writes = fleet.writes(rig, mark).await?;
+    writes.expect_none_of_rules()?;
+    writes.expect_statuses(1)?;
+    // What is in force is of this generation, and says so.
+    fleet
+        .wait_for(rig, "MeshProgrammed", "True Programmed")
+        .await?;
+    fleet.wait_for(rig, "Ready", "True Synced").await?;
+
+    scene.front.set(Fault::None)?;
+    let healed = Instant::now();
+    fleet.wait_for_timeout(rig, timeout).await?;
+    let stored = healed.elapsed().as_secs_f64();
+    fleet.wait_for(rig, "CatalogSynced", "True Synced").await?;
+    let seen = scene.front.since(healed);
+    let first = seen.first().context("nobody asked")?.at - healed;
+    eprintln!(
+        "{fault:?}: {asked} requests in {} s; after it healed the first came at {:.1} s, \
+         all {SIZE} were stored at {stored:.1} s and said so at {:.1} s",
+        span.as_secs(),
+        first.as_secs_f64(),
+        healed.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+async fn a_catalog_that_asks_for_peace_is_left_alone(rig: &Rig) -> Result<()> {
+    const PEACE: u64 = 12;
+    let scene = Scene::start(rig, "peace", Fault::None).await?;
+    let fleet = Fleet::programmed(rig, &scene.catalog, "peace", SIZE).await?;
+    let mark = rig.audit_mark().await?;
+    let begun = Instant::now();
+    scene.front.set(Fault::TooMany(PEACE))?;
+    fleet
+        .wait_for(rig, "CatalogSynced", "False CatalogRateLimited")
+        .await?;
+    let asked = scene.front.since(begun);
+    let first = asked.first().context("nobody asked")?.at;
+    // It heals soon, and nobody may find that out before the time is over.
+    scene.front.set(Fault::None)?;
+    fleet.put_records(&scene.catalog, "9s").await?;
+    tokio::time::sleep_until(first + Duration::from_secs(PEACE)).await;
+    // What was on its way when the first answer came could not know.
+    let later = first + Duration::from_secs(1);
+    let early: Vec<_> = scene.front.since(later);
+    ensure!(
+        early
+            .iter()
+            .all(|seen| seen.at >= first + Duration::from_secs(PEACE)),
+        "asked too early: {:?}",
+        early.iter().map(|seen| seen.at - first).collect::<Vec<_>>()
+    );
+    let writes = fleet.writes(rig, mark).await?;
+    writes.expect_statuses(2)?;
+    fleet.wait_for(rig, "CatalogSynced", "True Synced").await?;
+    fleet.wait_for_timeout(rig, "9s").await?;
+    eprintln!(
+        "429: {} requests before the wait, recovered {:.1} s after it was over",
+        asked.len(),
+        (Instant::now() - first).as_secs_f64() - PEACE as f64
+    );
+    fleet.clear(rig).await
+}

@@ -1,0 +1,90 @@
+//! What happens in a cluster that has no Istio yet?
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::Api;
+use kube::api::{DeleteParams, PostParams};
+use tokio::time::{Instant, sleep};
+
+use crate::support::catalog::Catalog;
+use crate::support::fleet::{Fleet, PATIENCE};
+use crate::support::rig::Rig;
+use crate::support::stack::{self, CATALOG};
+use crate::support::tools::repository;
+use crate::support::wait;
+
+crate::tests![; alone: bindings_say_what_is_missing_and_are_programmed_once_it_is_installed];
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");
+const KINDS: [&str; 2] = [
+    "virtualservices.networking.istio.io",
+    "destinationrules.networking.istio.io",
+];
+
+async fn bindings_say_what_is_missing_and_are_programmed_once_it_is_installed(
+    rig: &Rig,
+) -> Result<()> {
+    let crds = Api::<CustomResourceDefinition>::all(rig.client.clone());
+    let mut removed = Vec::new();
+    for kind in KINDS {
+        let mut crd = crds.get(kind).await?;
+        crd.metadata.resource_version = None;
+        crd.metadata.uid = None;
+        crd.status = None;
+        removed.push(crd);
+        crds.delete(kind, &DeleteParams::default()).await?;
+    }
+    wait::until("their end", PATIENCE, async || {
+        for kind in KINDS {
+            ensure!(crds.get_opt(kind).await?.is_none(), "{kind} is still there");
+        }
+        Ok(())
+    })
+    .await?;
+    let outcome = without(rig, &crds, &removed).await;
+    // The other tests need them, whatever became of this one, and an istiod
+    // that has seen nothing of it.
+    for crd in &removed {
+        let _ = crds.create(&PostParams::default(), crd).await;
+    }
+    rig.istiod.stop().await?;
+    rig.istiod.start_again().await?;
+    outcome
+}
+
+async fn without(
+    rig: &Rig,
+    crds: &Api<CustomResourceDefinition>,
+    removed: &[CustomResourceDefinition],
+) -> Result<()> {
+    rig.api.apply_manifests(&repository().join("rbac")).await?;
+    let catalog = Catalog::start(rig.folder(), "no-istio", CATALOG).await?;
+    let program = Path::new(PROGRAM);
+    let _operator = stack::operator(rig, "operator-no-istio", program, &catalog.url, &[]).await?;
+    let fleet = Fleet::prepare(rig, "no-istio", 20).await?;
+    fleet.put_records(&catalog, "5s").await?;
+    let mark = rig.audit_mark().await?;
+    fleet.bind(rig).await?;
+    fleet
+        .wait_for(rig, "MeshProgrammed", "False MeshApiMissing")
+        .await?;
+    sleep(Duration::from_secs(6)).await;
+    let writes = fleet.writes(rig, mark).await?;
+    writes.expect_none_of_rules()?;
+    writes.expect_statuses(1)?;
+
+    for crd in removed {
+        crds.create(&PostParams::default(), crd).await?;
+    }
+    let installed = Instant::now();
+    fleet.wait_for(rig, "Ready", "True Synced").await?;
+    eprintln!(
+        "Istio's definitions installed: {} bindings programmed {:.1} s later",
+        fleet.size,
+        installed.elapsed().as_secs_f64()
+    );
+    fleet.clear(rig).await
+}

@@ -1,0 +1,300 @@
+//! A catalog that misbehaves on command: stands in front of the real one,
+//! passes requests on, or does to them what a test asks for, and counts them.
+//!
+//! It runs on a thread and runtime of its own, so that a refusal is a real one:
+//! when the runtime goes, so do its port and every connection.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use futures::StreamExt as _;
+use futures::stream;
+use http::{StatusCode, header};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// What happens to a request.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Fault {
+    /// It is passed on.
+    None,
+    /// Nobody listens.
+    Refuse,
+    /// 500 with this title in a problem document.
+    InternalError,
+    /// 429 with a Retry-After of so many seconds.
+    TooMany(u64),
+    /// 200 with a web page.
+    Html,
+    /// 200 with the first half of the real answer.
+    Truncated,
+    /// 200 with 1 GiB, in chunks.
+    HugeChunked,
+    /// 200 with 1 GiB, announced.
+    HugeWithLength,
+    /// 302 to this place.
+    Redirect(String),
+    /// The real answer, one byte a second.
+    Trickle,
+    /// No answer at all.
+    Hang,
+    /// 404 with a web page, for everything.
+    HtmlNotFound,
+    /// 404 with a problem document, for everything.
+    NotFound,
+    /// The real answer, but this service's is replaced by this body.
+    Replaced { id: String, body: String },
+}
+
+/// Shared with the thread.
+struct Shared {
+    upstream: String,
+    http: reqwest::Client,
+    fault: Mutex<Fault>,
+    requests: Mutex<Vec<Seen>>,
+}
+
+/// A request that arrived.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub at: Instant,
+    pub path: String,
+}
+
+/// The front. Dropping it closes it.
+pub struct Front {
+    pub url: String,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Front {
+    /// Stands in front of the catalog at `upstream`.
+    pub fn start(address: &str, upstream: &str) -> Result<Self> {
+        let front = Self {
+            url: format!("http://{address}"),
+            address: address.parse()?,
+            shared: Arc::new(Shared {
+                upstream: upstream.to_owned(),
+                http: reqwest::Client::builder().no_proxy().build()?,
+                fault: Mutex::new(Fault::None),
+                requests: Mutex::default(),
+            }),
+            running: Mutex::new(None),
+        };
+        front.open()?;
+        Ok(front)
+    }
+
+    /// From now on this happens to requests. What is under way goes on as it
+    /// was, unless nobody listens any more.
+    pub fn set(&self, fault: Fault) -> Result<()> {
+        let refuse = fault == Fault::Refuse;
+        *lock(&self.shared.fault) = fault;
+        if refuse {
+            self.close();
+            Ok(())
+        } else {
+            self.open()
+        }
+    }
+
+    /// The requests since then.
+    pub fn since(&self, then: Instant) -> Vec<Seen> {
+        let requests = lock(&self.shared.requests);
+        requests.iter().filter(|r| r.at >= then).cloned().collect()
+    }
+
+    fn open(&self) -> Result<()> {
+        let mut running = lock(&self.running);
+        if running.is_some() {
+            return Ok(());
+        }
+        let listener = std::net::TcpListener::bind(self.address)
+            .with_context(|| format!("the front's port {}", self.address))?;
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let app = Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&self.shared));
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async {
+                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+                    return;
+                };
+                tokio::select! {
+                    _ = axum::serve(listener, app) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        *running = Some(Running { stop, thread });
+        Ok(())
+    }
+
+    fn close(&self) {
+        if let Some(Running { stop, thread }) = lock(&self.running).take() {
+            let _ = stop.send(());
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let path = request.uri().path().to_owned();
+    lock(&shared.requests).push(Seen {
+        at: Instant::now(),
+        path: path.clone(),
+    });
+    let fault = lock(&shared.fault).clone();
+    match fault {
+        Fault::None | Fault::Refuse => forward(&shared, request).await,
+        Fault::InternalError => problem(StatusCode::INTERNAL_SERVER_ERROR, "Bad day"),
+        Fault::TooMany(seconds) => {
+            let mut answer = problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests");
+            answer
+                .headers_mut()
+                .insert(header::RETRY_AFTER, seconds.into());
+            answer
+        }
+        Fault::Html => page(StatusCode::OK),
+        Fault::HtmlNotFound => page(StatusCode::NOT_FOUND),
+        Fault::NotFound => problem(StatusCode::NOT_FOUND, "No such service"),
+        Fault::Truncated => {
+            let whole = whole(&shared, request).await;
+            json(Body::from(whole.slice(..whole.len() / 2)))
+        }
+        Fault::HugeChunked => json(Body::from_stream(huge())),
+        Fault::HugeWithLength => {
+            let mut answer = json(Body::from_stream(huge()));
+            answer
+                .headers_mut()
+                .insert(header::CONTENT_LENGTH, HUGE.into());
+            answer
+        }
+        Fault::Redirect(to) => {
+            let mut answer = Response::new(Body::empty());
+            *answer.status_mut() = StatusCode::FOUND;
+            if let Ok(to) = to.parse() {
+                answer.headers_mut().insert(header::LOCATION, to);
+            }
+            answer
+        }
+        Fault::Trickle => {
+            let whole = whole(&shared, request).await;
+            let bytes = stream::iter(whole).then(|byte| async move {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                Ok::<_, std::io::Error>(Bytes::from(vec![byte]))
+            });
+            json(Body::from_stream(bytes))
+        }
+        Fault::Hang => std::future::pending().await,
+        Fault::Replaced { id, body } if path.ends_with(&format!("/services/{id}")) => {
+            json(Body::from(body))
+        }
+        Fault::Replaced { .. } => forward(&shared, request).await,
+    }
+}
+
+const HUGE: u64 = 1024 * 1024 * 1024;
+
+/// 1 GiB that begins like a record.
+fn huge() -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> + Send {
+    const PIECE: usize = 64 * 1024;
+    let filler = Bytes::from(vec![b'a'; PIECE]);
+    let head = Bytes::from(format!("{{\"id\":\"{}", "a".repeat(PIECE - 7)));
+    let rest = stream::repeat(filler).take(HUGE as usize / PIECE - 1);
+    stream::once(std::future::ready(head)).chain(rest).map(Ok)
+}
+
+async fn forward(shared: &Shared, request: Request) -> Response {
+    match pass_on(shared, request).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let mut answer = page(StatusCode::BAD_GATEWAY);
+            *answer.body_mut() = Body::from(format!("{error:#}"));
+            answer
+        }
+    }
+}
+
+async fn pass_on(shared: &Shared, request: Request) -> Result<Response> {
+    let (parts, sent) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let mut headers = parts.headers;
+    headers.remove(header::HOST);
+    let sent = axum::body::to_bytes(sent, 16 * 1024 * 1024).await?;
+    let got = shared
+        .http
+        .request(parts.method, format!("{}{path}", shared.upstream))
+        .headers(headers)
+        .body(sent)
+        .send()
+        .await?;
+    let (status, mut headers) = (got.status(), got.headers().clone());
+    headers.remove(header::TRANSFER_ENCODING);
+    let mut answer = Response::new(Body::from(got.bytes().await?));
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    Ok(answer)
+}
+
+/// The real answer's body, also where the client knows it already.
+async fn whole(shared: &Shared, mut request: Request) -> Bytes {
+    request.headers_mut().remove(header::IF_NONE_MATCH);
+    let answer = forward(shared, request).await;
+    axum::body::to_bytes(answer.into_body(), usize::MAX)
+        .await
+        .unwrap_or_default()
+}
+
+fn json(body: Body) -> Response {
+    typed(StatusCode::OK, "application/json", body)
+}
+
+fn page(status: StatusCode) -> Response {
+    let page = "<!doctype html><title>Portal</title><p>Please sign in.";
+    typed(status, "text/html", Body::from(page))
+}
+
+fn problem(status: StatusCode, title: &str) -> Response {
+    let problem = serde_json::json!({"title": title, "status": status.as_u16()}).to_string();
+    typed(status, "application/problem+json", Body::from(problem))
+}
+
+fn typed(status: StatusCode, type_: &'static str, body: Body) -> Response {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static(type_),
+    );
+    answer
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
