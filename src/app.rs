@@ -77,7 +77,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     readiness.set(GATE_LISTED, true);
     tracing::info!("every kind was listed; reconciling");
 
-    let mut told = stop.clone();
+    let (mut told, known) = (stop.clone(), stop.clone());
     let work = controller::run(
         Arc::clone(&ctx),
         store,
@@ -85,8 +85,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     );
     let mut work = std::pin::pin!(work);
     tokio::select! {
-        // The signal first: it ends the work as well, and that is no error.
-        biased;
         () = stopped(&mut stop) => {
             readiness.set("not stopping", false);
             if timeout(GRACE, work).await.is_err() {
@@ -94,7 +92,12 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             }
             Ok(())
         }
-        () = &mut work => Err(anyhow!("the controller ended by itself")),
+        // The signal ends it too, and an idle one before we are told.
+        () = &mut work => if *known.borrow() {
+            Ok(())
+        } else {
+            Err(anyhow!("the controller ended by itself"))
+        },
         name = tasks.ended() => Err(anyhow!("the {name} ended by itself")),
     }
 }

@@ -138,13 +138,17 @@ impl<V: Clone + PartialEq> Mirror<V> {
         let Some(listing) = self.listing.take() else {
             return Vec::new();
         };
+        // The list is of this version or a later one: what it lacks of what
+        // we wrote before is gone all the same.
         let newest = listing.values().map(|seen| seen.version).max();
-        self.told = self.told.max(newest.unwrap_or_default());
+        let newest = newest.unwrap_or_default();
+        self.told = self.told.max(newest);
         let gone: Vec<_> = self
             .live
-            .keys()
-            .filter(|id| !listing.contains_key(*id) && !self.written.contains(*id))
-            .cloned()
+            .values()
+            .filter(|seen| !listing.contains_key(&seen.id))
+            .filter(|seen| !self.written.contains(&seen.id) || seen.version < newest)
+            .map(|seen| seen.id.clone())
             .collect();
         self.complete = true;
         let mut changes: Vec<_> = gone
@@ -270,6 +274,17 @@ mod tests {
         mirror.wrote(seen("new", "3", 12));
         assert!(mirror.take(Event::InitDone).is_empty());
         assert_eq!(mirror.len(), 1);
+    }
+
+    #[test]
+    fn an_object_that_we_wrote_before_the_list_and_that_it_lacks_is_gone() {
+        let mut mirror = Mirror::default();
+        listed(&mut mirror, vec![]);
+        mirror.take(Event::Init);
+        mirror.wrote(seen("new", "3", 12));
+        mirror.take(Event::InitApply(seen("other", "4", 14)));
+        mirror.take(Event::InitDone);
+        assert_eq!(mirror.get(&("ns".into(), "new".into())), None);
     }
 
     #[test]

@@ -131,12 +131,7 @@ async fn a_hand_edit_is_put_back(rig: &Rig) -> Result<()> {
     ensure!(vs.metadata.uid == uid, "made anew");
     scene.synced("web").await?;
     // The refused apply, the forced one, and the new generation in the status.
-    let writes = wait::until("the status", PATIENCE, async || {
-        let writes = scene.writes(mark).await?;
-        ensure!(writes.len() >= 3, "{writes:?}");
-        Ok(writes)
-    })
-    .await?;
+    let writes = scene.wrote(mark, 3).await?;
     ensure!(
         writes
             == [

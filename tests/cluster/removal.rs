@@ -36,7 +36,7 @@ async fn the_virtual_service_goes_before_the_destination_rule(rig: &Rig) -> Resu
     scene.delete_binding("web").await?;
     scene.gone("web").await?;
     scene.nothing_of("web").await?;
-    let writes = scene.writes(mark).await?;
+    let writes = scene.wrote(mark, 3).await?;
     ensure!(
         writes
             == [

@@ -333,6 +333,16 @@ impl<'a> Scene<'a> {
         Ok(writes)
     }
 
+    /// The same once there are that many: an answer is seen before it is logged.
+    pub(crate) async fn wrote(&self, since: Mark, count: usize) -> Result<Vec<String>> {
+        wait::until("the writes", PATIENCE, async || {
+            let writes = self.writes(since).await?;
+            ensure!(writes.len() >= count, "{writes:?}");
+            Ok(writes)
+        })
+        .await
+    }
+
     /// Everything that the operator asked to change in this namespace.
     pub(crate) async fn writes_and_events(&self, since: Mark) -> Result<Vec<String>> {
         let writes = self.rig.operator_writes(since).await?;

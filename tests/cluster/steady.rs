@@ -28,7 +28,7 @@ async fn a_new_binding_costs_four_writes_in_their_order(rig: &Rig) -> Result<()>
     let mark = scene.mark().await?;
     scene.create(&scene.binding("web")).await?;
     scene.synced("web").await?;
-    let writes = scene.writes(mark).await?;
+    let writes = scene.wrote(mark, 4).await?;
     ensure!(
         writes
             == [
@@ -51,7 +51,7 @@ async fn a_change_of_the_catalog_writes_only_what_differs(rig: &Rig) -> Result<(
     let mark = scene.mark().await?;
     record["timeout"] = json!("7s");
     scene.put(&record).await?;
-    let writes = writes_of_a_sync(&scene, mark, 2).await?;
+    let writes = scene.wrote(mark, 2).await?;
     ensure!(
         writes
             == [
@@ -71,7 +71,7 @@ async fn a_change_of_the_catalog_writes_only_what_differs(rig: &Rig) -> Result<(
     let mark = scene.mark().await?;
     record["circuitBreaker"]["consecutiveErrors"] = json!(9);
     scene.put(&record).await?;
-    let writes = writes_of_a_sync(&scene, mark, 2).await?;
+    let writes = scene.wrote(mark, 2).await?;
     ensure!(
         writes
             == [
@@ -85,21 +85,6 @@ async fn a_change_of_the_catalog_writes_only_what_differs(rig: &Rig) -> Result<(
         "the VirtualService was touched"
     );
     Ok(())
-}
-
-/// The writes once there are that many; a further one would show up in the
-/// next assertion of the test.
-async fn writes_of_a_sync(
-    scene: &Scene<'_>,
-    mark: crate::support::audit::Mark,
-    count: usize,
-) -> Result<Vec<String>> {
-    wait::until("the writes of a sync", PATIENCE, async || {
-        let writes = scene.writes(mark).await?;
-        ensure!(writes.len() >= count, "{writes:?}");
-        Ok(writes)
-    })
-    .await
 }
 
 async fn a_record_that_changes_in_no_way_that_counts_is_not_written(rig: &Rig) -> Result<()> {
