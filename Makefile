@@ -1,6 +1,6 @@
 # Each target is one command that also works alone.
 
-.PHONY: test check audit tools test-cluster
+.PHONY: test check audit tools test-cluster demo bench
 
 # Everything that has to hold, from nothing: also what CI runs.
 test: check tools
@@ -28,3 +28,18 @@ tools:
 test-cluster: tools
 	cargo build --locked --example catalog-server
 	cargo test --locked --test cluster
+
+# The whole product at work on real parts; ONCE=1 ends it by itself.
+demo:
+	cargo run --locked --example demo -- $(if $(ONCE),--once)
+
+# Measures the operator beside a bare client, on this machine; for example
+# `make bench SCENARIO=cold-start N=1000`, `make bench QUICK=1`. The operator
+# is built as it is shipped: alone, so without what the tests ask of its crates.
+bench: tools
+	cargo build --locked --release --bin catalog-mesh-controller
+	install -D target/release/catalog-mesh-controller target/bench/catalog-mesh-controller
+	cargo build --locked --release --example catalog-server
+	OPERATOR=$(CURDIR)/target/bench/catalog-mesh-controller \
+	$(foreach name,SCENARIO N QUICK RUNS RATE SECONDS_OF_LOAD IN_FLIGHT SAVE OPERATOR_FLAGS,$(if $($(name)),$(name)="$($(name))")) \
+	cargo bench --locked --bench system

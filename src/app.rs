@@ -85,8 +85,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     );
     let mut work = std::pin::pin!(work);
     tokio::select! {
-        () = &mut work => Err(anyhow!("the controller ended by itself")),
-        name = tasks.ended() => Err(anyhow!("the {name} ended by itself")),
+        // The signal first: it ends the work as well, and that is no error.
+        biased;
         () = stopped(&mut stop) => {
             readiness.set("not stopping", false);
             if timeout(GRACE, work).await.is_err() {
@@ -94,6 +94,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        () = &mut work => Err(anyhow!("the controller ended by itself")),
+        name = tasks.ended() => Err(anyhow!("the {name} ended by itself")),
     }
 }
 
@@ -152,14 +154,12 @@ async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
 
 fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
     let file = |name: &str| args.catalog_credentials.join(name);
-    let key = file("api-key");
     let access = AccessConfig {
         api_url: match &args.catalog_url {
             Some(url) => ApiUrl::Given(url.clone()),
             None => ApiUrl::File(file("api-url")),
         },
-        // A Secret without a key is a catalog that wants none, or a token.
-        api_key_file: key.exists().then_some(key),
+        api_key_file: Some(file("api-key")),
         token_file: args.catalog_token_file.clone(),
     };
     let config = HttpCatalogConfig {

@@ -36,7 +36,8 @@ pub enum ApiUrl {
 pub struct AccessConfig {
     /// The catalog's URL.
     pub api_url: ApiUrl,
-    /// File whose content is sent as `X-API-Key`.
+    /// File whose content is sent as `X-API-Key`. Where it is missing nothing
+    /// is sent: the Secret may come later, or hold no key.
     pub api_key_file: Option<PathBuf>,
     /// File whose content is sent as `Authorization: Bearer`.
     pub token_file: Option<PathBuf>,
@@ -116,7 +117,13 @@ impl AccessReader {
                 .and_then(|text| base_url(&text))
                 .map_err(|why| CatalogError::unavailable(format!("{} {why}", path.display())))?,
         };
-        let api_key = secret(self.config.api_key_file.as_deref(), "").await?;
+        let mut key_file = self.config.api_key_file.as_deref();
+        if let Some(path) = key_file
+            && matches!(tokio::fs::try_exists(path).await, Ok(false))
+        {
+            key_file = None;
+        }
+        let api_key = secret(key_file, "").await?;
         let bearer = secret(self.config.token_file.as_deref(), "Bearer ").await?;
         if base.scheme() == "http"
             && (api_key.is_some() || bearer.is_some())
@@ -225,14 +232,33 @@ mod tests {
         assert_eq!(key_sent(&reader).await, "other");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_key_whose_file_comes_later_is_sent_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api-key");
+        let reader = reader(&path);
+        assert!(reader.current().await.unwrap().api_key.is_none());
+        std::fs::write(&path, "late").unwrap();
+        tokio::time::advance(READ_AGAIN_AFTER).await;
+        assert_eq!(key_sent(&reader).await, "late");
+    }
+
+    #[tokio::test]
+    async fn a_token_whose_file_is_missing_is_an_error() {
+        let mut reader = reader(Path::new("/nonexistent/api-key"));
+        reader.config.token_file = Some("/nonexistent/token".into());
+        let Err(CatalogError::Unauthorized { message }) = reader.current().await else {
+            panic!("it is none")
+        };
+        assert!(message.contains("/nonexistent/token"), "{message}");
+    }
+
     #[tokio::test]
     async fn a_credential_that_cannot_be_sent_is_refused_by_the_name_of_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("api-key");
-        let refusal = async |content: Option<&[u8]>| {
-            if let Some(content) = content {
-                std::fs::write(&path, content).unwrap();
-            }
+        let refusal = async |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
             match reader(&path).current().await {
                 Err(CatalogError::Unauthorized { message }) => message,
                 other => panic!("{other:?}"),
@@ -240,12 +266,11 @@ mod tests {
         };
         let too_large = vec![b'a'; LARGEST_FILE as usize + 1];
         for (content, why) in [
-            (None, "cannot be read: entity not found"),
-            (Some(&b" \n"[..]), "is empty"),
-            (Some(b"hunter2\nhunter3"), "cannot carry"),
-            (Some("hunter2\u{e9}".as_bytes()), "cannot carry"),
-            (Some(b"hunter2\xff"), "cannot be read: invalid data"),
-            (Some(&too_large), "is larger than"),
+            (&b" \n"[..], "is empty"),
+            (b"hunter2\nhunter3", "cannot carry"),
+            ("hunter2\u{e9}".as_bytes(), "cannot carry"),
+            (b"hunter2\xff", "cannot be read: invalid data"),
+            (&too_large, "is larger than"),
         ] {
             let message = refusal(content).await;
             assert!(message.contains(why), "{message}");

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use super::clients::REQUEST_DEADLINE;
-use super::context::{Context, Forced};
+use super::context::{Context, Fight};
 use super::error::WriteError;
 use super::sources;
 use crate::api::service_binding::ChildStatus;
@@ -19,7 +19,8 @@ use crate::domain::labels::MANAGER;
 use crate::domain::names::{BindingKey, shown};
 use crate::domain::plan::{Guard, Plan, Removal, Write};
 
-/// A field that is taken back twice within this time is fought for.
+/// A field that is taken back twice within this time is fought for; and how
+/// long we then leave the object as it is, unless it changes.
 const FIGHT_WINDOW: Duration = Duration::from_secs(600);
 
 /// What came of a plan.
@@ -73,6 +74,11 @@ async fn store(
     write: &Write,
 ) -> Result<ChildStatus, WriteError> {
     let object = &write.object;
+    if let Guard::Present { uid } = &write.guard
+        && let Some(error) = ctx.memory.given_up(uid, &about(ctx, object), FIGHT_WINDOW)
+    {
+        return Err(error);
+    }
     let api = api(ctx, object.kind(), &object.namespace);
     let mut body = object.manifest(&ctx.mesh_api.api_version());
     let force = match &write.guard {
@@ -133,17 +139,21 @@ async fn resolve(
     let Some(holders) = Holders::read(status) else {
         return Err(WriteError::Stale);
     };
-    let again = ctx
-        .memory
-        .forced(uid, FIGHT_WINDOW)
-        .is_some_and(|f| f.fields == holders.fields);
-    if holders.applier || again {
-        return Err(WriteError::Fight {
-            manager: holders.manager,
-            fields: holders.fields,
-        });
-    }
     let object = &write.object;
+    let again = ctx.memory.taken_back(uid, &holders.fields, FIGHT_WINDOW);
+    if holders.applier || again {
+        let error = WriteError::Fight {
+            fields: holders.shown_fields(),
+            manager: holders.manager,
+        };
+        let fight = Fight {
+            since: Instant::now(),
+            about: about(ctx, object),
+            error: error.clone(),
+        };
+        ctx.memory.give_up(uid, fight, FIGHT_WINDOW);
+        return Ok(Err(error));
+    }
     let live = timeout(REQUEST_DEADLINE, api.get_metadata(&object.name))
         .await
         .map_err(|_| WriteError::Away("the API server did not answer in time".to_owned()))?
@@ -160,21 +170,25 @@ async fn resolve(
             .unwrap_or_default(),
         true,
     );
-    let forced = Forced {
-        at: Instant::now(),
-        manager: holders.manager,
-        fields: holders.fields,
-    };
-    ctx.memory.force(uid, forced, FIGHT_WINDOW);
+    ctx.memory.take_back(uid, &holders.fields, FIGHT_WINDOW);
     Ok(patch(api, object, body, true)
         .await
         .map_err(|e| WriteError::from_kube(&e)))
 }
 
+/// What a write is about: the object as it is known, and what it should be.
+fn about(ctx: &Context, object: &DesiredObject) -> (String, String) {
+    let known = ctx
+        .world
+        .rule(object.kind(), &object.namespace, &object.name);
+    let version = known.map(|rule| rule.resource_version.clone());
+    (version.unwrap_or_default(), object.hash())
+}
+
 /// Who holds fields of ours, by the causes of a 409.
 struct Holders {
     manager: String,
-    fields: String,
+    fields: Vec<String>,
     /// Whether one of them applies, rather than edits.
     applier: bool,
 }
@@ -186,15 +200,21 @@ impl Holders {
             .iter()
             .filter(|c| c.reason == "FieldManagerConflict")
             .collect();
-        let first = conflicts.first()?;
-        let mut fields: Vec<_> = conflicts.iter().map(|c| c.field.as_str()).collect();
+        // An editor's entry names the API version that it used.
+        let applier = conflicts.iter().find(|c| !c.message.contains(" using "));
+        let worst = applier.or(conflicts.first())?;
+        let mut fields: Vec<_> = conflicts.iter().map(|c| c.field.clone()).collect();
         fields.sort_unstable();
+        fields.dedup();
         Some(Self {
-            manager: shown(first.message.split('"').nth(1).unwrap_or(&first.message)),
-            fields: fields.join(", ").chars().take(300).collect(),
-            // An editor's entry names the API version that it used.
-            applier: conflicts.iter().any(|c| !c.message.contains(" using ")),
+            manager: shown(worst.message.split('"').nth(1).unwrap_or(&worst.message)),
+            fields,
+            applier: applier.is_some(),
         })
+    }
+
+    fn shown_fields(&self) -> String {
+        self.fields.join(", ").chars().take(300).collect()
     }
 }
 
@@ -248,7 +268,6 @@ pub(crate) async fn remove(
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         // Another uid: not the object that we meant.
         Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 422 => Err(WriteError::Stale),
         answer => answer.map_err(|e| WriteError::from_kube(&e)),
     };
     audit(verb, kind, binding, namespace, name, answer.as_ref().err());

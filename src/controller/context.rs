@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::clients::Clients;
+use super::error::WriteError;
 use super::events::Events;
 use super::mesh_api::MeshApi;
 use super::queue::Queue;
@@ -15,6 +16,7 @@ use super::world::World;
 use crate::catalog::Catalog;
 use crate::domain::brake::Brake;
 use crate::domain::inputs::Settings;
+use crate::domain::names::CatalogServiceId;
 use crate::domain::reasons;
 use crate::metrics::Metrics;
 
@@ -60,8 +62,9 @@ pub struct Context {
 /// second try, nothing else.
 #[derive(Debug, Default)]
 pub struct Memory {
-    not_found: Mutex<HashMap<String, Instant>>,
-    forced: Mutex<HashMap<String, Forced>>,
+    not_found: Mutex<HashMap<String, (CatalogServiceId, Instant)>>,
+    taken_back: Mutex<HashMap<String, HashMap<String, Instant>>>,
+    fights: Mutex<HashMap<String, Fight>>,
     brake: Mutex<Brake>,
     outages: Mutex<HashMap<Room, Outage>>,
 }
@@ -76,26 +79,26 @@ pub struct Outage {
     pub message: String,
 }
 
-/// That a field was taken back by force.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Forced {
-    /// When.
-    pub at: Instant,
-    /// From whom.
-    pub manager: String,
-    /// Which fields.
-    pub fields: String,
+/// Somebody else holds fields of an object of ours, and we let him.
+#[derive(Clone, Debug)]
+pub struct Fight {
+    /// Since when.
+    pub since: Instant,
+    /// Version of the object, and hash of what we wanted to store.
+    pub about: (String, String),
+    /// What is said about it.
+    pub error: WriteError,
 }
 
 impl Memory {
     /// The brake on removals.
     pub fn brake(&self) -> MutexGuard<'_, Brake> {
-        self.brake.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.brake)
     }
 
     /// What was said when the room's matter was last found to be away.
     pub fn outage(&self, room: Room) -> Outage {
-        let outages = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
+        let outages = lock(&self.outages);
         let unknown = || Outage {
             reason: match room {
                 Room::Catalog => reasons::CATALOG_UNAVAILABLE,
@@ -109,43 +112,72 @@ impl Memory {
     /// The room's matter was found to be away.
     pub fn went_away(&self, room: Room, reason: &'static str, message: &str) {
         let message = message.to_owned();
-        self.outages
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(room, Outage { reason, message });
+        lock(&self.outages).insert(room, Outage { reason, message });
     }
 
-    /// The catalog said NotFound for the binding of that uid. Returns how
-    /// long ago it said so first.
-    pub fn not_found(&self, uid: &str) -> Duration {
-        let mut seen = self
-            .not_found
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        seen.entry(uid.to_owned())
-            .or_insert_with(Instant::now)
-            .elapsed()
+    /// The catalog said for the binding of that uid that there is no such
+    /// service. Returns how long ago it said so first.
+    pub fn not_found(&self, uid: &str, id: &CatalogServiceId) -> Duration {
+        let mut seen = lock(&self.not_found);
+        let now = (id.clone(), Instant::now());
+        let first = seen.entry(uid.to_owned()).or_insert_with(|| now.clone());
+        // Another service's absence confirms nothing.
+        if first.0 != *id {
+            *first = now;
+        }
+        first.1.elapsed()
     }
 
     /// The catalog said something else.
     pub fn found(&self, uid: &str) {
-        self.not_found
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(uid);
+        lock(&self.not_found).remove(uid);
     }
 
-    /// When fields of the object of that uid were last taken back by force,
-    /// if that was within the time.
-    pub fn forced(&self, uid: &str, within: Duration) -> Option<Forced> {
-        let forced = self.forced.lock().unwrap_or_else(PoisonError::into_inner);
-        forced.get(uid).filter(|f| f.at.elapsed() < within).cloned()
+    /// Whether one of the fields of the object of that uid was taken back by
+    /// force within the time.
+    pub fn taken_back(&self, uid: &str, fields: &[String], within: Duration) -> bool {
+        let taken = lock(&self.taken_back);
+        let recent = |at: &Instant| at.elapsed() < within;
+        taken
+            .get(uid)
+            .is_some_and(|of| fields.iter().any(|field| of.get(field).is_some_and(recent)))
     }
 
-    /// Fields of the object of that uid were taken back by force.
-    pub fn force(&self, uid: &str, forced: Forced, within: Duration) {
-        let mut all = self.forced.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|_, f| f.at.elapsed() < within);
-        all.insert(uid.to_owned(), forced);
+    /// These fields of the object of that uid are taken back by force.
+    pub fn take_back(&self, uid: &str, fields: &[String], within: Duration) {
+        let mut taken = lock(&self.taken_back);
+        taken.retain(|_, of| {
+            of.retain(|_, at| at.elapsed() < within);
+            !of.is_empty()
+        });
+        let now = fields.iter().map(|field| (field.clone(), Instant::now()));
+        taken.entry(uid.to_owned()).or_default().extend(now);
     }
+
+    /// What is said about the object of that uid, where this very write was
+    /// given up within the time.
+    pub fn given_up(
+        &self,
+        uid: &str,
+        about: &(String, String),
+        within: Duration,
+    ) -> Option<WriteError> {
+        let fights = lock(&self.fights);
+        let fight = fights
+            .get(uid)
+            .filter(|f| f.about == *about && f.since.elapsed() < within)?;
+        Some(fight.error.clone())
+    }
+
+    /// A write to the object of that uid is given up.
+    pub fn give_up(&self, uid: &str, fight: Fight, within: Duration) {
+        let mut fights = lock(&self.fights);
+        fights.retain(|_, fight| fight.since.elapsed() < within);
+        fights.insert(uid.to_owned(), fight);
+    }
+}
+
+/// Each value in here is whole by itself, so a poisoned lock is used on.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -39,8 +39,15 @@ impl WriteError {
         // A 500 says little: a failing webhook answers with it, and so does
         // an apply with an unknown field. The words decide.
         let webhook_away = status.message.contains("failed calling webhook");
+        // So does a 422: besides a value, it refuses a precondition (a JSON
+        // patch's test; the uid, where another object took the name), and an
+        // admission policy answers with it.
+        let precondition = ["the server rejected our request", "metadata.uid:"]
+            .iter()
+            .any(|words| status.message.contains(words));
         match status.code {
             409 => Self::Stale,
+            422 if precondition => Self::Stale,
             404 if status.details.as_ref().is_none_or(|d| d.name.is_empty()) => Self::Away(
                 format!("the API server does not serve this kind: {message}"),
             ),
@@ -109,6 +116,18 @@ mod tests {
     fn a_500_alone_is_a_refusal_of_this_write() {
         let unknown = "failed to create typed patch object: .spec.x: field not declared in schema";
         assert!(matches!(status(500, unknown), WriteError::Refused(_)));
+    }
+
+    #[test]
+    fn a_precondition_that_failed_is_no_refusal_and_an_admission_policy_s_denial_is() {
+        for stale in [
+            "the server rejected our request due to an error in our request",
+            "VirtualService \"web\" is invalid: metadata.uid: Invalid value: \"x\": field is immutable",
+        ] {
+            assert_eq!(status(422, stale), WriteError::Stale);
+        }
+        let denied = "virtualservices \"web\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: no";
+        assert!(matches!(status(422, denied), WriteError::Refused(_)));
     }
 
     #[test]

@@ -10,10 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
-use super::clients::REQUEST_DEADLINE;
-use super::error::brief;
+use super::apply::in_time;
+use super::error::WriteError;
 use crate::domain::labels::{BINDING_API_VERSION, BINDING_KIND, MANAGER};
 use crate::domain::status::Transition;
 use crate::metrics::Metrics;
@@ -94,15 +94,17 @@ impl Sender {
             let api = Api::<Event>::namespaced(self.client.clone(), &about.namespace);
             let event = event(&about, &transition, &self.pod, Timestamp::now());
             let params = PostParams::default();
-            let sent = timeout(REQUEST_DEADLINE, api.create(&params, &event)).await;
-            if let Ok(Err(error)) = &sent {
-                let error = brief(&error.to_string());
-                tracing::warn!(binding = about.name, error, "an Event was not taken");
-            }
-            let ok = matches!(sent, Ok(Ok(_)));
-            self.metrics.wrote("Event", ok);
-            if !ok {
+            let sent = in_time(api.create(&params, &event)).await;
+            self.metrics.wrote("Event", sent.is_ok());
+            if let Err(error) = sent {
                 self.metrics.event_dropped();
+                let error = WriteError::from_kube(&error).to_string();
+                tracing::warn!(
+                    namespace = about.namespace,
+                    name = about.name,
+                    error,
+                    "an Event was not stored"
+                );
             }
         }
     }
@@ -126,17 +128,17 @@ impl Sender {
     }
 }
 
-/// What the Event's own name begins with. The API server takes a hyphen at its
-/// end, and no dot.
-fn prefix(name: &str) -> String {
-    let start: String = name.chars().take(200).collect();
+/// What the API server makes the Event's name of. It checks the prefix like a
+/// name of its own, in which no label ends in a hyphen.
+fn name_prefix(binding: &str) -> String {
+    let start: String = binding.chars().take(200).collect();
     format!("{}-", start.trim_end_matches(['.', '-']))
 }
 
 fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
-            generate_name: Some(prefix(&about.name)),
+            generate_name: Some(name_prefix(&about.name)),
             namespace: Some(about.namespace.clone()),
             ..ObjectMeta::default()
         },
@@ -170,10 +172,27 @@ fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> E
 mod tests {
     use super::*;
 
+    fn prefix(name: &str) -> String {
+        let about = About {
+            name: name.to_owned(),
+            ..About::default()
+        };
+        let transition = Transition {
+            reason: "Synced".to_owned(),
+            note: String::new(),
+            warning: false,
+        };
+        event(&about, &transition, "pod", Timestamp::UNIX_EPOCH)
+            .metadata
+            .generate_name
+            .unwrap()
+    }
+
     #[test]
-    fn an_events_name_begins_as_the_api_server_allows() {
-        assert_eq!(prefix("web"), "web-");
-        let cut = format!("{}.tail", "a".repeat(199));
-        assert_eq!(prefix(&cut), format!("{}-", "a".repeat(199)));
+    fn the_prefix_of_the_name_is_one_that_the_api_server_takes() {
+        // It refuses a prefix that ends in a dot, or has one before the hyphen.
+        assert_eq!(prefix("worker"), "worker-");
+        let cut_at_a_dot = format!("{}.b", "a".repeat(199));
+        assert_eq!(prefix(&cut_at_a_dot), format!("{}-", "a".repeat(199)));
     }
 }

@@ -45,6 +45,8 @@ pub struct Mirror<V> {
     listing: Option<BTreeMap<Id, Seen<V>>>,
     /// Objects that we wrote while a list was under way.
     written: BTreeSet<Id>,
+    /// The watch has told of everything up to this version.
+    told: u64,
     complete: bool,
 }
 
@@ -54,6 +56,7 @@ impl<V> Default for Mirror<V> {
             live: BTreeMap::new(),
             listing: None,
             written: BTreeSet::new(),
+            told: 0,
             complete: false,
         }
     }
@@ -75,13 +78,23 @@ impl<V: Clone + PartialEq> Mirror<V> {
                 Vec::new()
             }
             Event::InitDone => self.finish_list(),
-            Event::Apply(seen) => self.put(seen, false).into_iter().collect(),
-            Event::Delete(seen) => self.remove(&seen).into_iter().collect(),
+            Event::Apply(seen) => {
+                self.told = self.told.max(seen.version);
+                self.put(seen, false).into_iter().collect()
+            }
+            Event::Delete(seen) => {
+                self.told = self.told.max(seen.version);
+                self.remove(&seen).into_iter().collect()
+            }
         }
     }
 
-    /// Takes the server's answer to a write of ours, or what was read anew.
+    /// Takes the server's answer to a write of ours, unless the watch was
+    /// faster: what it told since, a deletion for one, is newer.
     pub fn wrote(&mut self, seen: Seen<V>) {
+        if seen.version != 0 && seen.version <= self.told {
+            return;
+        }
         self.written.insert(seen.id.clone());
         self.put(seen, false);
     }
@@ -125,6 +138,8 @@ impl<V: Clone + PartialEq> Mirror<V> {
         let Some(listing) = self.listing.take() else {
             return Vec::new();
         };
+        let newest = listing.values().map(|seen| seen.version).max();
+        self.told = self.told.max(newest.unwrap_or_default());
         let gone: Vec<_> = self
             .live
             .keys()
@@ -232,6 +247,19 @@ mod tests {
         assert!(mirror.take(Event::Apply(seen("a", "1", 7))).is_empty());
         assert!(mirror.take(Event::Apply(seen("a", "1", 9))).is_empty());
         assert_eq!(mirror.take(Event::Apply(seen("a", "1", 10))).len(), 1);
+    }
+
+    #[test]
+    fn an_answer_that_comes_after_the_deletion_brings_nothing_back() {
+        let mut mirror = Mirror::default();
+        listed(&mut mirror, vec![seen("other", "2", 3)]);
+        mirror.take(Event::Apply(seen("a", "1", 9)));
+        mirror.take(Event::Delete(seen("a", "1", 10)));
+        mirror.wrote(seen("a", "1", 9));
+        mirror.wrote(seen("a", "1", 10));
+        assert_eq!(mirror.get(&("ns".into(), "a".into())), None);
+        mirror.wrote(seen("a", "3", 11));
+        assert_eq!(mirror.get(&("ns".into(), "a".into())), Some(&11));
     }
 
     #[test]

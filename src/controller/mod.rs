@@ -76,8 +76,8 @@ pub async fn run(
                     namespace: gone.namespace.unwrap_or_default(),
                     name: gone.name,
                 };
+                // Its watch has told the queue to forget it, or will.
                 ctx.queue.done(&key, Next::Wait, &[]);
-                ctx.queue.forget(&key);
             }
             std::future::ready(())
         })
@@ -123,8 +123,5 @@ async fn run_one(
     ctx.metrics
         .reconciled(result, started.elapsed().as_secs_f64());
     ctx.queue.done(&key, outcome.next, &outcome.worked);
-    if ctx.world.binding(&key).is_none() {
-        ctx.queue.forget(&key);
-    }
     Ok(Action::await_change())
 }

@@ -28,7 +28,12 @@ pub(crate) async fn ask_catalog(
         return CatalogAnswer::Unavailable { reason, message };
     }
     let uid = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
-    let answer = ctx.catalog.get_service(id).await;
+    let mut back = ctx.queue.catalog_back();
+    let answer = tokio::select! {
+        answer = ctx.catalog.get_service(id) => answer,
+        // It answers others: a request that hangs since before may hang on.
+        Ok(()) = back.changed() => ctx.catalog.get_service(id).await,
+    };
     if !matches!(answer, Err(CatalogError::NotFound)) {
         ctx.memory.found(uid);
     }
@@ -38,7 +43,7 @@ pub(crate) async fn ask_catalog(
             CatalogAnswer::Record(record)
         }
         Err(CatalogError::NotFound) => CatalogAnswer::NotFound {
-            confirmed: ctx.memory.not_found(uid) >= CONFIRM_AFTER,
+            confirmed: ctx.memory.not_found(uid, id) >= CONFIRM_AFTER,
         },
         Err(CatalogError::BadRecord(bad)) => CatalogAnswer::Bad(bad),
         Err(error) => {

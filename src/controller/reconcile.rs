@@ -52,7 +52,7 @@ pub(crate) async fn reconcile(ctx: &Context, key: &BindingKey) -> Outcome {
         };
     };
     if binding.metadata.deletion_timestamp.is_some() {
-        return delete(ctx, &binding).await;
+        return delete(ctx, &binding, started).await;
     }
     let look = look(ctx, &binding).await;
     finish(ctx, &binding, look, started).await
@@ -224,22 +224,27 @@ fn not_written(error: WriteError, findings: Findings) -> Looked {
 
 /// Removes, or lets go of, what was made for a binding that is being deleted.
 /// The catalog is not asked.
-async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>) -> Outcome {
-    let end = |next, error| Outcome {
+async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>, started: Instant) -> Outcome {
+    let end = |next| Outcome {
         next,
         worked: Vec::new(),
-        error,
+        error: None,
     };
     if ctx.options.read_only || !report::has_finalizer(binding) {
-        return end(Next::Wait, None);
+        return end(Next::Wait);
     }
     ctx.memory
         .found(binding.metadata.uid.as_deref().unwrap_or_default());
     match withdraw(ctx, binding).await {
-        Ok(()) => end(Next::Wait, None),
-        Err(WriteError::Stale) => end(Next::Stale, None),
-        Err(WriteError::Away(message)) => end(Next::Park(Room::Writes), Some(message)),
-        Err(error) => end(Next::Failed, Some(error.to_string())),
+        Ok(()) => end(Next::Wait),
+        Err(WriteError::Stale) => end(Next::Stale),
+        Err(error) => {
+            let refused = Looked {
+                again: Some(error.clone()),
+                ..Looked::found(Situation::RemovalRefused(error.to_string()))
+            };
+            finish(ctx, binding, refused, started).await
+        }
     }
 }
 
@@ -270,7 +275,9 @@ async fn finish(
     } = looked;
     let wrote = findings.wrote;
     if matches!(again, Some(WriteError::Stale)) {
-        // Not worth a word: the next look sees what is there now.
+        // Not worth a word: the next look sees what is there now. The watch
+        // asks for it as soon as it has told; until then waiting longer each
+        // time keeps a watch that lags from making this a loop.
         return Outcome {
             next: Next::Stale,
             worked,
@@ -281,6 +288,7 @@ async fn finish(
     let latest = ctx
         .world
         .binding(&validate::key(binding))
+        .filter(|latest| latest.metadata.uid == binding.metadata.uid)
         .unwrap_or_else(|| Arc::clone(binding));
     let generation = binding.metadata.generation;
     let next_status = status::next(
@@ -321,7 +329,10 @@ async fn finish(
     Outcome {
         next,
         worked,
-        error: again.map(|error| error.to_string()),
+        // What is said by a condition and given up needs no word in the log.
+        error: again
+            .filter(|error| !matches!(error, WriteError::Fight { .. }))
+            .map(|error| error.to_string()),
     }
 }
 

@@ -79,8 +79,6 @@ async fn edit(ctx: &Context, binding: &ServiceBinding, operation: Value) -> Resu
             ctx.world.wrote_binding(sources::binding(stored));
             Ok(())
         }
-        // The test failed: somebody changed the binding meanwhile.
-        Err(kube::Error::Api(status)) if status.code == 422 => Err(WriteError::Stale),
         Err(error) => Err(WriteError::from_kube(&error)),
     };
     record(

@@ -226,6 +226,9 @@ fn tell_undecodable(ctx: &Context, invalid: &Unreadable) {
         "undecodable binding"
     );
     ctx.metrics.undecodable();
+    if ctx.options.read_only {
+        return;
+    }
     let transition = Transition {
         reason: "Undecodable".to_owned(),
         note,

@@ -21,7 +21,8 @@ pub struct Inputs {
     pub service: Option<ServiceView>,
     /// What the Namespace of that Service says.
     pub target: NamespaceView,
-    /// Who paused this binding's Namespace or the whole operator, if anybody.
+    /// Which Namespace is paused: this binding's, its Service's, or the
+    /// operator's own, which pauses everything.
     pub paused_by: Option<String>,
     /// Other bindings that name the same Service.
     pub rivals: Vec<Rival>,

@@ -55,7 +55,7 @@ fn namespace_does_not_allow(inputs: &Inputs, service: &ServiceKey) -> Option<Obs
         .as_deref()
         .unwrap_or_default();
     let target = service.namespace.as_str();
-    if from == target || inputs.target.allow_from.contains(from) {
+    if may_bind(inputs, from, service) {
         return None;
     }
     Obstacle::new(
@@ -67,12 +67,19 @@ fn namespace_does_not_allow(inputs: &Inputs, service: &ServiceKey) -> Option<Obs
     )
 }
 
-/// Of two bindings for one Service the older one counts.
+/// Whether bindings of that namespace may name the Service.
+fn may_bind(inputs: &Inputs, from: &str, service: &ServiceKey) -> bool {
+    from == service.namespace.as_str() || inputs.target.allow_from.contains(from)
+}
+
+/// Of two bindings for one Service the older one counts; one that may not name
+/// the Service counts for nothing, or anybody could keep its owner out.
 fn another_binding_is_older(inputs: &Inputs, service: &ServiceKey) -> Option<Obstacle> {
     let me = age(inputs);
     let older = inputs
         .rivals
         .iter()
+        .filter(|rival| may_bind(inputs, &rival.key.namespace, service))
         .filter(|rival| (rival.created, &rival.uid) < (me.0, &me.1))
         .min_by_key(|rival| (rival.created, &rival.uid))?;
     Obstacle::new(

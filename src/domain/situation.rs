@@ -46,6 +46,9 @@ pub enum Situation {
         /// The server's own words.
         message: String,
     },
+    /// The binding is being deleted, and the API server refused to remove what
+    /// was made for it.
+    RemovalRefused(String),
     /// The Service cannot carry a policy.
     ServiceUnusable {
         /// ServiceNotFound, Headless or NoHttpPort.
@@ -232,6 +235,14 @@ impl Situation {
                 catalog: yes(r::SYNCED),
                 mesh: said(reason, message),
                 ready: said(reason, message),
+                look: Look::WritesBack,
+                ..base
+            },
+            Self::RemovalRefused(message) => Row {
+                mesh: said(r::WRITE_REFUSED, message),
+                ready: said(r::WRITE_REFUSED, message),
+                conflict: None,
+                suspended: None,
                 look: Look::WritesBack,
                 ..base
             },

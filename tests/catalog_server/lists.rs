@@ -103,13 +103,12 @@ async fn all_pages_show_the_revision_of_the_first(database: Database) {
 
 async fn a_page_never_outgrows_what_a_client_takes(database: Database) {
     let server = database.serve(&[]);
-    // 64 labels of 500 bytes, and 700 KiB of places: twenty of them are
-    // more than a page may hold.
-    let places: serde_json::Map<String, Value> = (0..100)
+    // 700 KiB of places each: together they are more than a page may hold.
+    let places: serde_json::Map<String, Value> = (0..64)
         .map(|n| (format!("p{n}{}", "x".repeat(240)), json!(1)))
         .collect();
     let distribute = json!({ "from": "a", "to": places });
-    let locality = json!({ "distribute": vec![distribute; 28] });
+    let locality = json!({ "distribute": vec![distribute; 44] });
     let body =
         json!({ "name": "svc", "namespace": "ns", "loadBalancing": { "locality": locality } });
     for n in 0..26 {

@@ -6,27 +6,43 @@
 #[path = "../support/mod.rs"]
 mod support;
 
-mod catalog_faults;
-mod crd;
-mod istiod_away;
-mod loop_closed;
-mod mesh_api_missing;
-mod poison;
-mod rig;
-mod stopping;
+// What several of the files below start from.
+mod scene;
+
+macro_rules! behaviours {
+    ($($file:ident,)*) => {
+        $(mod $file;)*
+
+        fn all() -> Vec<support::runner::Test> {
+            [$($file::tests()),*].concat()
+        }
+    };
+}
+
+behaviours![
+    catalog_faults,
+    conditions,
+    crd,
+    fields,
+    foreign,
+    frozen,
+    installation,
+    istiod_away,
+    loop_closed,
+    mesh_api_missing,
+    names,
+    poison,
+    removal,
+    rig,
+    rights,
+    rivals,
+    services,
+    steady,
+    stop,
+    stopping,
+    transitions,
+];
 
 fn main() -> std::process::ExitCode {
-    support::runner::main(
-        [
-            catalog_faults::tests(),
-            crd::tests(),
-            istiod_away::tests(),
-            loop_closed::tests(),
-            mesh_api_missing::tests(),
-            poison::tests(),
-            rig::tests(),
-            stopping::tests(),
-        ]
-        .concat(),
-    )
+    support::runner::main(all())
 }

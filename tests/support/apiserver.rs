@@ -46,12 +46,14 @@ pub struct ApiServer {
 
 impl ApiServer {
     /// Starts everything and waits until it serves, with Istio's CRDs and the
-    /// repository's own established.
-    pub async fn start(run: &Path, pki: &Pki) -> Result<Self> {
+    /// repository's own established. `more` are further flags of the server.
+    pub async fn start(run: &Path, pki: &Pki, more: &[&str]) -> Result<Self> {
         let etcd = start_etcd(run).await?;
         let files = pki.server_files(run, "apiserver", &["localhost", "kubernetes.default.svc"])?;
         let audit = AuditLog::new(run.join("audit.jsonl"));
-        let server = apiserver_spec(run, &files, audit.path())?.spawn()?;
+        let server = apiserver_spec(run, &files, audit.path())?
+            .args(more)
+            .spawn()?;
 
         let admin = pki.user("admin", "system:masters")?;
         let user = json!({

@@ -24,9 +24,28 @@ impl Catalog {
 
     /// The same over any database.
     pub async fn over(run: &Path, name: &str, address: &str, database: &str) -> Result<Self> {
-        let process = Spec::new(name, program()?, run)
-            .args(["--listen", address, "--database-url", database])
-            .spawn()?;
+        Self::launch(Self::spec(run, name, address, database)?, address).await
+    }
+
+    /// The same, with the services of a file registered at its start.
+    pub async fn seeded(
+        run: &Path,
+        name: &str,
+        address: &str,
+        database: &str,
+        seed: &Path,
+    ) -> Result<Self> {
+        let spec = Self::spec(run, name, address, database)?;
+        Self::launch(spec.args(["--seed".into(), seed.to_owned()]), address).await
+    }
+
+    fn spec(run: &Path, name: &str, address: &str, database: &str) -> Result<Spec> {
+        let spec = Spec::new(name, program()?, run);
+        Ok(spec.args(["--listen", address, "--database-url", database]))
+    }
+
+    async fn launch(spec: Spec, address: &str) -> Result<Self> {
+        let process = spec.spawn()?;
         let catalog = Self {
             process,
             url: format!("http://{address}"),

@@ -112,6 +112,12 @@ impl Envoy {
         Ok(envoy)
     }
 
+    /// Where requests to a Service's port are sent; their `Host` says to which.
+    pub fn url(&self, port: u16) -> String {
+        let listener = port.saturating_add(LISTENER_OFFSET);
+        format!("http://{}:{listener}", self.address)
+    }
+
     /// One of its admin pages as text, an error unless it answers 200.
     pub async fn admin(&self, page: &str) -> Result<String> {
         let url = format!("http://{}:{ADMIN_PORT}/{page}", self.address);
@@ -177,9 +183,8 @@ impl Envoy {
         port: u16,
         path: &str,
     ) -> reqwest::RequestBuilder {
-        let listener = port.saturating_add(LISTENER_OFFSET);
         self.http
-            .request(method, format!("http://{}:{listener}{path}", self.address))
+            .request(method, format!("{}{path}", self.url(port)))
             .header(http::header::HOST, host)
     }
 

@@ -92,6 +92,10 @@ async fn run_inside(flags: &[&str], run: &RunDir) -> Result<ExitStatus> {
         .id()
         .and_then(|id| i32::try_from(id).ok())
         .map(Pid::from_raw);
+    if let Some(group) = group {
+        // unshare itself is in the new network namespace, and stays.
+        std::fs::write(run.path().join(OUTER_PID), group.to_string())?;
+    }
     loop {
         let signal = tokio::select! {
             status = child.wait() => return Ok(status?),

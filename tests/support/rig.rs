@@ -36,11 +36,16 @@ pub struct Rig {
 impl Rig {
     /// Starts everything inside the namespace that this process is in.
     pub async fn start() -> Result<Self> {
+        Self::start_with(&[]).await
+    }
+
+    /// The same with further flags of the API server.
+    pub async fn start_with(apiserver: &[&str]) -> Result<Self> {
         let run = namespace::inside().context("the rig starts only inside its own namespace")?;
         // A second rig in the same process finds it installed already.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let pki = Pki::create()?;
-        let api = ApiServer::start(&run, &pki).await?;
+        let api = ApiServer::start(&run, &pki, apiserver).await?;
         let client = api.client.clone();
         workload::make_nodes(&client).await?;
         let istiod = Istiod::start(&run, &pki, &api).await?;

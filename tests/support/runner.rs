@@ -14,6 +14,7 @@ use tokio::sync::{OnceCell, RwLock};
 
 use super::namespace;
 use super::rig::Rig;
+use super::stack;
 
 /// What a test comes down to; use [`tests!`](crate::tests) to make it.
 pub type Body = for<'a> fn(&'a Rig) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
@@ -26,7 +27,8 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub struct Test {
     pub name: &'static str,
     pub body: Body,
-    /// Disturbs the shared parts (stops istiod, say): no other test runs beside it.
+    /// Disturbs the shared parts (stops istiod, say), or runs an operator of its
+    /// own: no other test runs beside it, and nothing of `stack::shared`.
     pub alone: bool,
 }
 
@@ -68,7 +70,7 @@ pub fn main(tests: Vec<Test>) -> ExitCode {
     }
 }
 
-fn run(tests: Vec<Test>) -> Result<ExitCode> {
+fn run(mut tests: Vec<Test>) -> Result<ExitCode> {
     let arguments = Arguments::from_args();
     if !arguments.list && namespace::inside().is_none() {
         return namespace::enter();
@@ -87,6 +89,8 @@ fn run(tests: Vec<Test>) -> Result<ExitCode> {
         rig: OnceCell::new(),
         turn: RwLock::new(()),
     });
+    // Those that share come first, so that what they share starts once.
+    tests.sort_by_key(|test| test.alone);
     let trials = tests
         .into_iter()
         .map(|test| trial(test, shared.clone()))
@@ -112,6 +116,9 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
             let (_together, _alone);
             if test.alone {
                 _alone = shared.turn.write().await;
+                stack::stop_shared()
+                    .await
+                    .context("cannot stop what the other tests share")?;
             } else {
                 _together = shared.turn.read().await;
             }

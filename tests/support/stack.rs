@@ -2,12 +2,14 @@
 //! of rbac/ and nothing else.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
 use kube::Api;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use super::audit::{Entry, Mark};
 use super::catalog::Catalog;
@@ -40,9 +42,38 @@ impl Stack {
         Ok(Self { catalog, operator })
     }
 
+    /// Kills both and waits until they are gone, so that others can start.
+    pub async fn stop(&self) -> Result<()> {
+        self.operator.process.kill().await?;
+        self.catalog.process.kill().await
+    }
+
     /// The changes that the operator asked for since a mark.
     pub async fn writes(&self, rig: &Rig, since: Mark) -> Result<Vec<Entry>> {
         rig.operator_writes(since).await
+    }
+}
+
+/// An operator sees all namespaces: only one may run at a time.
+static SHARED: Mutex<Option<Arc<Stack>>> = Mutex::const_new(None);
+
+/// The one that tests share which do not run alone. It runs until the next
+/// test that does.
+pub async fn shared(rig: &Rig, program: &Path) -> Result<Arc<Stack>> {
+    let mut shared = SHARED.lock().await;
+    if let Some(stack) = &*shared {
+        return Ok(Arc::clone(stack));
+    }
+    let stack = Arc::new(Stack::start(rig, program).await?);
+    *shared = Some(Arc::clone(&stack));
+    Ok(stack)
+}
+
+/// Stops the shared one, if it runs.
+pub async fn stop_shared() -> Result<()> {
+    match SHARED.lock().await.take() {
+        Some(stack) => stack.stop().await,
+        None => Ok(()),
     }
 }
 

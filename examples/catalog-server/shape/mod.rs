@@ -7,10 +7,17 @@ pub(crate) mod record;
 pub(crate) mod report;
 pub(crate) mod text;
 
+use catalog_mesh_controller::domain::duration::Millis;
+use catalog_mesh_controller::domain::names::shown;
+use catalog_mesh_controller::domain::policy::bounds::{Bounds, Limit};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::duration::milliseconds;
 use text::TextRule;
+
+/// The first float above the whole numbers that we count in.
+const TWO_TO_63: f64 = 9_223_372_036_854_775_808.0;
 
 /// A refusal names no more fields than this.
 const MOST_FAULTS: usize = 20;
@@ -30,6 +37,12 @@ pub(crate) enum Shape {
     Text(&'static TextRule),
     /// A whole number within bounds.
     Integer(i64, i64),
+    /// A whole number within the operator's bounds.
+    Count(Limit),
+    /// A duration within the operator's bounds; 0s where they begin there.
+    Time(Limit),
+    /// A duration within the operator's bounds, but not 0s.
+    Lasting(Limit),
     /// true or false.
     Flag,
     /// One of these words.
@@ -38,8 +51,8 @@ pub(crate) enum Shape {
     Object(&'static ObjectShape),
     /// Any object, kept as it is.
     AnyObject,
-    /// A whole number, or an object.
-    IntegerOr(i64, i64, &'static ObjectShape),
+    /// A whole number within the operator's bounds, or an object.
+    CountOr(Limit, &'static ObjectShape),
     /// A list of at most so many items.
     List(&'static Shape, usize),
     /// An object of any keys that keep a rule, between so many and so many.
@@ -115,13 +128,16 @@ impl Reader {
                 Some(text) if (rule.holds)(text) => return Some(value.clone()),
                 _ => self.fault(path, rule.expected),
             },
-            Shape::Integer(least, most) => match whole(value) {
-                Some(number) if (*least..=*most).contains(&number) => return Some(number.into()),
-                _ => self.fault(
-                    path,
-                    format!("must be a whole number from {least} to {most}"),
-                ),
-            },
+            Shape::Integer(least, most) => return self.integer(value, *least, *most, path),
+            Shape::Count(limit) => {
+                let (low, high) = bounds(*limit);
+                return self.integer(value, low, high, path);
+            }
+            Shape::Time(limit) => return self.time(value, bounds(*limit), path),
+            Shape::Lasting(limit) => {
+                let (low, high) = bounds(*limit);
+                return self.time(value, (low.max(1), high), path);
+            }
             Shape::Flag if value.is_boolean() => return Some(value.clone()),
             Shape::Flag => self.fault(path, "must be true or false"),
             Shape::Choice(words) => match value.as_str() {
@@ -131,16 +147,13 @@ impl Reader {
             Shape::AnyObject if value.is_object() => return Some(value.clone()),
             Shape::AnyObject => self.fault(path, "must be an object"),
             Shape::Object(shape) => return self.object(value, shape, path).map(Value::Object),
-            Shape::IntegerOr(_, _, shape) if value.is_object() => {
+            Shape::CountOr(_, shape) if value.is_object() => {
                 return self.object(value, shape, path).map(Value::Object);
             }
-            Shape::IntegerOr(least, most, _) => match whole(value) {
-                Some(number) if (*least..=*most).contains(&number) => return Some(number.into()),
-                _ => self.fault(
-                    path,
-                    format!("must be a whole number from {least} to {most}, or an object"),
-                ),
-            },
+            Shape::CountOr(limit, _) => {
+                let (low, high) = bounds(*limit);
+                return self.integer(value, low, high, path);
+            }
             Shape::List(item, most) => match value.as_array() {
                 Some(list) if list.len() <= *most => return self.list(list, item, path),
                 _ => self.fault(path, format!("must be a list of at most {most} items")),
@@ -155,6 +168,33 @@ impl Reader {
                 ),
             },
         }
+        None
+    }
+
+    fn integer(&mut self, value: &Value, least: i64, most: i64, path: &str) -> Option<Value> {
+        let number = whole(value).filter(|number| (least..=most).contains(number));
+        if number.is_none() {
+            self.fault(
+                path,
+                format!("must be a whole number from {least} to {most}"),
+            );
+        }
+        number.map(Value::from)
+    }
+
+    fn time(&mut self, value: &Value, (low, high): (i64, i64), path: &str) -> Option<Value> {
+        let given = value.as_str().and_then(|text| match text {
+            "0s" => Some(0),
+            _ => i64::try_from(milliseconds(text)?).ok(),
+        });
+        if given.is_some_and(|given| (low..=high).contains(&given)) {
+            return Some(value.clone());
+        }
+        let (low, high) = (Millis(low.unsigned_abs()), Millis(high.unsigned_abs()));
+        self.fault(
+            path,
+            format!("must be a duration of {low} to {high} in whole milliseconds, such as 30s, 1m30s or 500ms"),
+        );
         None
     }
 
@@ -205,10 +245,7 @@ impl Reader {
     ) -> Option<Value> {
         let mut kept = Map::new();
         for (key, value) in map {
-            let named = format!(
-                "{path}[{}]",
-                catalog_mesh_controller::domain::names::shown(key)
-            );
+            let named = format!("{path}[{}]", shown(key));
             if !(key_rule.holds)(key) {
                 self.fault(&named, format!("the key {}", key_rule.expected));
             } else if let Some(value) = self.value(value, item, &named) {
@@ -227,11 +264,41 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
+/// The operator's smallest and largest value.
+fn bounds(limit: Limit) -> (i64, i64) {
+    let range = Bounds::default().range(limit);
+    let number = |bound| i64::try_from(bound).unwrap_or(i64::MAX);
+    (number(range.low), number(range.high))
+}
+
 /// The number, where it is a whole one; JSON does not tell 5 from 5.0.
 fn whole(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| {
         let number = value.as_f64()?;
-        // Above 2^53 a float no longer tells neighbours apart.
-        (number.fract() == 0.0 && number.abs() <= 9_007_199_254_740_992.0).then_some(number as i64)
+        let fits = number.fract() == 0.0 && (-TWO_TO_63..TWO_TO_63).contains(&number);
+        fits.then_some(number as i64)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_fraction_of_nothing() {
+        for (text, expected) in [
+            ("5", Some(5)),
+            ("5.0", Some(5)),
+            ("4473650617111674.0", Some(4_473_650_617_111_674)),
+            ("9223372036854775807", Some(i64::MAX)),
+            ("1e3", Some(1_000)),
+            ("5.5", None),
+            ("1e19", None),
+            ("9223372036854775808", None),
+            ("\"5\"", None),
+        ] {
+            let value: Value = serde_json::from_str(text).unwrap();
+            assert_eq!(whole(&value), expected, "{text}");
+        }
+    }
 }

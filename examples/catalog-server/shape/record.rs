@@ -1,14 +1,17 @@
 //! The owners' part of a record: its fields and their bounds. No IO.
+//!
+//! Numbers and durations have the operator's own bounds, so that the catalog
+//! takes nothing that the operator would call a bad record for its value.
+
+use catalog_mesh_controller::domain::policy::bounds::Limit;
 
 use super::text::{
-    CHECK_PATH, COOKIE_PATH, COOKIE_TTL, DNS_LABEL, DURATION, FAILOVER_LABEL, INTERVAL, LABEL_KEY,
-    LABEL_VALUE, PLACE, QUERY_PARAMETER, RETRY_ON, SERVICE_ID, TOKEN,
+    CHECK_PATH, COOKIE_PATH, DNS_LABEL, FAILOVER_LABEL, LABEL_KEY, LABEL_VALUE, PLACE,
+    QUERY_PARAMETER, RETRY_ON, SERVICE_ID, TOKEN,
 };
-use super::{Field, ObjectShape, Shape, object, optional, required};
+use super::{ObjectShape, Shape, object, optional, required};
 
-const COUNT: Shape = Shape::Integer(1, i32::MAX as i64);
-const PERCENT: Shape = Shape::Integer(0, 100);
-const ATTEMPTS: (i64, i64) = (0, 100);
+const MOST_PLACES: usize = 64;
 
 /// What the owners of a catalog write.
 pub(crate) static RECORD: ObjectShape = object(&[
@@ -19,11 +22,8 @@ pub(crate) static RECORD: ObjectShape = object(&[
         "labels",
         Shape::Map(&LABEL_KEY, &Shape::Text(&LABEL_VALUE), 0, 64),
     ),
-    optional("timeout", Shape::Text(&DURATION)),
-    optional(
-        "retries",
-        Shape::IntegerOr(ATTEMPTS.0, ATTEMPTS.1, &RETRY_POLICY),
-    ),
+    optional("timeout", Shape::Time(Limit::Timeout)),
+    optional("retries", Shape::CountOr(Limit::Retries, &RETRY_POLICY)),
     optional("circuitBreaker", Shape::Object(&CIRCUIT_BREAKER)),
     optional("loadBalancing", Shape::Object(&LOAD_BALANCING)),
     optional("connectionPool", Shape::Object(&CONNECTION_POOL)),
@@ -31,16 +31,16 @@ pub(crate) static RECORD: ObjectShape = object(&[
 ]);
 
 static RETRY_POLICY: ObjectShape = object(&[
-    optional("attempts", Shape::Integer(ATTEMPTS.0, ATTEMPTS.1)),
-    optional("perTryTimeout", Shape::Text(&DURATION)),
+    optional("attempts", Shape::Count(Limit::Retries)),
+    optional("perTryTimeout", Shape::Time(Limit::PerTryTimeout)),
     optional("retryOn", Shape::Text(&RETRY_ON)),
 ]);
 
 static CIRCUIT_BREAKER: ObjectShape = object(&[
-    optional("consecutiveErrors", COUNT),
-    optional("interval", Shape::Text(&INTERVAL)),
-    optional("baseEjectionTime", Shape::Text(&DURATION)),
-    optional("maxEjectionPercent", PERCENT),
+    optional("consecutiveErrors", Shape::Count(Limit::Threshold)),
+    optional("interval", Shape::Time(Limit::Interval)),
+    optional("baseEjectionTime", Shape::Time(Limit::EjectionTime)),
+    optional("maxEjectionPercent", Shape::Count(Limit::Percent)),
 ]);
 
 static LOAD_BALANCING: ObjectShape = ObjectShape {
@@ -65,7 +65,7 @@ static CONSISTENT_HASH: ObjectShape = ObjectShape {
         optional("httpCookie", Shape::Object(&HTTP_COOKIE)),
         optional("useSourceIp", Shape::Flag),
         optional("httpQueryParameterName", Shape::Text(&QUERY_PARAMETER)),
-        optional("minimumRingSize", Shape::Integer(1, 8_388_608)),
+        optional("minimumRingSize", Shape::Count(Limit::RingSize)),
     ],
     rule: Some(|given| {
         let keys = [
@@ -84,28 +84,37 @@ static CONSISTENT_HASH: ObjectShape = ObjectShape {
 static HTTP_COOKIE: ObjectShape = object(&[
     required("name", Shape::Text(&TOKEN)),
     optional("path", Shape::Text(&COOKIE_PATH)),
-    optional("ttl", Shape::Text(&COOKIE_TTL)),
+    optional("ttl", Shape::Time(Limit::CookieTtl)),
 ]);
 
 static WARMUP: ObjectShape = object(&[
-    required("duration", Shape::Text(&DURATION)),
-    optional("minimumPercent", PERCENT),
-    optional("aggression", COUNT),
+    required("duration", Shape::Time(Limit::Warmup)),
+    optional("minimumPercent", Shape::Count(Limit::Percent)),
+    optional("aggression", Shape::Count(Limit::Aggression)),
 ]);
 
 static LOCALITY: ObjectShape = object(&[
     optional("enabled", Shape::Flag),
-    optional("distribute", Shape::List(&Shape::Object(&DISTRIBUTE), 100)),
-    optional("failover", Shape::List(&Shape::Object(&FAILOVER), 100)),
+    optional(
+        "distribute",
+        Shape::List(&Shape::Object(&DISTRIBUTE), MOST_PLACES),
+    ),
+    optional(
+        "failover",
+        Shape::List(&Shape::Object(&FAILOVER), MOST_PLACES),
+    ),
     optional(
         "failoverPriority",
-        Shape::List(&Shape::Text(&FAILOVER_LABEL), 100),
+        Shape::List(&Shape::Text(&FAILOVER_LABEL), MOST_PLACES),
     ),
 ]);
 
 static DISTRIBUTE: ObjectShape = object(&[
     required("from", Shape::Text(&PLACE)),
-    required("to", Shape::Map(&PLACE, &PERCENT, 1, 100)),
+    required(
+        "to",
+        Shape::Map(&PLACE, &Shape::Count(Limit::Percent), 1, MOST_PLACES),
+    ),
 ]);
 
 static FAILOVER: ObjectShape = object(&[
@@ -119,32 +128,30 @@ static CONNECTION_POOL: ObjectShape = object(&[
 ]);
 
 static TCP_POOL: ObjectShape = object(&[
-    optional("maxConnections", COUNT),
-    optional("connectTimeout", Shape::Text(&DURATION)),
-    optional("idleTimeout", Shape::Text(&DURATION)),
+    optional("maxConnections", Shape::Count(Limit::PoolSize)),
+    optional("connectTimeout", Shape::Time(Limit::ConnectTimeout)),
+    optional("idleTimeout", Shape::Time(Limit::IdleTimeout)),
 ]);
 
 static HTTP_POOL: ObjectShape = object(&[
-    optional("http1MaxPendingRequests", COUNT),
-    optional("http2MaxRequests", COUNT),
-    optional("maxRequestsPerConnection", COUNT),
-    optional("maxRetries", COUNT),
-    optional("idleTimeout", Shape::Text(&DURATION)),
+    optional("http1MaxPendingRequests", Shape::Count(Limit::PoolSize)),
+    optional("http2MaxRequests", Shape::Count(Limit::PoolSize)),
+    optional("maxRequestsPerConnection", Shape::Count(Limit::PoolSize)),
+    optional("maxRetries", Shape::Count(Limit::PoolSize)),
+    optional("idleTimeout", Shape::Lasting(Limit::IdleTimeout)),
 ]);
 
 static HEALTH_CHECK: ObjectShape = object(&[
     optional("endpoint", Shape::Text(&CHECK_PATH)),
-    optional("interval", Shape::Text(&INTERVAL)),
-    optional("timeout", Shape::Text(&DURATION)),
-    PORT,
+    optional("interval", Shape::Time(Limit::Interval)),
+    optional("timeout", Shape::Time(Limit::CheckTimeout)),
+    optional("port", Shape::Count(Limit::Port)),
     optional("scheme", Shape::Choice(&["HTTP", "HTTPS", "MTLS"])),
-    optional("failureThreshold", COUNT),
-    optional("successThreshold", COUNT),
-    optional("confirmInterval", Shape::Text(&DURATION)),
+    optional("failureThreshold", Shape::Count(Limit::Threshold)),
+    optional("successThreshold", Shape::Count(Limit::Threshold)),
+    optional("confirmInterval", Shape::Time(Limit::ConfirmInterval)),
     optional(
         "ejection",
         Shape::Choice(&["draining", "outlier-only", "observe", "off"]),
     ),
 ]);
-
-const PORT: Field = optional("port", Shape::Integer(1, 65_535));

@@ -4,15 +4,11 @@ use std::net::IpAddr;
 
 use catalog_mesh_controller::domain::names::{CatalogServiceId, Namespace};
 
-use crate::duration::milliseconds;
-
 /// A rule that a text keeps, and how to say it.
 pub(crate) struct TextRule {
     pub(crate) holds: fn(&str) -> bool,
     pub(crate) expected: &'static str,
 }
-
-const HOUR: u64 = 3_600_000;
 
 pub(crate) static SERVICE_ID: TextRule = TextRule {
     holds: |text| CatalogServiceId::parse(text).is_ok(),
@@ -34,23 +30,6 @@ pub(crate) static LABEL_VALUE: TextRule = TextRule {
     holds: |text| text.chars().count() <= 253 && !text.chars().any(|c| c.is_ascii_control()),
     expected: "must be text of at most 253 characters without control characters",
 };
-pub(crate) static DURATION: TextRule = TextRule {
-    holds: |text| milliseconds(text).is_some_and(|ms| ms <= HOUR),
-    expected: "must be a duration of 1ms to 1h in whole milliseconds, such as 30s, 1m30s or 500ms",
-};
-pub(crate) static INTERVAL: TextRule = TextRule {
-    holds: |text| milliseconds(text).is_some_and(|ms| (100..=HOUR).contains(&ms)),
-    expected: "must be a duration of 100ms to 1h in whole milliseconds, such as 10s or 500ms",
-};
-pub(crate) static COOKIE_TTL: TextRule = TextRule {
-    holds: |text| {
-        let number = text
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(text.len());
-        text == "0s" || (number <= 6 && !text.ends_with("ms") && milliseconds(text).is_some())
-    },
-    expected: "must be 0s, or a duration in whole seconds, such as 30m or 24h",
-};
 pub(crate) static RETRY_ON: TextRule = TextRule {
     holds: |text| {
         text.len() <= 1024
@@ -64,8 +43,8 @@ pub(crate) static RETRY_ON: TextRule = TextRule {
     expected: "must be Envoy's retry conditions separated by commas, such as 5xx,reset",
 };
 pub(crate) static TOKEN: TextRule = TextRule {
-    holds: |text| (1..=256).contains(&text.len()) && made_of(text, "_.-"),
-    expected: "must be 1 to 256 characters of A-Z a-z 0-9 _ . -",
+    holds: |text| (1..=256).contains(&text.len()) && made_of(text, "!#$%&'*+-.^_`|~"),
+    expected: "must be a name as HTTP has it: 1 to 256 letters, digits or !#$%&'*+-.^_`|~",
 };
 pub(crate) static COOKIE_PATH: TextRule = TextRule {
     holds: |text| {
@@ -76,8 +55,11 @@ pub(crate) static COOKIE_PATH: TextRule = TextRule {
     expected: "must be a path that starts with / and has neither spaces nor semicolons",
 };
 pub(crate) static QUERY_PARAMETER: TextRule = TextRule {
-    holds: |text| (1..=256).contains(&text.len()) && text.chars().all(|c| c.is_ascii_graphic()),
-    expected: "must be 1 to 256 printable ASCII characters without spaces",
+    holds: |text| {
+        let allowed = |c: char| c.is_ascii_graphic() && !"&=#?".contains(c);
+        (1..=256).contains(&text.len()) && text.chars().all(allowed)
+    },
+    expected: "must be 1 to 256 visible ASCII characters without & = # ?",
 };
 pub(crate) static PLACE: TextRule = TextRule {
     holds: |text| {
@@ -97,12 +79,13 @@ pub(crate) static FAILOVER_LABEL: TextRule = TextRule {
 };
 pub(crate) static CHECK_PATH: TextRule = TextRule {
     holds: |text| {
+        let allowed = |c: char| c.is_ascii_graphic() && !"\"#<>\\^`{|}".contains(c);
         text.len() <= 1024
             && text.starts_with('/')
             && !text.starts_with("//")
-            && text.chars().all(|c| c.is_ascii_graphic())
+            && text.chars().all(allowed)
     },
-    expected: "must be a path that starts with one /, never a URL, without spaces",
+    expected: "must be a path that starts with one /, never a URL, of visible ASCII characters without #",
 };
 pub(crate) static ZONE: TextRule = TextRule {
     holds: |text| {

@@ -214,8 +214,10 @@ impl World {
     pub fn rules(&self, kind: MeshKind, event: Event<Seen<Arc<Rule>>>) -> Concerned {
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
-        // The beginning of a list says nothing yet.
-        if !matches!(event, Event::Init) && inner.missing[kind as usize].take().is_some() {
+        // A list that merely begins may fail again.
+        if !matches!(event, Event::Init | Event::InitApply(_))
+            && inner.missing[kind as usize].take().is_some()
+        {
             concerned
                 .listed
                 .extend(inner.bindings.iter().map(|(_, binding)| key(binding)));
@@ -230,6 +232,12 @@ impl World {
         }
         self.note_complete(&inner);
         concerned
+    }
+
+    /// The rule as it is known.
+    pub fn rule(&self, kind: MeshKind, namespace: &str, name: &str) -> Option<Arc<Rule>> {
+        let id = (namespace.to_owned(), name.to_owned());
+        self.lock().rule(kind, &id).cloned()
     }
 
     /// The API server does not serve this kind, or does not let us see it.
@@ -291,9 +299,13 @@ impl World {
         let host = target.service.host(&self.cluster_domain);
         let rules = inner.rules_for(&service, &host, &self.cluster_domain);
         let paused = |name: &str| inner.namespace(name).is_some_and(|n| n.paused);
-        let paused_by = [own.as_str(), self.own_namespace.as_str()]
-            .into_iter()
-            .find(|name| paused(name));
+        let paused_by = [
+            own.as_str(),
+            service.0.as_str(),
+            self.own_namespace.as_str(),
+        ]
+        .into_iter()
+        .find(|name| paused(name));
         Inputs {
             catalog: CatalogAnswer::NotAsked,
             service: inner.services.get(&service).cloned(),

@@ -1,0 +1,65 @@
+//! The system benchmark: the operator on a real API server, beside a bare
+//! client that does the same. `make bench`, or
+//! `cargo bench --bench system -- --help`.
+
+#[path = "../../tests/support/mod.rs"]
+mod support;
+
+mod bed;
+mod fleet;
+mod load;
+mod machine;
+mod options;
+mod process;
+mod raw;
+mod ready;
+mod report;
+mod scenarios;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser as _;
+use serde_json::json;
+
+use bed::Bed;
+use options::Options;
+use support::namespace;
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let ended = if namespace::inside().is_none() {
+        namespace::enter()
+    } else {
+        measure(options).map(|()| ExitCode::SUCCESS)
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn measure(options: Options) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        namespace::end_on_signals()?;
+        namespace::set_up_loopback().await?;
+        let bed = Bed::make(options).await?;
+        let mut around = machine::describe(&bed.rig.client).await?;
+        let options = &bed.options;
+        around["options"] = json!({
+            "bindings": options.bindings(),
+            "quick": options.quick,
+            "operatorFlags": options.operator_flags().collect::<Vec<_>>(),
+        });
+        for scenario in options.scenarios() {
+            let before = machine::load();
+            let report = scenarios::run(scenario, &bed).await?;
+            around["load"] = json!({ "before": before, "after": machine::load() });
+            report.publish(scenario.name(), &around, options.save)?;
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,141 @@
+//! What is measured, and how much of it? Flags and environment. No IO.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::FalseyValueParser;
+use clap::{ArgAction, Parser, ValueEnum};
+
+/// Measures the operator on a real API server, etcd, istiod and catalog, each
+/// scenario beside a bare client that does the same in the same run.
+///
+/// All of it shares this machine's cores, so that only ratios within one run
+/// mean something. The table goes to standard output, the figures as JSON to
+/// target/bench/.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "make bench", version, max_term_width = 80)]
+pub(crate) struct Options {
+    /// What to measure; everything where nothing is said.
+    #[arg(long, env = "SCENARIO", value_name = "NAME", value_delimiter = ',')]
+    pub(crate) scenario: Vec<Scenario>,
+
+    /// Bindings [default: 1000, or 200 with --quick]
+    #[arg(long = "bindings", short = 'n', env = "N", value_name = "N")]
+    bindings: Option<usize>,
+
+    /// Fewer bindings and shorter loads: tells whether it works, not how fast
+    /// it is.
+    #[arg(long, env = "QUICK", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub(crate) quick: bool,
+
+    /// Runs of each short scenario; the table shows their median and spread.
+    #[arg(long, env = "RUNS", value_name = "N", default_value_t = 3,
+          value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) runs: u32,
+
+    /// Changes of the catalog per second [default: 100, or 20 with --quick]
+    #[arg(long, env = "RATE", value_name = "N")]
+    rate: Option<u32>,
+
+    /// Seconds of load, or of idleness [default: 30, or 10 with --quick]
+    #[arg(long, env = "SECONDS_OF_LOAD", value_name = "N")]
+    seconds: Option<u64>,
+
+    /// Bindings that the bare client works on at once; the best of these
+    /// counts.
+    #[arg(
+        long,
+        env = "IN_FLIGHT",
+        value_name = "LIST",
+        value_delimiter = ',',
+        default_value = "4,8,16,32"
+    )]
+    pub(crate) in_flight: Vec<usize>,
+
+    /// Keep the JSON in docs/benchmarks/ as well.
+    #[arg(long, env = "SAVE", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub(crate) save: bool,
+
+    /// The operator under test [default: the one that cargo built beside this
+    /// program]
+    #[arg(long, env = "OPERATOR", value_name = "FILE")]
+    operator: Option<PathBuf>,
+
+    /// Further flags of the operator, separated by spaces.
+    #[arg(
+        long,
+        env = "OPERATOR_FLAGS",
+        value_name = "FLAGS",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true
+    )]
+    operator_flags: String,
+
+    /// `cargo bench` says so to every program.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+/// What can be measured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Scenario {
+    /// Bindings exist, the operator starts: time until all are Ready.
+    ColdStart,
+    /// A change in the catalog: time until the API server tells of the new
+    /// VirtualService.
+    Change,
+    /// Nothing changes: writes, CPU and memory.
+    Idle,
+    /// All is in force, the operator starts again: time until all is verified.
+    WarmRestart,
+}
+
+impl Scenario {
+    /// Its name in files and on the command line.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::ColdStart => "cold-start",
+            Self::Change => "change",
+            Self::Idle => "idle",
+            Self::WarmRestart => "warm-restart",
+        }
+    }
+}
+
+impl Options {
+    /// How many bindings there are.
+    pub(crate) fn bindings(&self) -> usize {
+        self.bindings.unwrap_or(if self.quick { 200 } else { 1000 })
+    }
+
+    /// Changes of the catalog per second.
+    pub(crate) fn rate(&self) -> u32 {
+        self.rate.unwrap_or(if self.quick { 20 } else { 100 })
+    }
+
+    /// How long a load, or idleness, lasts.
+    pub(crate) fn span(&self) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(if self.quick { 10 } else { 30 }))
+    }
+
+    /// The operator under test.
+    pub(crate) fn operator(&self) -> PathBuf {
+        let beside = || env!("CARGO_BIN_EXE_catalog-mesh-controller").into();
+        self.operator.clone().unwrap_or_else(beside)
+    }
+
+    /// Further flags of the operator.
+    pub(crate) fn operator_flags(&self) -> impl Iterator<Item = &str> {
+        self.operator_flags.split_whitespace()
+    }
+
+    /// The scenarios, in the order in which they are run.
+    pub(crate) fn scenarios(&self) -> Vec<Scenario> {
+        if self.scenario.is_empty() {
+            Scenario::value_variants().to_vec()
+        } else {
+            self.scenario.clone()
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! A change is committed in the catalog: how long until the API server tells
+//! of the VirtualService that comes of it? Changes arrive at a constant rate,
+//! whatever the operator does. Beside it, two sequential bare writes at the
+//! same rate.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use futures::StreamExt as _;
+use kube::ResourceExt as _;
+use kube::api::DynamicObject;
+use kube_runtime::watcher::{self, Event, watcher};
+
+use crate::bed::{Bed, settle};
+use crate::load::open_loop;
+use crate::raw::{Raw, Template};
+use crate::report::Report;
+use crate::support::wait;
+
+/// The operator does not follow the catalog's events yet: it asks again each
+/// period, which is therefore as short as can be.
+const PERIOD: &str = "1s";
+
+/// How long the last change may take.
+const LAST: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(bed: &Bed) -> Result<Report> {
+    let mut report = Report::new();
+    let (rate, span) = (bed.options.rate(), bed.options.span());
+    let changes = (f64::from(rate) * span.as_secs_f64()) as usize;
+    let size = bed.ours.names.len();
+    // The timeout tells the changes of one binding apart.
+    ensure!(
+        changes / size < 50,
+        "{changes} changes are too many for {size} bindings"
+    );
+    bed.in_force(PERIOD).await?.stop().await?;
+    let template = Template::learn(&bed.ours).await?;
+
+    eprintln!("{changes} pairs of bare writes, {rate}/s ...");
+    let bound = bed.raw.bind().await?;
+    let payloads: Vec<_> = bound
+        .iter()
+        .map(|bound| template.payload(&bed.raw, bound))
+        .collect::<Result<_>>()?;
+    let raw = Raw::new(&bed.bare, &bed.raw.namespace);
+    raw.write_all(&payloads, 8).await?;
+    settle().await;
+    let pairs = raw.change_all(&payloads, rate, changes).await?;
+    bed.raw.clear().await?;
+    report.add_times("two bare writes", &pairs);
+
+    eprintln!("{changes} changes in the catalog, {rate}/s ...");
+    let running = bed.in_force(PERIOD).await?;
+    let sightings = Sightings::watch(bed);
+    settle().await;
+    let (mark, before) = (bed.mark().await?, running.usage()?);
+    let committed = open_loop(rate, changes, async |turn| {
+        let name = &bed.ours.names[turn % size];
+        let seconds = 2 + turn / size;
+        let errors = u32::try_from(seconds)?;
+        bed.catalog
+            .put(&bed.ours.record(name, errors, errors))
+            .await?;
+        Ok(Commit {
+            name: name.clone(),
+            seconds: errors,
+            at: Instant::now(),
+        })
+    })
+    .await?;
+    let times = sightings.times(committed).await?;
+    let (after, asked) = (running.usage()?, bed.requests(mark).await?);
+    running.stop().await?;
+
+    report.add_times("catalog's commit to the watch event", &times);
+    let changes = changes as f64;
+    report.add("writes per change", "", asked.writes() as f64 / changes);
+    report.add("answers 4xx and 5xx", "", asked.answered(400..600) as f64);
+    report.add(
+        "CPU per change, looks that find nothing included",
+        "ms",
+        (after.cpu_seconds - before.cpu_seconds) * 1000.0 / changes,
+    );
+    report.note(format!(
+        "{rate} changes/s for {} s, one in {} s for each binding; each changes both objects",
+        span.as_secs(),
+        size as f64 / f64::from(rate)
+    ));
+    report.note(format!(
+        "the operator asks the catalog by --period {PERIOD}, for it does not follow the event \
+         stream yet: half a period is waiting"
+    ));
+    // The next scenario finds the entries as they were.
+    bed.ours.enter(&bed.catalog).await?;
+    Ok(report)
+}
+
+/// A change that the catalog has confirmed.
+struct Commit {
+    name: String,
+    /// The timeout, which grows from change to change.
+    seconds: u32,
+    at: Instant,
+}
+
+/// Which timeouts of each VirtualService were seen, and when.
+type Seen = HashMap<String, Vec<(u32, Instant)>>;
+
+/// A watch of the VirtualServices. Dropping it ends it.
+struct Sightings {
+    seen: Arc<Mutex<Seen>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Sightings {
+    fn watch(bed: &Bed) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::new()));
+        let (rules, sink) = (bed.ours.rules("VirtualService"), Arc::clone(&seen));
+        let task = tokio::spawn(async move {
+            let mut events = std::pin::pin!(watcher(rules, watcher::Config::default()));
+            while let Some(event) = events.next().await {
+                if let Ok(Event::Apply(rule)) = event
+                    && let Some(seconds) = timeout_seconds(&rule)
+                {
+                    let mut seen = sink.lock().unwrap_or_else(PoisonError::into_inner);
+                    let of = seen.entry(rule.name_any()).or_default();
+                    of.push((seconds, Instant::now()));
+                }
+            }
+        });
+        Self { seen, task }
+    }
+
+    /// From each commit to the sighting of it, or of a later one of the same
+    /// binding, once there is one for each.
+    async fn times(&self, commits: Vec<Commit>) -> Result<Vec<Duration>> {
+        wait::until("the last change", LAST, async || {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let sighted = |commit: &Commit| {
+                let mut of = seen.get(&commit.name)?.iter();
+                let (_, at) = of.find(|(seconds, _)| *seconds >= commit.seconds)?;
+                Some(at.saturating_duration_since(commit.at))
+            };
+            let times: Vec<_> = commits.iter().filter_map(sighted).collect();
+            let lost = commits.len() - times.len();
+            ensure!(lost == 0, "{lost} changes have not arrived");
+            Ok(times)
+        })
+        .await
+    }
+}
+
+impl Drop for Sightings {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn timeout_seconds(rule: &DynamicObject) -> Option<u32> {
+    let timeout = rule.data.pointer("/spec/http/0/timeout")?.as_str()?;
+    timeout.strip_suffix('s')?.parse().ok()
+}

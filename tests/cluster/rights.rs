@@ -1,0 +1,102 @@
+//! Does rbac/ grant what the operator uses, and nothing else?
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::scene::{DR, Scene, VS};
+use crate::support::operator;
+use crate::support::rig::Rig;
+use crate::support::stack::PATIENCE;
+use crate::support::wait;
+
+crate::tests![; alone: what_rbac_grants_is_what_the_operator_uses];
+
+type Rights = BTreeSet<String>;
+
+async fn what_rbac_grants_is_what_the_operator_uses(rig: &Rig) -> Result<()> {
+    let mark = rig.audit_mark().await?;
+    let scene = Scene::alone(rig, "rights").await?;
+    walk(&scene).await?;
+
+    let granted = granted(rig).await?;
+    wait::until("the use of every right", PATIENCE, async || {
+        let entries = rig.api.audit.since(mark, &rig.client).await?;
+        let ours: Vec<_> = entries
+            .iter()
+            .filter(|entry| entry.user.username == operator::USER)
+            .collect();
+        for entry in &ours {
+            ensure!(entry.response_status.code != 403, "refused: {entry:?}");
+        }
+        let mut used = Rights::new();
+        for entry in ours {
+            let Some(right) = entry.right() else { continue };
+            used.insert(format!(
+                "{} {} {}",
+                right.verb, right.api_group, right.resource
+            ));
+            // An apply that creates asks for both.
+            if right.verb == "patch" && entry.response_status.code == 201 {
+                used.insert(format!("create {} {}", right.api_group, right.resource));
+            }
+        }
+        let unused: Vec<_> = granted.difference(&used).collect();
+        let lacking: Vec<_> = used.difference(&granted).collect();
+        ensure!(
+            unused.is_empty() && lacking.is_empty(),
+            "granted and not used: {unused:?}; used and not granted: {lacking:?}"
+        );
+        Ok(())
+    })
+    .await
+}
+
+/// Everything that a binding can live through.
+async fn walk(scene: &Scene<'_>) -> Result<()> {
+    scene.bound("web").await?;
+    for kind in [VS, DR] {
+        let rule = scene.rule(kind, "web").await?;
+        let mut spec = rule.data["spec"].clone();
+        match kind {
+            VS => spec["http"][0]["timeout"] = json!("99s"),
+            _ => spec["trafficPolicy"]["outlierDetection"]["consecutive5xxErrors"] = json!(99),
+        }
+        scene.edit(kind, "web", json!({"spec": spec})).await?;
+        scene
+            .until(kind, "web", "our field again", |now| {
+                now.data["spec"] == rule.data["spec"]
+            })
+            .await?;
+    }
+    scene.synced("web").await?;
+    scene.delete_binding("web").await?;
+    scene.gone("web").await
+}
+
+/// The rules of the account's roles, one right a line.
+async fn granted(rig: &Rig) -> Result<Rights> {
+    let role = rig
+        .kubectl(&["get", "clusterrole", operator::ACCOUNT, "-o", "json"])
+        .await?;
+    let role: Value = serde_json::from_str(&role)?;
+    let list = |rule: &Value, key: &str| -> Result<Vec<String>> {
+        let list = rule[key].as_array().with_context(|| format!("no {key}"))?;
+        Ok(list
+            .iter()
+            .filter_map(|item| item.as_str().map(str::to_owned))
+            .collect())
+    };
+    let mut rights = Rights::new();
+    for rule in role["rules"].as_array().context("no rules")? {
+        for group in list(rule, "apiGroups")? {
+            for resource in list(rule, "resources")? {
+                for verb in list(rule, "verbs")? {
+                    rights.insert(format!("{verb} {group} {resource}"));
+                }
+            }
+        }
+    }
+    Ok(rights)
+}

@@ -1,0 +1,511 @@
+//! Do the documents say what the program does? Tables are compared with the
+//! code that they describe, names and links with what they stand for.
+//!
+//! `UPDATE_DOCS=1 cargo test --test docs` writes the generated parts anew.
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of tests are tests, which clippy cannot tell"
+)]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use catalog_mesh_controller::args::Cli;
+use catalog_mesh_controller::domain::policy::bounds::{Range, TABLE};
+use catalog_mesh_controller::domain::reasons as r;
+use catalog_mesh_controller::domain::situation::{Cell, InForce, Look, Situation};
+use catalog_mesh_controller::metrics::{Metrics, ReconcileResult, SyncResult};
+use catalog_mesh_controller::render;
+use clap::{CommandFactory as _, Parser as _};
+
+const README: &str = "README.md";
+
+#[test]
+fn the_tables_of_flags_are_those_of_the_program() {
+    check_generated("docs/flags.md", "run", &flags("run"));
+    check_generated("docs/flags.md", "render", &flags("render"));
+}
+
+#[test]
+fn the_table_of_bounds_is_that_of_the_program() {
+    let mut table = head(&["Name", "From", "To", "Fields"]);
+    for row in TABLE {
+        let number = |value| {
+            let range = Range {
+                low: value,
+                high: value,
+                unit: row.unit,
+            };
+            let text = range.to_string();
+            text.split("..").next().unwrap_or_default().to_owned()
+        };
+        let fields = row.fields.to_owned();
+        table += &line(&[code(row.name), number(row.low), number(row.high), fields]);
+    }
+    check_generated("docs/flags.md", "bounds", &table);
+}
+
+#[test]
+fn the_table_of_metrics_is_that_of_the_program() {
+    let table = metrics();
+    // A family without a series is not served, and would be missing unnoticed.
+    let source = read("src/metrics.rs");
+    for name in source.split('"').filter(|text| is_metric_name(text)) {
+        assert!(table.contains(&format!("`{name}`")), "{name} is missing");
+    }
+    check_generated("docs/metrics.md", "metrics", &table);
+}
+
+#[test]
+fn every_reason_is_documented_and_no_other() {
+    let documented: BTreeSet<String> = section(&read("docs/conditions.md"), "## Reasons")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split('`').next())
+        .map(str::to_owned)
+        .collect();
+    let (types, reasons) = constants_of_reasons();
+    assert_eq!(documented, reasons);
+    let conditions = read("docs/conditions.md");
+    for name in types {
+        assert!(
+            conditions.contains(&format!("| `{name}` | ")),
+            "{name} is missing"
+        );
+    }
+}
+
+#[test]
+fn the_table_of_situations_is_that_of_the_program() {
+    check_generated("docs/conditions.md", "situations", &situations());
+}
+
+#[test]
+fn the_readme_shows_the_example_and_what_is_rendered_of_it() {
+    let readme = read(README);
+    let example = read("examples/bindings/worker-service.yaml");
+    assert!(
+        readme.contains(&format!("```yaml\n{example}```")),
+        "the example is not examples/bindings/worker-service.yaml"
+    );
+    let command = readme
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("catalog-mesh-controller render "))
+        .expect("the README names no command that renders");
+    let words = ["x", "render"]
+        .into_iter()
+        .chain(command.split_whitespace());
+    let cli = Cli::try_parse_from(words).unwrap();
+    let Some(catalog_mesh_controller::args::Command::Render(args)) = cli.command else {
+        panic!("it renders nothing: {command}");
+    };
+    let rendered = render::render(&args, &mut std::io::empty());
+    assert_eq!(rendered.code, 0, "{}", rendered.complaints);
+    // What a reader needs of it: no comments, no metadata.
+    for spec in rendered.output.split("---\n") {
+        let (_, spec) = spec.split_once("\nspec:\n").unwrap();
+        assert!(
+            readme.contains(&format!("spec:\n{spec}")),
+            "the README does not show:\nspec:\n{spec}"
+        );
+    }
+}
+
+#[test]
+fn the_readme_shows_the_record_of_the_reference_catalog() {
+    let readme = read(README);
+    let (_, rest) = readme.split_once("```json\n").unwrap();
+    let shown: serde_json::Value = serde_json::from_str(rest.split("```").next().unwrap()).unwrap();
+    let seed: serde_json::Value =
+        serde_json::from_str(&read("examples/catalog-server/seed.json")).unwrap();
+    for (field, value) in shown.as_object().unwrap() {
+        assert_eq!(value, &seed[0][field], "{field}");
+    }
+}
+
+#[test]
+fn every_command_of_make_that_is_named_exists() {
+    let makefile = read("Makefile");
+    let targets: BTreeSet<&str> = makefile
+        .lines()
+        .filter(|line| !line.starts_with(['\t', '#', '.']))
+        .filter_map(|line| line.split_once(':'))
+        .map(|(target, _)| target)
+        .collect();
+    let mut named = 0;
+    for (file, text) in documents() {
+        for after in text.split("`make ").skip(1) {
+            let target: String = after
+                .chars()
+                .take_while(|&c| c.is_ascii_lowercase() || c == '-')
+                .collect();
+            assert!(
+                targets.contains(target.as_str()),
+                "{}: make {target}",
+                file.display()
+            );
+            named += 1;
+        }
+    }
+    assert!(named > 0, "no document names any");
+}
+
+#[test]
+fn every_flag_that_is_named_exists() {
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for command in Cli::command().get_subcommands() {
+        let flags = command.get_arguments().filter_map(clap::Arg::get_long);
+        known.extend(flags.map(|flag| format!("--{flag}")));
+    }
+    // The reference catalog is a program of its own: its flags are fields.
+    let catalog = read("examples/catalog-server/args.rs");
+    let fields = catalog.split("pub(crate) ").skip(1);
+    known.extend(fields.filter_map(|field| {
+        let (name, _) = field.split_once(':')?;
+        Some(format!("--{}", name.replace('_', "-")))
+    }));
+    for (file, text) in documents() {
+        for after in text.split("`--").skip(1) {
+            let flag: String = after
+                .chars()
+                .take_while(|&c| c.is_ascii_lowercase() || c == '-')
+                .collect();
+            let flag = format!("--{flag}");
+            assert!(known.contains(&flag), "{}: {flag}", file.display());
+        }
+    }
+}
+
+#[test]
+fn every_link_to_a_file_or_heading_leads_somewhere() {
+    let mut followed = 0;
+    for (file, text) in documents() {
+        for after in text.split("](").skip(1) {
+            let link = after.split([')', ' ']).next().unwrap_or_default();
+            if link.contains("://") {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() {
+                file.clone()
+            } else {
+                file.parent().unwrap().join(path)
+            };
+            assert!(target.exists(), "{}: {link}", file.display());
+            if !heading.is_empty() {
+                let text = fs::read_to_string(&target).unwrap();
+                assert!(
+                    anchors(&text).contains(heading),
+                    "{}: {link}",
+                    file.display()
+                );
+            }
+            followed += 1;
+        }
+    }
+    assert!(followed > 0, "no document has any");
+}
+
+// --- tables ---------------------------------------------------------------------
+
+fn flags(command: &str) -> String {
+    let cli = Cli::command();
+    let command = cli.find_subcommand(command).unwrap();
+    let mut table = head(&["Flag", "Environment", "Default", "Meaning"]);
+    for arg in command.get_arguments().filter(|arg| !arg.is_global_set()) {
+        let Some(long) = arg.get_long().filter(|&long| long != "help") else {
+            continue;
+        };
+        let mut flag = format!("--{long}");
+        if let Some(short) = arg.get_short() {
+            flag = format!("-{short}, {flag}");
+        }
+        if arg.get_action().takes_values() {
+            let value = arg.get_value_names().into_iter().flatten().next().unwrap();
+            let _ = write!(flag, " <{value}>");
+        }
+        let env = arg
+            .get_env()
+            .map(|name| code(name.to_str().unwrap()))
+            .unwrap_or_default();
+        let default = arg
+            .get_default_values()
+            .first()
+            .filter(|_| !arg.is_hide_default_value_set() && arg.get_action().takes_values())
+            .map(|value| code(value.to_str().unwrap()))
+            .unwrap_or_default();
+        let mut help = arg.get_help().unwrap().to_string();
+        if !help.ends_with('.') {
+            help.push('.');
+        }
+        if arg.is_required_set() {
+            help.push_str(" Required.");
+        }
+        table += &line(&[code(&flag), env, default, help]);
+    }
+    table
+}
+
+fn metrics() -> String {
+    let metrics = Metrics::new().unwrap();
+    metrics.synced(SyncResult::Success, 0.1);
+    metrics.reconciled(ReconcileResult::Success, 0.1);
+    metrics.wrote("VirtualService", true);
+    metrics.watch_failed("Service");
+    let text = metrics.exposition().unwrap();
+
+    let mut table = head(&["Name", "Type", "Labels", "Meaning"]);
+    for help in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, meaning) = help.split_once(' ').unwrap();
+        let kind = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")))
+            .unwrap();
+        let labels: BTreeSet<String> = text
+            .lines()
+            .filter(|line| !line.starts_with('#'))
+            .filter_map(|line| line.split_once('{'))
+            .filter(|(series, _)| {
+                let series = series.strip_suffix("_bucket").unwrap_or(series);
+                series == name
+            })
+            .flat_map(|(_, labels)| labels.split(',').map(str::to_owned).collect::<Vec<_>>())
+            .filter_map(|label| Some(code(label.split_once('=')?.0)))
+            .filter(|label| label != "`le`")
+            .collect();
+        let labels = labels.into_iter().collect::<Vec<_>>().join(", ");
+        table += &line(&[code(name), kind.to_owned(), labels, meaning.to_owned()]);
+    }
+    table
+}
+
+fn is_metric_name(text: &str) -> bool {
+    let ours = ["catalog_mesh_", "controller_runtime_", "workqueue_"];
+    ours.iter().any(|prefix| text.starts_with(prefix))
+        && text.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+}
+
+/// Types of conditions, then reasons, by the source of the constants: a new
+/// one is in here without anybody's doing.
+fn constants_of_reasons() -> (BTreeSet<String>, BTreeSet<String>) {
+    const TYPES: [&str; 6] = [
+        r::READY,
+        r::CATALOG_SYNCED,
+        r::MESH_PROGRAMMED,
+        r::HEALTHY,
+        r::CONFLICT,
+        r::SUSPENDED,
+    ];
+    let source = read("src/domain/reasons.rs");
+    let all = source
+        .lines()
+        .filter(|line| line.starts_with("pub const "))
+        .map(|line| line.split('"').nth(1).unwrap().to_owned());
+    all.partition(|name| TYPES.contains(&name.as_str()))
+}
+
+fn situations() -> String {
+    use InForce::{AnEarlierOne, Nothing, ThisGeneration};
+    use Situation as S;
+    let away = || S::CatalogAway {
+        reason: r::CATALOG_UNAVAILABLE,
+        message: String::new(),
+    };
+    let programmed = |mismatch: Option<&str>| S::Programmed {
+        mismatch: mismatch.map(str::to_owned),
+        notes: Vec::new(),
+    };
+    let removed = |kept: Option<&str>| S::Removed {
+        kept: kept.map(str::to_owned),
+    };
+    let wrong = || S::InvalidBinding(String::new());
+    let blocked = S::Blocked {
+        reason: r::NOT_OURS,
+        message: String::new(),
+    };
+    let refused = S::WriteRefused {
+        reason: r::WRITE_REFUSED,
+        message: String::new(),
+    };
+    let unusable = S::ServiceUnusable {
+        reason: r::SERVICE_NOT_FOUND,
+        message: String::new(),
+    };
+    let suspended = S::Suspended {
+        reason: r::SUSPENDED_BY_BINDING,
+        message: String::new(),
+    };
+    let all = [
+        (programmed(None), ThisGeneration, ""),
+        (
+            programmed(Some("x")),
+            ThisGeneration,
+            ", and is another service's",
+        ),
+        (away(), ThisGeneration, "; this generation is in force"),
+        (
+            away(),
+            AnEarlierOne,
+            "; an earlier generation of the binding is in force",
+        ),
+        (away(), Nothing, "; nothing was ever programmed"),
+        (S::NotFound, ThisGeneration, ""),
+        (removed(None), ThisGeneration, "; the objects are removed"),
+        (
+            removed(Some("x")),
+            ThisGeneration,
+            "; the objects are kept, and the message says why",
+        ),
+        (S::InvalidRecord(String::new()), ThisGeneration, ""),
+        (wrong(), ThisGeneration, "; this generation is in force"),
+        (wrong(), AnEarlierOne, "; an earlier generation is in force"),
+        (blocked, ThisGeneration, ""),
+        (refused, ThisGeneration, ""),
+        (S::RemovalRefused(String::new()), ThisGeneration, ""),
+        (unusable, ThisGeneration, ""),
+        (suspended, ThisGeneration, ""),
+    ];
+    let mut table = head(&[
+        "Situation",
+        "CatalogSynced",
+        "MeshProgrammed",
+        "Ready",
+        "Conflict",
+        "syncStatus",
+        "Next look",
+    ]);
+    for (situation, in_force, more) in all {
+        let row = situation.row(in_force);
+        let sync = row
+            .sync
+            .map_or_else(|| "as it is".to_owned(), |sync| format!("{sync:?}"));
+        table += &line(&[
+            format!("{}{more}", title(&situation)),
+            cell(&row.catalog),
+            cell(&row.mesh),
+            cell(&row.ready),
+            cell(&row.conflict),
+            sync,
+            when(row.look).to_owned(),
+        ]);
+    }
+    table
+}
+
+/// No wildcard: a new situation has to be described.
+fn title(situation: &Situation) -> &'static str {
+    match situation {
+        Situation::Programmed { .. } => "The record was read, the objects are stored",
+        Situation::CatalogAway { .. } => "The catalog gives no usable answer",
+        Situation::NotFound => "The catalog said once that there is no such service",
+        Situation::Removed { .. } => "The catalog said it twice",
+        Situation::InvalidRecord(_) => "The record is wrong or out of bounds",
+        Situation::InvalidBinding(_) => "The binding is wrong",
+        Situation::Blocked { .. } => "Somebody else is in the way",
+        Situation::WriteRefused { .. } => "A write was refused, or Istio's kinds are not served",
+        Situation::RemovalRefused(_) => "The binding is being deleted, and a removal was refused",
+        Situation::ServiceUnusable { .. } => {
+            "The Service is missing, headless, or without HTTP port"
+        }
+        Situation::Suspended { .. } => "Suspended, or paused",
+    }
+}
+
+fn when(look: Look) -> &'static str {
+    match look {
+        Look::OnEvent => "when something changes that it depends on",
+        Look::Period => "after the period",
+        Look::Confirm => "within a second, to confirm the answer",
+        Look::CatalogBack => "when the catalog answers again; tried at most 3 s apart",
+        Look::WritesBack => "when writes are taken again; tried at most 3 s apart",
+    }
+}
+
+fn cell(cell: &Cell) -> String {
+    cell.as_ref().map_or_else(
+        || "as it is".to_owned(),
+        |fact| format!("{}, {}", fact.truth.as_str(), code(fact.reason)),
+    )
+}
+
+fn head(names: &[&str]) -> String {
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    format!("{}{}\n", line(&names), "|---".repeat(names.len()) + "|")
+}
+
+fn line(cells: &[String]) -> String {
+    let cells: Vec<String> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    format!("| {} |\n", cells.join(" | "))
+}
+
+fn code(text: &str) -> String {
+    format!("`{text}`")
+}
+
+// --- documents ------------------------------------------------------------------
+
+/// Compares a generated part of a document with what it should be.
+fn check_generated(file: &str, name: &str, expected: &str) {
+    // Two tests may write the same document anew.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let text = read(file);
+    let begin = format!("<!-- generated: {name} -->\n");
+    let (before, rest) = text
+        .split_once(&begin)
+        .unwrap_or_else(|| panic!("{file} has no line {begin:?}"));
+    let (present, after) = rest.split_once("<!-- end -->").unwrap();
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        let new = format!("{before}{begin}{expected}<!-- end -->{after}");
+        fs::write(root().join(file), new).unwrap();
+        return;
+    }
+    assert!(
+        present == expected,
+        "{file} is out of date; write it anew: UPDATE_DOCS=1 cargo test --test docs\nexpected:\n{expected}"
+    );
+}
+
+/// The text from a heading to the next one of its level.
+fn section(text: &str, heading: &str) -> String {
+    let (_, rest) = text.split_once(&format!("{heading}\n")).unwrap();
+    rest.split("\n## ").next().unwrap_or_default().to_owned()
+}
+
+/// What headings are called in links to them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|heading| {
+            let words = heading.trim_start_matches('#').trim().to_lowercase();
+            words
+                .chars()
+                .filter(|&c| c.is_alphanumeric() || c == ' ' || c == '-')
+                .map(|c| if c == ' ' { '-' } else { c })
+                .collect()
+        })
+        .collect()
+}
+
+/// Every document that users and developers read.
+fn documents() -> Vec<(PathBuf, String)> {
+    let in_folder = |folder: &str| {
+        let entries = fs::read_dir(root().join(folder)).unwrap().flatten();
+        let paths = entries.map(|entry| entry.path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+    };
+    let mut paths: Vec<PathBuf> = in_folder("").chain(in_folder("docs")).collect();
+    paths.sort();
+    let read = |path: PathBuf| (path.clone(), fs::read_to_string(path).unwrap());
+    paths.into_iter().map(read).collect()
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(file: &str) -> String {
+    fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
