@@ -84,19 +84,22 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         async move { stopped(&mut told).await },
     );
     let mut work = std::pin::pin!(work);
-    tokio::select! {
-        // The signal first: it ends the work as well, and that is no error.
-        biased;
+    let ended = tokio::select! {
+        () = &mut work => "controller".to_owned(),
+        name = tasks.ended() => name,
         () = stopped(&mut stop) => {
             readiness.set("not stopping", false);
             if timeout(GRACE, work).await.is_err() {
                 tracing::warn!("running work did not end within {} s and is cut off", GRACE.as_secs());
             }
-            Ok(())
+            return Ok(());
         }
-        () = &mut work => Err(anyhow!("the controller ended by itself")),
-        name = tasks.ended() => Err(anyhow!("the {name} ended by itself")),
+    };
+    // The signal ends the work as well, and may be noticed there first.
+    if *stop.borrow() {
+        return Ok(());
     }
+    Err(anyhow!("the {ended} ended by itself"))
 }
 
 async fn context(
