@@ -77,29 +77,29 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     readiness.set(GATE_LISTED, true);
     tracing::info!("every kind was listed; reconciling");
 
-    let (mut told, known) = (stop.clone(), stop.clone());
+    let mut told = stop.clone();
     let work = controller::run(
         Arc::clone(&ctx),
         store,
         async move { stopped(&mut told).await },
     );
     let mut work = std::pin::pin!(work);
-    tokio::select! {
+    let ended = tokio::select! {
+        () = &mut work => "controller".to_owned(),
+        name = tasks.ended() => name,
         () = stopped(&mut stop) => {
             readiness.set("not stopping", false);
             if timeout(GRACE, work).await.is_err() {
                 tracing::warn!("running work did not end within {} s and is cut off", GRACE.as_secs());
             }
-            Ok(())
+            return Ok(());
         }
-        // The signal ends it too, and an idle one before we are told.
-        () = &mut work => if *known.borrow() {
-            Ok(())
-        } else {
-            Err(anyhow!("the controller ended by itself"))
-        },
-        name = tasks.ended() => Err(anyhow!("the {name} ended by itself")),
+    };
+    // The signal ends the work as well, and may be noticed there first.
+    if *stop.borrow() {
+        return Ok(());
     }
+    Err(anyhow!("the {ended} ended by itself"))
 }
 
 async fn context(

@@ -110,6 +110,26 @@ impl Bed {
         Ok(running)
     }
 
+    /// The CPU seconds that each of the parts around the operator has used so
+    /// far, and this program: a saturated machine is as fast as these allow.
+    pub(crate) async fn spent(&self) -> Result<Vec<(&'static str, f64)>> {
+        let mut spent = vec![("this program", Usage::of(std::process::id())?.cpu_seconds)];
+        for (name, process) in [
+            ("API server", &self.rig.api.server),
+            ("etcd", &self.rig.api.etcd),
+            ("istiod", &self.rig.istiod.process),
+            ("controller-manager", &self.rig.api.controllers),
+            ("catalog", &self.catalog.process),
+        ] {
+            let pid = process
+                .pid()
+                .await
+                .with_context(|| format!("{name} has ended"))?;
+            spent.push((name, Usage::of(pid)?.cpu_seconds));
+        }
+        Ok(spent)
+    }
+
     /// A place in the API server's log, after everything answered so far.
     pub(crate) async fn mark(&self) -> Result<Mark> {
         self.rig.audit_mark().await
@@ -179,6 +199,14 @@ impl Running {
             Ok(Instant::now())
         })
         .await
+    }
+
+    /// How many looks at bindings have ended.
+    pub(crate) async fn looks(&self) -> Result<f64> {
+        let url = format!("http://{OPERATOR}/metrics");
+        let metrics = self.operator.metrics(&url).await?;
+        let looks = metrics.sum("controller_runtime_reconcile_total", &[]);
+        looks.context("the operator does not count its looks")
     }
 
     /// Waits until it calls itself ready.

@@ -130,7 +130,7 @@ pub struct HttpCookie {
     /// Its path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Its lifetime; `0s` is a session cookie.
+    /// Its lifetime; `0s` is a session cookie. Without it Envoy sets none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
 }

@@ -96,7 +96,8 @@ pub struct ConsistentHash {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::http_token")]
     pub http_header_name: Option<String>,
-    /// Hash by this cookie, which Envoy sets where it is missing.
+    /// Hash by this cookie. Envoy sets it where it is missing, if a ttl is
+    /// given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_cookie: Option<HttpCookie>,
     /// Hash by the client's address; true, or left out.
@@ -125,7 +126,8 @@ pub struct HttpCookie {
     #[schemars(schema_with = "schema::cookie_path")]
     pub path: Option<String>,
     /// Lifetime of the cookie that Envoy sets, up to 8760h; `0s` is a session
-    /// cookie.
+    /// cookie. Without it Envoy sets none: only clients that bring their own
+    /// stick to an endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration::cookie_ttl")]
     pub ttl: Option<String>,

@@ -25,6 +25,9 @@ const WAITING: usize = 1024;
 const BURST: u32 = 10;
 const REFILL: Duration = Duration::from_secs(10);
 
+/// Bindings whose Events are counted without a look for those to forget.
+const LEAST_KEPT: usize = 1024;
+
 /// Longest note that the API server takes.
 const NOTE_LIMIT: usize = 1000;
 
@@ -53,6 +56,8 @@ pub struct Sender {
     client: Client,
     pod: String,
     allowance: HashMap<String, (u32, Instant)>,
+    /// How many bindings are kept before those that were quiet are dropped.
+    clear_at: usize,
 }
 
 /// Both ends.
@@ -70,6 +75,7 @@ pub fn channel(client: Client, pod: String, metrics: Metrics) -> (Events, Sender
             client,
             pod,
             allowance: HashMap::new(),
+            clear_at: LEAST_KEPT,
         },
     )
 }
@@ -111,8 +117,13 @@ impl Sender {
 
     /// A token bucket per binding.
     fn allowed(&mut self, uid: &str) -> bool {
-        self.allowance
-            .retain(|_, (_, since)| since.elapsed() < REFILL * BURST);
+        // Full ones are dropped now and then only: looking at all of them for
+        // each Event would cost the square of the bindings that become Ready.
+        if self.allowance.len() >= self.clear_at {
+            self.allowance
+                .retain(|_, (_, since)| since.elapsed() < REFILL * BURST);
+            self.clear_at = LEAST_KEPT.max(self.allowance.len() * 2);
+        }
         let (used, since) = self
             .allowance
             .entry(uid.to_owned())

@@ -10,7 +10,9 @@ mod guard;
 pub mod mesh_api;
 pub mod mirror;
 pub mod observe;
+pub mod outcome;
 pub mod queue;
+mod readable;
 pub mod reconcile;
 pub mod report;
 pub mod sources;
@@ -33,8 +35,8 @@ use crate::api::service_binding::ServiceBinding;
 use crate::domain::names::BindingKey;
 use crate::metrics::ReconcileResult;
 use context::Context;
+use outcome::Outcome;
 use queue::state::Next;
-use reconcile::Outcome;
 
 /// A binding by name alone: what kube's `Controller` keeps. Everything else
 /// is in the world.

@@ -6,8 +6,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::Api;
-use kube::core::error_boundary::InvalidObject;
-use kube::core::{DeserializeGuard, ObjectMeta, PartialObjectMeta};
+use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube_runtime::reflector::store::Writer;
 use kube_runtime::watcher::{Error, Event};
 
@@ -15,6 +14,7 @@ use super::context::Context;
 use super::events::About;
 use super::mirror::Seen;
 use super::queue::state::Lane;
+use super::readable::{Readable, Unreadable};
 use super::world::Concerned;
 use super::{BindingRef, error, sources, watch};
 use crate::api::mesh_rule::MeshRule;
@@ -52,12 +52,8 @@ pub fn all(
 }
 
 async fn follow_bindings(ctx: Arc<Context>, mut writer: Writer<BindingRef>) {
-    let api = || {
-        ready_with(Api::<DeserializeGuard<ServiceBinding>>::all(
-            ctx.clients.watches.clone(),
-        ))
-    };
-    let sink = |event: Event<DeserializeGuard<ServiceBinding>>| {
+    let api = || ready_with(Api::<Readable>::all(ctx.clients.watches.clone()));
+    let sink = |event: Event<Readable>| {
         let Some(event) = decoded(&ctx, event) else {
             return;
         };
@@ -175,10 +171,7 @@ fn ask(ctx: &Context, concerned: Concerned) {
 /// The event, if its object could be decoded. One that could not is told of,
 /// and counts as what it last was, deleted or not: it must not stop the
 /// others, nor its own end.
-fn decoded(
-    ctx: &Context,
-    event: Event<DeserializeGuard<ServiceBinding>>,
-) -> Option<Event<ServiceBinding>> {
+fn decoded(ctx: &Context, event: Event<Readable>) -> Option<Event<ServiceBinding>> {
     if let Some(event) = unreadable(&event) {
         ctx.world.unreadable(event);
     }
@@ -202,8 +195,8 @@ fn decoded(
 }
 
 /// What the event says about which bindings cannot be decoded.
-fn unreadable(event: &Event<DeserializeGuard<ServiceBinding>>) -> Option<Event<Seen<()>>> {
-    let seen = |object: &DeserializeGuard<ServiceBinding>| match &object.0 {
+fn unreadable(event: &Event<Readable>) -> Option<Event<Seen<()>>> {
+    let seen = |object: &Readable| match &object.0 {
         Ok(binding) => sources::seen(&binding.metadata, ()),
         Err(invalid) => sources::seen(&invalid.metadata, ()),
     };
@@ -217,7 +210,7 @@ fn unreadable(event: &Event<DeserializeGuard<ServiceBinding>>) -> Option<Event<S
 }
 
 /// Tells the binding's owner and the operator's that it cannot be read.
-fn tell_undecodable(ctx: &Context, invalid: &InvalidObject) {
+fn tell_undecodable(ctx: &Context, invalid: &Unreadable) {
     let about = About {
         namespace: invalid.metadata.namespace.clone().unwrap_or_default(),
         name: invalid.metadata.name.clone().unwrap_or_default(),

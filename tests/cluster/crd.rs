@@ -19,6 +19,9 @@ use crate::support::rig::Rig;
 mod corpus;
 
 crate::tests![
+    ;
+    // An operator would act on what these store.
+    alone:
     the_crd_is_accepted_without_a_warning,
     every_bad_binding_is_refused_with_its_field,
     every_good_binding_round_trips,

@@ -20,6 +20,7 @@ macro_rules! behaviours {
 }
 
 behaviours![
+    apply_preconditions,
     catalog_faults,
     conditions,
     crd,
@@ -32,6 +33,14 @@ behaviours![
     mesh_api_missing,
     names,
     poison,
+    policy_balancing,
+    policy_circuit_breaker,
+    policy_generated,
+    policy_locality,
+    policy_pool,
+    policy_ports,
+    policy_retries,
+    policy_timeout,
     removal,
     rig,
     rights,

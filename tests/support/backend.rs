@@ -3,13 +3,13 @@
 //! tells it to, and counts.
 
 use std::collections::HashMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use tokio::net::TcpListener;
@@ -35,6 +35,10 @@ pub struct Hit {
     pub method: Method,
     pub path: String,
     pub headers: http::HeaderMap,
+    /// The port that it came to.
+    pub port: u16,
+    /// The other end of its connection: the same for all requests on one.
+    pub peer: SocketAddr,
     pub at: tokio::time::Instant,
 }
 
@@ -53,7 +57,14 @@ struct Shared {
 /// A running test backend. Dropping it closes its port.
 pub struct Backend {
     shared: Arc<Shared>,
-    server: Mutex<Option<JoinHandle<()>>>,
+    servers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What a server of one port answers from.
+#[derive(Clone)]
+struct Served {
+    shared: Arc<Shared>,
+    port: u16,
 }
 
 impl Backend {
@@ -63,7 +74,7 @@ impl Backend {
                 address,
                 script: Mutex::default(),
             }),
-            server: Mutex::default(),
+            servers: Mutex::default(),
         };
         backend.start_again().await?;
         Ok(backend)
@@ -71,24 +82,33 @@ impl Backend {
 
     /// Listens again after [`Self::stop`].
     pub async fn start_again(&self) -> Result<()> {
-        let address = (self.shared.address, PORT);
+        self.listen_on(PORT).await
+    }
+
+    /// Listens on a port more, and answers there in the same way.
+    pub async fn listen_on(&self, port: u16) -> Result<()> {
+        let address = (self.shared.address, port);
         let listener = TcpListener::bind(address)
             .await
             .with_context(|| format!("cannot bind {address:?}"))?;
         let app = Router::new()
             .fallback(answer)
-            .with_state(self.shared.clone());
+            .with_state(Served {
+                shared: self.shared.clone(),
+                port,
+            })
+            .into_make_service_with_connect_info::<SocketAddr>();
         let server = tokio::spawn(async move {
             // It ends only by being aborted.
             let _ = axum::serve(listener, app).await;
         });
-        *lock(&self.server) = Some(server);
+        lock(&self.servers).push(server);
         Ok(())
     }
 
     /// Refuses new connections from now on; open ones live on.
     pub fn stop(&self) {
-        if let Some(server) = lock(&self.server).take() {
+        for server in lock(&self.servers).drain(..) {
             server.abort();
         }
     }
@@ -146,7 +166,11 @@ impl Drop for Backend {
     }
 }
 
-async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+async fn answer(
+    State(Served { shared, port }): State<Served>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    request: Request,
+) -> Response {
     let path = request.uri().path().to_owned();
     let behaviour = {
         let mut script = lock(&shared.script);
@@ -154,6 +178,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             method: request.method().clone(),
             path: path.clone(),
             headers: request.headers().clone(),
+            port,
+            peer,
             at: tokio::time::Instant::now(),
         });
         script.by_path.get(&path).copied().or(script.everywhere)

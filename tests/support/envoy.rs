@@ -11,6 +11,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use http::HeaderMap;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
 
 use super::istiod;
 use super::process::{Process, Spec};
@@ -33,6 +34,8 @@ pub struct Options {
     pub zone: Option<String>,
     /// The Service ports that can be called through it.
     pub ports: Vec<u16>,
+    /// A Service port that it hands raw bytes to, with its cluster.
+    pub tcp: Option<(u16, String)>,
 }
 
 impl Options {
@@ -41,6 +44,7 @@ impl Options {
             namespace: namespace.to_owned(),
             zone: None,
             ports: vec![SERVICE_PORT],
+            tcp: None,
         }
     }
 
@@ -51,6 +55,13 @@ impl Options {
 
     pub fn ports(mut self, ports: &[u16]) -> Self {
         self.ports = ports.to_vec();
+        self
+    }
+
+    /// Raw bytes for a port of a Service in the client's own namespace.
+    pub fn tcp(mut self, service: &str, port: u16) -> Self {
+        let host = format!("{service}.{}.svc.cluster.local", self.namespace);
+        self.tcp = Some((port, format!("outbound|{port}||{host}")));
         self
     }
 }
@@ -138,6 +149,44 @@ impl Envoy {
         )?)
     }
 
+    /// A Service port's cluster as it has it, endpoints aside; none if it does
+    /// not know it.
+    pub async fn cluster(&self, host: &str, port: u16) -> Result<Option<Value>> {
+        // The bars of the name would have to be escaped twice.
+        let page = format!(
+            "config_dump?resource=dynamic_active_clusters&name_regex=outbound.{port}..{host}"
+        );
+        let mut dump: Value = serde_json::from_str(&self.admin(&page).await?)?;
+        Ok(dump.pointer_mut("/configs/0/cluster").map(Value::take))
+    }
+
+    /// The routes that it has for requests to a host on a port; none if it does
+    /// not know the host.
+    pub async fn routes(&self, host: &str, port: u16) -> Result<Option<Vec<Value>>> {
+        let page = format!("config_dump?resource=dynamic_route_configs&name_regex={port}");
+        let dump: Value = serde_json::from_str(&self.admin(&page).await?)?;
+        let hosts = dump["configs"][0]["route_config"]["virtual_hosts"].as_array();
+        let claims = |candidate: &&Value| {
+            let domains = candidate["domains"].as_array();
+            domains.is_some_and(|domains| domains.iter().any(|domain| domain == host))
+        };
+        let found = hosts.and_then(|hosts| hosts.iter().find(claims));
+        Ok(found.and_then(|host| host["routes"].as_array().cloned()))
+    }
+
+    /// Fails if it has refused anything that istiod sent, since its start.
+    pub async fn expect_all_accepted(&self) -> Result<()> {
+        let stats = self.admin("stats?filter=update_rejected").await?;
+        let refused: Vec<&str> = stats
+            .lines()
+            .filter(|line| !line.ends_with(": 0"))
+            .collect();
+        if !refused.is_empty() {
+            bail!("Envoy refused updates: {}", refused.join(", "));
+        }
+        Ok(())
+    }
+
     /// The endpoints of a Service's port, sorted; none if it does not know it.
     pub async fn endpoints(&self, host: &str, port: u16) -> Result<Vec<Endpoint>> {
         let prefix = format!("outbound|{port}||{host}::");
@@ -186,6 +235,21 @@ impl Envoy {
         self.http
             .request(method, format!("{}{path}", self.url(port)))
             .header(http::header::HOST, host)
+    }
+
+    /// A client that calls from this address, one of the rig's.
+    pub fn client_at(source: Ipv4Addr) -> Result<reqwest::Client> {
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .local_address(std::net::IpAddr::V4(source))
+            .timeout(REQUEST_LIMIT);
+        Ok(client.build()?)
+    }
+
+    /// A connection to the port that it hands raw bytes to.
+    pub async fn connect(&self, port: u16) -> Result<TcpStream> {
+        let listener = port.saturating_add(LISTENER_OFFSET);
+        Ok(TcpStream::connect((self.address, listener)).await?)
     }
 
     /// GETs a path of a Service's usual port.
@@ -255,11 +319,15 @@ fn bootstrap(address: Ipv4Addr, options: &Options) -> Value {
             }}}]}],
         },
     });
-    let listeners: Vec<Value> = options
+    let http = options
         .ports
         .iter()
-        .map(|&port| listener(address, port))
-        .collect();
+        .map(|&port| listener(address, port, http_manager(port)));
+    let tcp = options
+        .tcp
+        .iter()
+        .map(|(port, cluster)| listener(address, *port, tcp_proxy(cluster)));
+    let listeners: Vec<Value> = http.chain(tcp).collect();
     json!({
         "node": node,
         "admin": { "address": socket(address, ADMIN_PORT) },
@@ -275,14 +343,14 @@ fn bootstrap(address: Ipv4Addr, options: &Options) -> Value {
     })
 }
 
-fn listener(address: Ipv4Addr, port: u16) -> Value {
+fn http_manager(port: u16) -> Value {
     let filter = |name: &str, kind: &str| {
         json!({
             "name": format!("envoy.filters.http.{name}"),
             "typed_config": { "@type": format!("{HTTP_FILTERS}.{kind}") },
         })
     };
-    let manager = json!({
+    json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": format!("port_{port}"),
         "rds": {
@@ -299,14 +367,23 @@ fn listener(address: Ipv4Addr, port: u16) -> Value {
             filter("cors", "cors.v3.Cors"),
             filter("router", "router.v3.Router"),
         ],
-    });
+    })
+}
+
+fn tcp_proxy(cluster: &str) -> Value {
+    json!({
+        "@type": "type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "stat_prefix": "tcp",
+        "cluster": cluster,
+    })
+}
+
+/// Takes connections for one port and hands them to this filter.
+fn listener(address: Ipv4Addr, port: u16, filter: Value) -> Value {
     json!({
         "name": format!("port_{port}"),
         "address": socket(address, port.saturating_add(LISTENER_OFFSET)),
-        "filter_chains": [{ "filters": [{
-            "name": "envoy.filters.network.http_connection_manager",
-            "typed_config": manager,
-        }]}],
+        "filter_chains": [{ "filters": [{ "name": "only", "typed_config": filter }] }],
     })
 }
 

@@ -29,7 +29,7 @@ const WEBHOOK_NAME: &str = "rig-istio-validator";
 
 /// The control plane of the mesh.
 pub struct Istiod {
-    process: Process,
+    pub process: Process,
     http: reqwest::Client,
     client: kube::Client,
     authority: String,

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,12 +12,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, RwLock};
 
+use super::generated::Generated;
 use super::namespace;
 use super::rig::Rig;
 use super::stack;
 
 /// What a test comes down to; use [`tests!`](crate::tests) to make it.
-pub type Body = for<'a> fn(&'a Rig) -> Pin<Box<dyn Future<Output = Result<()>> + Send + 'a>>;
+pub type Body = for<'a> fn(&'a Rig) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// No test takes nearly as long; it bounds a hang.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -56,7 +57,25 @@ struct Shared {
     // Each test runs on this runtime, from the runner's threads.
     runtime: Runtime,
     rig: OnceCell<Result<Rig, String>>,
+    generated: OnceLock<Generated>,
     turn: RwLock<()>,
+}
+
+impl Shared {
+    async fn start(&self) -> Result<Rig, String> {
+        let rig = Rig::start().await.map_err(|error| format!("{error:#}"))?;
+        self.generated.get_or_init(|| Generated::watch(&rig.client));
+        Ok(rig)
+    }
+
+    /// Looks at all that the tests made the product write.
+    async fn expect_clean(&self) -> Result<()> {
+        if let (Some(Ok(rig)), Some(generated)) = (self.rig.get(), self.generated.get()) {
+            let count = generated.expect_clean(rig).await?;
+            eprintln!("istioctl analyze has nothing to say about {count} objects of ours");
+        }
+        Ok(())
+    }
 }
 
 /// The `main` of a test binary with a cluster.
@@ -87,6 +106,7 @@ fn run(mut tests: Vec<Test>) -> Result<ExitCode> {
     let shared = Arc::new(Shared {
         runtime,
         rig: OnceCell::new(),
+        generated: OnceLock::new(),
         turn: RwLock::new(()),
     });
     // Those that share come first, so that what they share starts once.
@@ -96,6 +116,8 @@ fn run(mut tests: Vec<Test>) -> Result<ExitCode> {
         .map(|test| trial(test, shared.clone()))
         .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
+    let clean = shared.runtime.block_on(shared.expect_clean());
+    clean.context("an object that the product wrote in these tests is not clean")?;
     Ok(conclusion.exit_code())
 }
 
@@ -109,7 +131,7 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
         let outcome = shared.runtime.block_on(async {
             let rig = shared
                 .rig
-                .get_or_init(start)
+                .get_or_init(|| shared.start())
                 .await
                 .as_ref()
                 .map_err(|error| anyhow::anyhow!("the cluster did not start: {error}"))?;
@@ -128,8 +150,4 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
         });
         outcome.map_err(|error| Failed::from(format!("{error:#}")))
     })
-}
-
-async fn start() -> Result<Rig, String> {
-    Rig::start().await.map_err(|error| format!("{error:#}"))
 }

@@ -55,6 +55,23 @@ pub async fn make_namespace(client: &kube::Client, name: &str) -> Result<()> {
     Ok(())
 }
 
+/// A port of a Service.
+#[derive(Clone, Copy, Debug)]
+pub struct Port {
+    /// Its prefix says which protocol the mesh takes it for.
+    pub name: &'static str,
+    pub number: u16,
+    /// The port of the pods.
+    pub target: u16,
+}
+
+/// What every test Service has unless it asks for others.
+const HTTP: Port = Port {
+    name: "http",
+    number: SERVICE_PORT,
+    target: backend::PORT,
+};
+
 fn node_of(zone: &str) -> String {
     format!("node-{zone}")
 }
@@ -89,11 +106,25 @@ impl Workload {
         name: &str,
         zones: &[&str],
     ) -> Result<Self> {
+        Self::with_ports(client, addresses, namespace, name, zones, &[HTTP]).await
+    }
+
+    /// The same with these ports. The backends listen on the usual one alone
+    /// until they are told of more.
+    pub async fn with_ports(
+        client: &kube::Client,
+        addresses: &Addresses,
+        namespace: &str,
+        name: &str,
+        zones: &[&str],
+        ports: &[Port],
+    ) -> Result<Self> {
+        let port = |port: &Port| json!({ "name": port.name, "port": port.number, "targetPort": port.target });
         let service = serde_json::from_value(json!({
             "metadata": { "name": name },
             "spec": {
                 "selector": { "app": name },
-                "ports": [{ "name": "http", "port": SERVICE_PORT, "targetPort": backend::PORT }],
+                "ports": ports.iter().map(port).collect::<Vec<_>>(),
             },
         }))?;
         Api::<Service>::namespaced(client.clone(), namespace)

@@ -24,7 +24,7 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
             None => template.insert(Template::learn(&bed.ours).await?),
         };
         for in_flight in &bed.options.in_flight {
-            let rate = bare(bed, template, *in_flight).await?;
+            let rate = bare(bed, &mut report, template, *in_flight).await?;
             rates.raw.entry(*in_flight).or_default().push(rate);
         }
     }
@@ -44,10 +44,12 @@ async fn ours(bed: &Bed, report: &mut Report) -> Result<f64> {
     settle().await;
     let mark = bed.mark().await?;
     let mut ready = Readiness::watch(&bed.ours);
+    let spent = bed.spent().await?;
     let running = bed.operator(PERIOD).await?;
     let listed = running.listed().await? - running.started;
     let all = ready.wait(size, PATIENCE).await? - running.started;
-    let usage = running.usage()?;
+    let (usage, looks) = (running.usage()?, running.looks().await?);
+    let costs = Costs::since(spent, bed).await?;
     let asked = bed.requests(mark).await?;
     running.stop().await?;
 
@@ -62,16 +64,23 @@ async fn ours(bed: &Bed, report: &mut Report) -> Result<f64> {
     report.add("writes", "/s", asked.writes() as f64 / took);
     report.add("writes per binding", "", asked.writes() as f64 / size);
     report.add("of it Events", "", asked.writes_of("events") as f64 / size);
+    report.add("looks per binding", "", looks / size);
     report.add("reads per binding", "", asked.reads() as f64 / size);
     report.add("answers 429", "", asked.answered(429..430) as f64);
     report.add("answers 4xx and 5xx", "", asked.answered(400..600) as f64);
     report.add("CPU per binding", "ms", usage.cpu_seconds * 1000.0 / size);
+    costs.tell(report, "beside it", size);
     report.add("memory at its peak", "MiB", usage.peak_rss_mib);
     Ok(size / took)
 }
 
 /// The same writes by the bare client; bindings per second.
-async fn bare(bed: &Bed, template: &Template, in_flight: usize) -> Result<f64> {
+async fn bare(
+    bed: &Bed,
+    report: &mut Report,
+    template: &Template,
+    in_flight: usize,
+) -> Result<f64> {
     bed.raw.clear().await?;
     let bound = bed.raw.bind().await?;
     let payloads: Vec<Payload> = bound
@@ -81,14 +90,39 @@ async fn bare(bed: &Bed, template: &Template, in_flight: usize) -> Result<f64> {
     settle().await;
     // The same watch as beside the operator, for it costs the server as well.
     let mut ready = Readiness::watch(&bed.raw);
+    let spent = bed.spent().await?;
     let took: Duration = Raw::new(&bed.bare, &bed.raw.namespace)
         .write_all(&payloads, in_flight)
         .await?;
     ready.wait(bound.len(), PATIENCE).await?;
+    let costs = Costs::since(spent, bed).await?;
+    costs.tell(report, "bare", bound.len() as f64);
     drop(ready);
     // The operator must not see any of it.
     bed.raw.clear().await?;
     Ok(bound.len() as f64 / took.as_secs_f64())
+}
+
+/// CPU seconds by the name of a process.
+struct Costs(Vec<(&'static str, f64)>);
+
+impl Costs {
+    async fn since(before: Vec<(&'static str, f64)>, bed: &Bed) -> Result<Self> {
+        let now = bed.spent().await?;
+        let spent = before.into_iter().zip(now);
+        Ok(Self(
+            spent
+                .map(|((name, was), (_, is))| (name, is - was))
+                .collect(),
+        ))
+    }
+
+    fn tell(&self, report: &mut Report, what: &str, size: f64) {
+        for (name, seconds) in &self.0 {
+            let name = format!("{what}: CPU of {name} per binding");
+            report.add(&name, "ms", seconds * 1000.0 / size);
+        }
+    }
 }
 
 /// Bindings per second, one value for each round.

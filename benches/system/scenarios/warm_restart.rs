@@ -19,11 +19,13 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
         let running = bed.operator(PERIOD).await?;
         let listed = (running.listed().await? - running.started).as_secs_f64();
         let verified = (running.verified(size).await? - running.started).as_secs_f64();
+        let looks = running.looks().await?;
         let (usage, asked) = (running.usage()?, bed.requests(mark).await?);
         running.stop().await?;
 
         report.add("all verified", "s", verified);
         report.add("of it until the first lists were complete", "s", listed);
+        report.add("looks per binding", "", looks / size as f64);
         report.add("writes", "", asked.writes() as f64);
         report.add("reads that are not watches", "", asked.reads() as f64);
         report.add("CPU", "s", usage.cpu_seconds);

@@ -1,11 +1,11 @@
-//! Whether something that many keys need is away, who waits for it, and when
-//! one of them finds out. Plain values with time as an argument.
+//! Whether something that many keys need is away, and when one of them finds
+//! out. Plain values with time as an argument.
 //!
 //! One key that fails proves nothing: its own record may be at fault. Several
 //! that did not fail before, with no success in between, are an outage; then
 //! the others wait instead of finding out each for itself.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use tokio::time::Instant;
 
@@ -32,12 +32,10 @@ const DOUBTS: u32 = 3;
 /// into the deadline of a request.
 const MOST_PROBES: usize = 8;
 
-/// Keys that wait for one thing.
+/// What is known of one thing that many keys need.
 #[derive(Debug, Default)]
 pub(super) struct WaitingRoom {
     pub(super) away: bool,
-    /// By the ticket of their place, and so in order of arrival.
-    pub(super) parked: BTreeMap<u64, BindingKey>,
     /// Sent to find out.
     pub(super) probes: HashSet<BindingKey>,
     pub(super) next_probe: Option<Instant>,
@@ -67,9 +65,9 @@ impl WaitingRoom {
         }
     }
 
-    /// Sets the time of the next probe, where somebody waits and none is set.
+    /// Sets the time of the next probe, where none is set.
     pub(super) fn arm(&mut self, chance: f64, now: Instant) {
-        if self.away && self.next_probe.is_none() && !self.parked.is_empty() {
+        if self.away && self.next_probe.is_none() {
             self.attempt = self.attempt.saturating_add(1);
             self.next_probe = Some(now + retry::PROBE.delay(self.attempt, chance));
         }
@@ -83,10 +81,5 @@ impl WaitingRoom {
     /// Whether as many are under way as may be.
     pub(super) fn enough_probes(&self) -> bool {
         self.probes.len() >= MOST_PROBES
-    }
-
-    /// It works: hands out all that wait.
-    pub(super) fn opened(&mut self) -> BTreeMap<u64, BindingKey> {
-        std::mem::take(self).parked
     }
 }

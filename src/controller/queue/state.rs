@@ -1,22 +1,17 @@
-//! Which binding runs next: the state behind the queue, as plain values with
-//! time as an argument.
+//! Which binding runs next: the rules of the queue, as plain values with time
+//! as an argument.
 //!
-//! A key is in here at most once, so memory is bounded by the number of
-//! bindings. Lanes are strictly first in, first out, and share the releases
-//! 8:4:1, so that bulk work neither delays an urgent key nor starves.
+//! Lanes are strictly first in, first out, and share the releases 8:4:1, so
+//! that bulk work neither delays an urgent key nor starves.
 
-use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::places::{Again, Place, Places};
 use super::room::{ROOMS, Room, WaitingRoom};
 use crate::domain::names::BindingKey;
 use crate::domain::retry;
-
-/// Least time between two starts of one key: a burst runs the first at once,
-/// then one run for all that came meanwhile.
-pub(crate) const SPACING: Duration = Duration::from_millis(300);
 
 /// What was seen has changed under way: so many looks in a row come at once,
 /// the following ones back off.
@@ -37,48 +32,6 @@ pub enum Lane {
     Bulk,
 }
 
-const LANES: usize = 3;
-const WEIGHTS: [u32; LANES] = [8, 4, 1];
-
-/// Where a key is.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Place {
-    Idle,
-    /// `firm` is a back-off, which only an edit of the binding cuts short.
-    Delayed {
-        until: Instant,
-        lane: Lane,
-        firm: bool,
-    },
-    Queued {
-        lane: Lane,
-    },
-    Parked(Room),
-    Running {
-        again: Option<Again>,
-        gone: bool,
-        /// It was kept from trying what this room waits for.
-        denied: Option<Room>,
-    },
-}
-
-/// What was asked for during a run.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Again {
-    lane: Lane,
-    edited: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    place: Place,
-    /// Number of the place: its key in a lane, in the delays or in a room.
-    ticket: u64,
-    started: Option<Instant>,
-    /// Failures in a row.
-    failures: u32,
-}
-
 /// What comes after a run.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Next {
@@ -97,12 +50,10 @@ pub enum Next {
 /// The state behind the queue.
 #[derive(Debug)]
 pub struct State {
-    entries: HashMap<BindingKey, Entry>,
-    lanes: [BTreeMap<u64, BindingKey>; LANES],
-    credit: [u32; LANES],
-    delays: BTreeMap<(Instant, u64), BindingKey>,
+    places: Places,
     rooms: [WaitingRoom; ROOMS.len()],
-    tickets: u64,
+    /// How many outages of each have ended.
+    ended: [u64; ROOMS.len()],
     running: usize,
     limit: usize,
 }
@@ -111,12 +62,9 @@ impl State {
     /// An empty queue that releases at most `limit` keys at once.
     pub fn new(limit: usize) -> Self {
         Self {
-            entries: HashMap::new(),
-            lanes: Default::default(),
-            credit: WEIGHTS,
-            delays: BTreeMap::new(),
+            places: Places::new(),
             rooms: Default::default(),
-            tickets: 0,
+            ended: Default::default(),
             running: 0,
             limit,
         }
@@ -132,76 +80,55 @@ impl State {
     /// The same because its owner changed the binding itself: what it failed
     /// with before says nothing any more.
     pub fn edited(&mut self, key: &BindingKey, lane: Lane, now: Instant) {
-        self.ask(key, Again { lane, edited: true }, now);
+        let edited = true;
+        self.ask(key, Again { lane, edited }, now);
     }
 
     fn ask(&mut self, key: &BindingKey, asked: Again, now: Instant) {
-        let entry = self.entry(key);
+        let entry = self.places.entry(key);
         if asked.edited {
             entry.failures = 0;
         }
-        match entry.place {
-            Place::Running {
-                again,
-                denied,
-                gone: _,
-            } => {
-                let again = again.map_or(asked, |a| Again {
-                    lane: a.lane.min(asked.lane),
-                    edited: a.edited || asked.edited,
-                });
-                entry.place = Place::Running {
-                    again: Some(again),
-                    gone: false,
-                    denied,
-                };
+        match &mut entry.place {
+            Place::Running { again, gone, .. } => {
+                *gone = false;
+                *again = Some(again.map_or(asked, |before| Again {
+                    lane: before.lane.min(asked.lane),
+                    edited: before.edited || asked.edited,
+                }));
             }
-            Place::Queued { lane } if lane <= asked.lane => {}
+            Place::Queued { lane } if *lane <= asked.lane => {}
             Place::Delayed {
-                until,
-                lane,
-                firm: true,
-            } if !asked.edited => {
-                entry.place = Place::Delayed {
-                    until,
-                    lane: lane.min(asked.lane),
-                    firm: true,
-                };
-            }
+                lane, firm: true, ..
+            } if !asked.edited => *lane = asked.lane.min(*lane),
             Place::Delayed { lane, .. } => {
-                let due = entry.due(now);
-                self.schedule(key, due, lane.min(asked.lane), now);
+                let lane = asked.lane.min(*lane);
+                self.places.schedule(key, now, lane, now);
             }
             Place::Idle | Place::Queued { .. } | Place::Parked(_) => {
-                let due = entry.due(now);
-                self.schedule(key, due, asked.lane, now);
+                self.places.schedule(key, now, asked.lane, now);
             }
         }
     }
 
     /// The next key, if one is due and fewer than the limit are running.
     pub fn release(&mut self, chance: f64, now: Instant) -> Option<BindingKey> {
-        self.wake(chance, now);
+        self.places.wake(now);
+        for room in ROOMS {
+            self.send_probe(room, chance, now);
+        }
         if self.running >= self.limit {
             return None;
         }
-        let key = self.pick()?;
-        let entry = self.entry(&key);
-        entry.place = Place::Running {
-            again: None,
-            gone: false,
-            denied: None,
-        };
-        entry.started = Some(now);
+        let key = self.places.start(now)?;
         self.running += 1;
         Some(key)
     }
 
     /// When the next delay ends, for the caller to sleep until.
     pub fn next_wake(&self) -> Option<Instant> {
-        let delay = self.delays.first_key_value().map(|((until, _), _)| *until);
         let probe = self.rooms.iter().filter_map(|room| room.next_probe).min();
-        delay.into_iter().chain(probe).min()
+        self.places.next_delay().into_iter().chain(probe).min()
     }
 
     /// The run of the key has ended. `worked` names what it found working.
@@ -213,7 +140,7 @@ impl State {
         chance: f64,
         now: Instant,
     ) {
-        let Some(entry) = self.entries.get_mut(key) else {
+        let Some(entry) = self.places.known(key) else {
             return;
         };
         let Place::Running {
@@ -233,35 +160,29 @@ impl State {
             self.open(*room, chance, now);
         }
         if gone {
-            self.entries.remove(key);
+            self.places.remove(key);
             return;
         }
-        let edited = again.is_some_and(|again| again.edited);
         match next {
-            Next::Wait => self.entry(key).failures = 0,
+            Next::Wait => self.places.entry(key).failures = 0,
             Next::After(delay) => {
-                let entry = self.entry(key);
-                entry.failures = 0;
-                let due = entry.due(now).max(now + delay);
-                self.schedule(key, due, Lane::Bulk, now);
+                self.places.entry(key).failures = 0;
+                self.places.schedule(key, now + delay, Lane::Bulk, now);
             }
             Next::Stale => self.stale(key, chance, now),
             Next::Failed => {
-                let failures = self.failed(key);
+                let failures = self.places.failed(key);
                 let delay = retry::BINDING.delay(failures, chance);
-                self.back_off(key, delay, now);
+                self.places.back_off(key, delay, now);
             }
             Next::Park(room) => self.park(key, room, denied == Some(room), chance, now),
         }
-        if let Some(again) = again {
-            if edited {
-                self.entry(key).failures = 0;
-            }
-            // A failing key does not get around its delay by what was asked
-            // for during its run, nor a parked one its room: an edit does.
-            if edited || !matches!(next, Next::Failed | Next::Park(_)) {
-                self.ask(key, again, now);
-            }
+        // A failing key does not get around its delay by what was asked for
+        // during its run, nor a parked one its room: an edit does.
+        if let Some(again) = again
+            && (again.edited || !matches!(next, Next::Failed | Next::Park(_)))
+        {
+            self.ask(key, again, now);
         }
     }
 
@@ -272,7 +193,7 @@ impl State {
         if !waiting.away || waiting.probes.contains(key) {
             return true;
         }
-        if let Some(entry) = self.entries.get_mut(key)
+        if let Some(entry) = self.places.known(key)
             && let Place::Running { denied, .. } = &mut entry.place
         {
             *denied = Some(room);
@@ -285,221 +206,93 @@ impl State {
         for room in &mut self.rooms {
             room.probes.remove(key);
         }
-        let Some(entry) = self.entries.get_mut(key) else {
+        let Some(entry) = self.places.known(key) else {
             return;
         };
-        if let Place::Running { denied, .. } = entry.place {
-            entry.place = Place::Running {
-                again: None,
-                gone: true,
-                denied,
-            };
-            return;
+        match &mut entry.place {
+            Place::Running { again, gone, .. } => (*again, *gone) = (None, true),
+            _ => self.places.remove(key),
         }
-        self.leave(key);
-        self.entries.remove(key);
+    }
+
+    /// How many outages of what the room waits for have ended.
+    pub fn ended(&self, room: Room) -> u64 {
+        self.ended[room as usize]
     }
 
     /// Keys that are due, and keys that run.
     pub fn depth(&self) -> (usize, usize) {
-        (self.lanes.iter().map(BTreeMap::len).sum(), self.running)
+        (self.places.queued(), self.running)
     }
 
     /// Whether nothing at all is known any more.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.entries.is_empty()
-            && self.delays.is_empty()
-            && self.lanes.iter().all(BTreeMap::is_empty)
-            && self
-                .rooms
-                .iter()
-                .all(|room| room.parked.is_empty() && room.probes.is_empty())
-    }
-
-    fn entry(&mut self, key: &BindingKey) -> &mut Entry {
-        self.entries.entry(key.clone()).or_insert(Entry {
-            place: Place::Idle,
-            ticket: 0,
-            started: None,
-            failures: 0,
-        })
-    }
-
-    /// One more failure of its own; says how many there were in a row.
-    fn failed(&mut self, key: &BindingKey) -> u32 {
-        let entry = self.entry(key);
-        entry.failures = entry.failures.saturating_add(1);
-        entry.failures
-    }
-
-    /// Takes the key out of whatever list its place is in.
-    fn leave(&mut self, key: &BindingKey) {
-        let Some(entry) = self.entries.get_mut(key) else {
-            return;
-        };
-        match std::mem::replace(&mut entry.place, Place::Idle) {
-            Place::Idle | Place::Running { .. } => {}
-            Place::Delayed { until, .. } => {
-                self.delays.remove(&(until, entry.ticket));
-            }
-            Place::Queued { lane } => {
-                self.lanes[lane as usize].remove(&entry.ticket);
-            }
-            Place::Parked(room) => {
-                self.rooms[room as usize].parked.remove(&entry.ticket);
-            }
-        }
-    }
-
-    fn place(&mut self, key: &BindingKey, place: Place) {
-        self.leave(key);
-        self.tickets += 1;
-        let ticket = self.tickets;
-        match place {
-            Place::Idle | Place::Running { .. } => {}
-            Place::Delayed { until, .. } => {
-                self.delays.insert((until, ticket), key.clone());
-            }
-            Place::Queued { lane } => {
-                self.lanes[lane as usize].insert(ticket, key.clone());
-            }
-            Place::Parked(room) => {
-                self.rooms[room as usize].parked.insert(ticket, key.clone());
-            }
-        }
-        let entry = self.entry(key);
-        entry.place = place;
-        entry.ticket = ticket;
-    }
-
-    /// Puts the key into its lane when it is due.
-    fn schedule(&mut self, key: &BindingKey, due: Instant, lane: Lane, now: Instant) {
-        if due <= now {
-            self.place(key, Place::Queued { lane });
-        } else {
-            let until = due;
-            let firm = false;
-            self.place(key, Place::Delayed { until, lane, firm });
-        }
-    }
-
-    fn back_off(&mut self, key: &BindingKey, delay: Duration, now: Instant) {
-        let until = self.entry(key).due(now).max(now + delay);
-        let (lane, firm) = (Lane::Normal, true);
-        self.place(key, Place::Delayed { until, lane, firm });
+        self.places.is_empty() && self.rooms.iter().all(|room| room.probes.is_empty())
     }
 
     fn stale(&mut self, key: &BindingKey, chance: f64, now: Instant) {
-        let failures = self.failed(key);
+        let failures = self.places.failed(key);
         let wait = match failures.checked_sub(STALE_AT_ONCE) {
             None | Some(0) => Duration::ZERO,
             Some(more) => retry::BINDING.delay(more, chance),
         };
         // Not firm: the event that says what is there now ends the wait.
-        let due = self.entry(key).due(now).max(now + wait);
-        self.schedule(key, due, Lane::Normal, now);
-    }
-
-    /// Moves what has become due into the lanes.
-    fn wake(&mut self, chance: f64, now: Instant) {
-        while let Some(((until, _), key)) = self.delays.first_key_value()
-            && *until <= now
-        {
-            let key = key.clone();
-            let lane = match self.entry(&key).place {
-                Place::Delayed { lane, .. } => lane,
-                _ => Lane::Bulk,
-            };
-            self.place(&key, Place::Queued { lane });
-        }
-        for room in ROOMS {
-            self.send_probe(room, chance, now);
-        }
-    }
-
-    /// The front of the lane whose turn it is.
-    fn pick(&mut self) -> Option<BindingKey> {
-        for _ in 0..2 {
-            for lane in 0..LANES {
-                if self.credit[lane] > 0
-                    && let Some((_, key)) = self.lanes[lane].pop_first()
-                {
-                    self.credit[lane] -= 1;
-                    return Some(key);
-                }
-            }
-            self.credit = WEIGHTS;
-        }
-        None
+        self.places.schedule(key, now + wait, Lane::Normal, now);
     }
 
     /// The key could not do what the room waits for, or was not let.
     fn park(&mut self, key: &BindingKey, room: Room, denied: bool, chance: f64, now: Instant) {
-        let waiting = &self.rooms[room as usize];
-        if !waiting.away && denied {
+        if denied && !self.rooms[room as usize].away {
             // What it waits for came back during its run.
-            let due = self.entry(key).due(now);
-            self.schedule(key, due, Lane::Normal, now);
+            self.places.schedule(key, now, Lane::Normal, now);
             return;
         }
         if !denied {
-            let failures = self.failed(key);
+            let failures = self.places.failed(key);
             let waiting = &mut self.rooms[room as usize];
             if !waiting.doubt(failures) {
                 let delay = waiting.backoff().delay(failures, chance);
-                self.back_off(key, delay, now);
+                self.places.back_off(key, delay, now);
                 return;
             }
         }
-        self.place(key, Place::Parked(room));
+        self.places.put(key, Place::Parked(room));
         self.rooms[room as usize].arm(chance, now);
     }
 
-    /// Sends the one that waits and has failed least to find out.
+    /// Sends one that waits to find out, when it is time.
     fn send_probe(&mut self, room: Room, chance: f64, now: Instant) {
-        if !self.rooms[room as usize].probe_due(now) {
+        let waiting = &mut self.rooms[room as usize];
+        if !waiting.probe_due(now) {
             return;
         }
-        let entries = &self.entries;
-        let failures = |key: &BindingKey| entries.get(key).map_or(0, |entry| entry.failures);
-        let least = self.rooms[room as usize]
-            .parked
-            .iter()
-            .filter(|_| !self.rooms[room as usize].enough_probes())
-            .min_by_key(|(ticket, key)| (failures(key), **ticket))
-            .map(|(_, key)| key.clone());
-        if let Some(key) = least {
-            let due = self.entry(&key).due(now);
-            self.schedule(&key, due, Lane::Normal, now);
-            self.rooms[room as usize].probes.insert(key);
+        if !waiting.enough_probes()
+            && let Some(key) = self.places.least_failed(room)
+        {
+            self.places.schedule(&key, now, Lane::Normal, now);
+            waiting.probes.insert(key);
         }
         // The next one does not wait for this one's answer: that may take
         // until its deadline, though the next would be answered at once.
-        self.rooms[room as usize].arm(chance, now);
+        if self.places.waits(room) {
+            waiting.arm(chance, now);
+        }
     }
 
     /// What the room waited for works.
     fn open(&mut self, room: Room, chance: f64, now: Instant) {
-        let parked = self.rooms[room as usize].opened();
-        for (_, key) in parked {
-            let entry = self.entry(&key);
-            entry.place = Place::Idle;
-            let (failures, due) = (entry.failures, entry.due(now));
+        let before = std::mem::take(&mut self.rooms[room as usize]);
+        self.ended[room as usize] += u64::from(before.away);
+        for key in self.places.all_parked(room) {
+            let failures = self.places.entry(&key).failures;
             if failures == 0 {
-                self.schedule(&key, due, Lane::Bulk, now);
+                self.places.schedule(&key, now, Lane::Bulk, now);
             } else {
                 // It may fail for a reason of its own.
                 let delay = retry::BINDING.delay(failures.min(MOST_SUSPECTED), chance);
-                self.back_off(&key, delay, now);
+                self.places.back_off(&key, delay, now);
             }
         }
-    }
-}
-
-impl Entry {
-    /// The earliest time of the next start.
-    fn due(&self, now: Instant) -> Instant {
-        self.started.map_or(now, |started| started + SPACING)
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::places::SPACING;
 use super::room::Room;
-use super::state::{Lane, Next, SPACING, State};
+use super::state::{Lane, Next, State};
 use crate::domain::names::BindingKey;
 
 /// The middle of every jitter.
@@ -490,4 +491,26 @@ fn a_binding_made_anew_during_the_last_run_of_the_old_one_is_looked_at() {
     queue.done("a", Next::Failed, &[]);
     queue.pass(SPACING);
     assert_eq!(queue.release().as_deref(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_an_outage_is_told_and_an_ordinary_success_is_not() {
+    let queue = super::Queue::new(16);
+    let mut back = queue.catalog_back();
+    for i in 0..6 {
+        queue.edited(&key(i), Lane::Normal);
+    }
+    for _ in 0..2 {
+        let key = queue.next().await;
+        queue.done(&key, Next::Wait, &[Room::Catalog]);
+    }
+    assert!(!back.has_changed().unwrap());
+    for _ in 0..3 {
+        let key = queue.next().await;
+        queue.done(&key, Next::Park(Room::Catalog), &[]);
+    }
+    let last = queue.next().await;
+    assert!(!back.has_changed().unwrap());
+    queue.done(&last, Next::Wait, &[Room::Catalog]);
+    assert!(back.changed().await.is_ok());
 }

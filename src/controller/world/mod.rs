@@ -1,19 +1,23 @@
 //! What the cluster holds, as far as bindings depend on it, with the indexes
 //! that answer "which bindings does this change concern".
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod index;
+
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_runtime::watcher::Event;
 use tokio::sync::watch;
 
+use index::Inner;
+
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror, Seen};
 use crate::domain::desired::MeshKind;
-use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, Rival, ServiceView};
+use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, ServiceView};
 use crate::domain::names::{BindingKey, ClusterDomain};
-use crate::domain::rule::{Rule, covers, expand};
+use crate::domain::rule::Rule;
 use crate::domain::target::Target;
 use crate::domain::validate::key;
 
@@ -75,26 +79,6 @@ pub struct World {
     /// The operator's own namespace: paused, it pauses everything.
     own_namespace: String,
     complete: watch::Sender<bool>,
-}
-
-#[derive(Debug, Default)]
-struct Inner {
-    bindings: Mirror<Arc<ServiceBinding>>,
-    /// Bindings that cannot be decoded.
-    unreadable: Mirror<()>,
-    services: Mirror<ServiceView>,
-    namespaces: Mirror<NamespaceView>,
-    virtual_services: Mirror<Arc<Rule>>,
-    destination_rules: Mirror<Arc<Rule>>,
-    /// Service → bindings that name it.
-    by_service: BTreeMap<Id, BTreeSet<BindingKey>>,
-    /// Uid → the binding that has it.
-    by_uid: HashMap<String, BindingKey>,
-    /// Exact host → rules that claim it; and the rules with a wildcard.
-    by_host: HashMap<String, BTreeSet<(MeshKind, Id)>>,
-    wildcards: BTreeSet<(MeshKind, Id)>,
-    /// Why a kind of the mesh cannot be seen.
-    missing: [Option<String>; 2],
 }
 
 impl World {
@@ -343,227 +327,6 @@ impl World {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl Inner {
-    fn rules_mut(&mut self, kind: MeshKind) -> &mut Mirror<Arc<Rule>> {
-        match kind {
-            MeshKind::VirtualService => &mut self.virtual_services,
-            MeshKind::DestinationRule => &mut self.destination_rules,
-        }
-    }
-
-    fn rule(&self, kind: MeshKind, id: &Id) -> Option<&Arc<Rule>> {
-        match kind {
-            MeshKind::VirtualService => self.virtual_services.get(id),
-            MeshKind::DestinationRule => self.destination_rules.get(id),
-        }
-    }
-
-    fn namespace(&self, name: &str) -> Option<&NamespaceView> {
-        self.namespaces.get(&(String::new(), name.to_owned()))
-    }
-
-    /// Whether there is a binding of that uid, decodable or not.
-    fn lives(&self, uid: &str) -> bool {
-        self.by_uid.contains_key(uid) || self.unreadable.has_uid(uid)
-    }
-
-    fn bound_to(&self, service: &Id) -> BTreeSet<BindingKey> {
-        self.by_service.get(service).cloned().unwrap_or_default()
-    }
-
-    fn rivals(&self, binding: &ServiceBinding, service: &Id) -> Vec<Rival> {
-        let me = key(binding);
-        let others = self
-            .by_service
-            .get(service)
-            .into_iter()
-            .flatten()
-            .filter(|other| **other != me);
-        others
-            .filter_map(|other| {
-                let metadata = &self
-                    .bindings
-                    .get(&(other.namespace.clone(), other.name.clone()))?
-                    .metadata;
-                Some(Rival {
-                    key: other.clone(),
-                    created: metadata
-                        .creation_timestamp
-                        .as_ref()
-                        .map_or(i64::MAX, |t| t.0.as_second()),
-                    uid: metadata.uid.clone().unwrap_or_default(),
-                })
-            })
-            .collect()
-    }
-
-    /// Rules that bear the Service's name in its namespace, or claim its host.
-    fn rules_for(&self, service: &Id, host: &str, domain: &ClusterDomain) -> Vec<Arc<Rule>> {
-        let named = [MeshKind::DestinationRule, MeshKind::VirtualService]
-            .map(|kind| (kind, service.clone()));
-        let exact = self.by_host.get(host).into_iter().flatten().cloned();
-        let wild = self.wildcards.iter().filter(|(kind, id)| {
-            self.rule(*kind, id)
-                .is_some_and(|rule| rule.claims(host, domain))
-        });
-        let ids: BTreeSet<_> = named
-            .into_iter()
-            .chain(exact)
-            .chain(wild.cloned())
-            .collect();
-        ids.iter()
-            .filter_map(|(kind, id)| self.rule(*kind, id).cloned())
-            .collect()
-    }
-
-    fn index_binding(&mut self, change: &Change<Arc<ServiceBinding>>) {
-        if let Some(before) = &change.before {
-            let service = service_of(before);
-            if let Some(keys) = self.by_service.get_mut(&service) {
-                keys.remove(&key(before));
-                if keys.is_empty() {
-                    self.by_service.remove(&service);
-                }
-            }
-            self.by_uid
-                .remove(before.metadata.uid.as_deref().unwrap_or_default());
-        }
-        if let Some(after) = &change.after {
-            self.by_service
-                .entry(service_of(after))
-                .or_default()
-                .insert(key(after));
-            self.by_uid
-                .insert(after.metadata.uid.clone().unwrap_or_default(), key(after));
-        }
-    }
-
-    fn concerned_by_binding(
-        &self,
-        change: &Change<Arc<ServiceBinding>>,
-        concerned: &mut Concerned,
-    ) {
-        let me = BindingKey {
-            namespace: change.id.0.clone(),
-            name: change.id.1.clone(),
-        };
-        let same_words = |before: &ServiceBinding, after: &ServiceBinding| {
-            before.metadata.uid == after.metadata.uid
-                && before.metadata.generation == after.metadata.generation
-                && before.metadata.deletion_timestamp == after.metadata.deletion_timestamp
-        };
-        if let Some(after) = &change.after
-            && !change
-                .before
-                .as_ref()
-                .is_some_and(|before| same_words(before, after))
-        {
-            concerned.edited.insert(me.clone());
-        }
-        match (&change.before, &change.after) {
-            (_, None) => {
-                concerned.gone.insert(me.clone());
-            }
-            (_, Some(after)) if after.metadata.deletion_timestamp.is_some() => {
-                concerned.urgent.insert(me.clone());
-            }
-            (Some(before), Some(after)) if same_to_us(before, after) => return,
-            (_, Some(_)) if change.listed => {
-                concerned.listed.insert(me);
-                return;
-            }
-            (_, Some(_)) => {
-                concerned.now.insert(me.clone());
-            }
-        }
-        // Whoever binds the same Service may win, or lose, by this change.
-        for binding in change.before.iter().chain(&change.after) {
-            concerned.now.extend(
-                self.bound_to(&service_of(binding))
-                    .into_iter()
-                    .filter(|other| *other != me),
-            );
-        }
-    }
-
-    fn index_rule(&mut self, kind: MeshKind, change: &Change<Arc<Rule>>, domain: &ClusterDomain) {
-        let entry = (kind, change.id.clone());
-        for host in change.before.iter().flat_map(|rule| hosts(rule, domain)) {
-            if let Some(rules) = self.by_host.get_mut(&host) {
-                rules.remove(&entry);
-                if rules.is_empty() {
-                    self.by_host.remove(&host);
-                }
-            }
-        }
-        self.wildcards.remove(&entry);
-        for host in change.after.iter().flat_map(|rule| hosts(rule, domain)) {
-            if host.starts_with('*') {
-                self.wildcards.insert(entry.clone());
-            } else {
-                self.by_host.entry(host).or_default().insert(entry.clone());
-            }
-        }
-    }
-
-    fn concerned_by_rule(
-        &self,
-        change: &Change<Arc<Rule>>,
-        domain: &ClusterDomain,
-        concerned: &mut BTreeSet<BindingKey>,
-    ) {
-        concerned.extend(self.bound_to(&change.id));
-        for host in change
-            .before
-            .iter()
-            .chain(&change.after)
-            .flat_map(|rule| hosts(rule, domain))
-        {
-            if host.starts_with('*') {
-                let covered = |service: &Id| {
-                    covers(&host, &format!("{}.{}.svc.{domain}", service.1, service.0))
-                };
-                let bound = self
-                    .by_service
-                    .iter()
-                    .filter(|(service, _)| covered(service));
-                concerned.extend(bound.flat_map(|(_, keys)| keys.iter().cloned()));
-            } else if let Some((name, rest)) = host.split_once('.')
-                && let Some(namespace) = rest.strip_suffix(&format!(".svc.{domain}"))
-            {
-                concerned.extend(self.bound_to(&(namespace.to_owned(), name.to_owned())));
-            }
-        }
-    }
-}
-
-fn hosts(rule: &Rule, domain: &ClusterDomain) -> Vec<String> {
-    rule.hosts
-        .iter()
-        .map(|host| expand(host, &rule.namespace, domain))
-        .collect()
-}
-
-/// Namespace and name of the Service that the binding names.
-fn service_of(binding: &ServiceBinding) -> Id {
-    let own = binding.metadata.namespace.clone().unwrap_or_default();
-    (
-        binding.spec.namespace.clone().unwrap_or(own),
-        binding.spec.service_name.clone(),
-    )
-}
-
-/// Whether nothing changed that a look would read.
-fn same_to_us(before: &ServiceBinding, after: &ServiceBinding) -> bool {
-    let (b, a) = (&before.metadata, &after.metadata);
-    b.uid == a.uid
-        && b.generation == a.generation
-        && b.deletion_timestamp == a.deletion_timestamp
-        && b.finalizers == a.finalizers
-        && b.annotations == a.annotations
-        && before.status == after.status
 }
 
 #[cfg(test)]

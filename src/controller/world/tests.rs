@@ -227,3 +227,76 @@ async fn the_world_is_complete_when_all_was_listed_or_is_known_to_be_missing() {
     world.rules_missing(DestinationRule, "404".to_owned());
     complete.await;
 }
+
+#[test]
+fn only_a_change_of_the_binding_itself_is_an_edit() {
+    let world = world();
+    let me = keys(&[("shop", "web")]);
+    assert_eq!(world.bindings(event(named("shop", "web", 1))).edited, me);
+    let mut annotated = named("shop", "web", 2);
+    annotated.metadata.annotations = Some([("a".to_owned(), "b".to_owned())].into());
+    let concerned = world.bindings(event(annotated.clone()));
+    assert_eq!((concerned.now, concerned.edited), (me.clone(), keys(&[])));
+    annotated.metadata.resource_version = Some("3".to_owned());
+    annotated.metadata.generation = annotated.metadata.generation.map(|g| g + 1);
+    assert_eq!(world.bindings(event(annotated)).edited, me);
+}
+
+#[test]
+fn a_kind_is_missing_until_a_list_of_it_succeeds_and_then_concerns_everybody() {
+    let world = world();
+    world.bindings(event(named("shop", "web", 1)));
+    let missing = || {
+        let binding = Arc::new(named("shop", "web", 1));
+        let target = Target::of("shop", &binding.spec).unwrap();
+        world.inputs(binding, &target).mesh_api_missing
+    };
+    world.rules_missing(VirtualService, "not served".to_owned());
+    assert_eq!(
+        world.rules(VirtualService, Event::Init),
+        Concerned::default()
+    );
+    assert_eq!(missing().as_deref(), Some("not served"));
+    let concerned = world.rules(VirtualService, Event::InitDone);
+    assert_eq!(concerned.listed, keys(&[("shop", "web")]));
+    assert_eq!(missing(), None);
+}
+
+#[test]
+fn a_binding_that_can_no_longer_be_decoded_is_what_it_last_was() {
+    let world = world();
+    let known = named("shop", "web", 1);
+    world.bindings(event(known.clone()));
+    let mut metadata = known.metadata.clone();
+    metadata.resource_version = Some("2".to_owned());
+    metadata.generation = Some(99);
+    let last = world.last_readable(&metadata).unwrap();
+    assert_eq!(last.spec, known.spec);
+    assert_eq!(last.metadata.resource_version.as_deref(), Some("2"));
+    assert_eq!(last.metadata.generation, known.metadata.generation);
+    metadata.uid = Some("of another object of that name".to_owned());
+    assert!(world.last_readable(&metadata).is_none());
+}
+
+#[test]
+fn the_owner_of_a_rule_lives_though_it_cannot_be_decoded() {
+    let world = world();
+    let heir = named("shop", "web", 1);
+    let target = Target::of("shop", &heir.spec).unwrap();
+    let mut theirs = ours(VirtualService);
+    theirs.namespace = "shop".to_owned();
+    theirs.name = "web".to_owned();
+    theirs.binding_uid = Some("uid-of-shop-poison".to_owned());
+    world.rules(VirtualService, Event::Apply(rule(&theirs, 1)));
+    let living = || world.inputs(Arc::new(heir.clone()), &target).living;
+    assert!(living().is_empty());
+    world.unreadable(Event::Apply(object("shop", "poison", 2, ())));
+    assert!(living().contains("uid-of-shop-poison"));
+    world.unreadable(Event::Init);
+    assert!(
+        living().contains("uid-of-shop-poison"),
+        "not before the list ends"
+    );
+    world.unreadable(Event::InitDone);
+    assert!(living().is_empty());
+}

@@ -172,7 +172,8 @@ pub enum HashKey {
         name: String,
         /// Its path.
         path: Option<String>,
-        /// Its lifetime; `0s` is a session cookie.
+        /// Its lifetime; `0s` is a session cookie, none means that Envoy sets
+        /// no cookie itself.
         ttl: Option<Millis>,
     },
     /// The client's address.

@@ -1,0 +1,200 @@
+//! How a look ends: the binding's status, Events, metrics and log, and when it
+//! is looked at again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::context::Context;
+use super::error::WriteError;
+use super::queue::room::Room;
+use super::queue::state::Next;
+use super::{observe, report};
+use crate::api::service_binding::ServiceBinding;
+use crate::domain::situation::{InForce, Look, Situation};
+use crate::domain::status::Findings;
+use crate::domain::{status, validate};
+use crate::metrics::SyncResult;
+
+/// What a look came to.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Outcome {
+    /// When the next one is.
+    pub next: Next,
+    /// What it found working, for those who wait for it.
+    pub worked: Vec<Room>,
+    /// Why it is tried again, where something failed that no condition says.
+    pub error: Option<String>,
+}
+
+/// What a look found, and what it did.
+pub(crate) struct Looked {
+    pub(crate) situation: Situation,
+    pub(crate) findings: Findings,
+    pub(crate) worked: Vec<Room>,
+    /// Something that is simply tried again, without a word to the user.
+    pub(crate) again: Option<WriteError>,
+}
+
+impl Looked {
+    pub(crate) fn found(situation: Situation) -> Self {
+        Self {
+            situation,
+            findings: Findings::default(),
+            worked: Vec::new(),
+            again: None,
+        }
+    }
+}
+
+/// Reports what the look came to, and says when the next one is.
+pub(crate) async fn finish(
+    ctx: &Context,
+    binding: &Arc<ServiceBinding>,
+    looked: Looked,
+    started: Instant,
+) -> Outcome {
+    let Looked {
+        situation,
+        findings,
+        worked,
+        again,
+    } = looked;
+    let wrote = findings.wrote;
+    if matches!(again, Some(WriteError::Stale)) {
+        // Not worth a word: the next look sees what is there now. The watch
+        // asks for it as soon as it has told; until then waiting longer each
+        // time keeps a watch that lags from making this a loop.
+        return Outcome {
+            next: Next::Stale,
+            worked,
+            error: None,
+        };
+    }
+    // The finalizer was written meanwhile: the latest binding counts.
+    let latest = ctx
+        .world
+        .binding(&validate::key(binding))
+        .filter(|latest| latest.metadata.uid == binding.metadata.uid)
+        .unwrap_or_else(|| Arc::clone(binding));
+    let generation = binding.metadata.generation;
+    let next_status = status::next(
+        latest.status.as_ref(),
+        generation,
+        &situation,
+        findings,
+        Timestamp::now(),
+    );
+    let changed = latest.status.as_ref() != Some(&next_status);
+    tell(
+        ctx,
+        &latest,
+        &situation,
+        Told { wrote, changed },
+        started.elapsed(),
+    );
+    if !ctx.options.read_only
+        && let Err(error) = report::store_status(ctx, &latest, next_status).await
+    {
+        let stale = error == WriteError::Stale;
+        let next = if stale { Next::Stale } else { Next::Failed };
+        return Outcome {
+            next,
+            worked,
+            error: (!stale).then(|| error.to_string()),
+        };
+    }
+    let refused = matches!(again, Some(WriteError::Refused(_)));
+    let next = match situation.row(InForce::Nothing).look {
+        Look::OnEvent => Next::Wait,
+        Look::Period => Next::After(period(ctx.options.period)),
+        Look::Confirm => Next::After(observe::CONFIRM_AFTER + Duration::from_millis(50)),
+        Look::CatalogBack => Next::Park(Room::Catalog),
+        Look::WritesBack if refused => Next::Failed,
+        Look::WritesBack => Next::Park(Room::Writes),
+    };
+    Outcome {
+        next,
+        worked,
+        // What is said by a condition and given up needs no word in the log.
+        error: again
+            .filter(|error| !matches!(error, WriteError::Fight { .. }))
+            .map(|error| error.to_string()),
+    }
+}
+
+/// The period, a little earlier or later for each, so that many bindings do
+/// not come due together.
+fn period(period: Duration) -> Duration {
+    period.mul_f64(0.9 + 0.2 * fastrand::f64())
+}
+
+/// What decides how loudly a look is spoken of.
+struct Told {
+    /// An object of the mesh was written.
+    wrote: bool,
+    /// The status says something new.
+    changed: bool,
+}
+
+/// Metrics and the log line of a look.
+fn tell(
+    ctx: &Context,
+    binding: &ServiceBinding,
+    situation: &Situation,
+    told: Told,
+    took: Duration,
+) {
+    let ok = match situation {
+        Situation::Programmed { .. } => true,
+        Situation::Suspended { .. } => return,
+        _ => false,
+    };
+    ctx.metrics.synced(
+        if ok {
+            SyncResult::Success
+        } else {
+            SyncResult::Failure
+        },
+        took.as_secs_f64(),
+    );
+    let (namespace, name) = (
+        binding.metadata.namespace.as_deref(),
+        binding.metadata.name.as_deref(),
+    );
+    let id = &binding.spec.catalog_service_id;
+    let service = &binding.spec.service_name;
+    let target = binding.spec.namespace.as_deref().or(namespace);
+    let duration = format!("{}ms", took.as_millis());
+    if ok && (told.wrote || told.changed) {
+        tracing::info!(
+            audit = true,
+            event = "Synced",
+            catalogServiceId = id,
+            serviceName = service,
+            namespace = target,
+            binding = name,
+            syncDuration = duration,
+            "Synced service"
+        );
+    } else if !told.changed {
+        tracing::debug!(
+            catalogServiceId = id,
+            serviceName = service,
+            namespace = target,
+            "nothing changed"
+        );
+    } else {
+        tracing::warn!(
+            catalogServiceId = id,
+            serviceName = service,
+            namespace = target,
+            binding = name,
+            syncDuration = duration,
+            situation = ?situation,
+            "Not synced"
+        );
+    }
+}

@@ -1,0 +1,261 @@
+//! Where each key of the queue is, and how it gets from one place to another.
+//! Plain values; why it goes there is [`super::state`]'s matter.
+//!
+//! A key has one place at a time, and is in no list but that of its place, so
+//! memory is bounded by the number of bindings.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::room::{ROOMS, Room};
+use super::state::Lane;
+use crate::domain::names::BindingKey;
+
+/// Least time between two starts of one key: a burst runs the first at once,
+/// then one run for all that came meanwhile.
+pub(super) const SPACING: Duration = Duration::from_millis(300);
+
+const LANES: usize = 3;
+const WEIGHTS: [u32; LANES] = [8, 4, 1];
+
+/// Where a key is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Place {
+    Idle,
+    /// `firm` is a back-off, which only an edit of the binding cuts short.
+    Delayed {
+        until: Instant,
+        lane: Lane,
+        firm: bool,
+    },
+    Queued {
+        lane: Lane,
+    },
+    Parked(Room),
+    Running {
+        again: Option<Again>,
+        gone: bool,
+        /// It was kept from trying what this room waits for.
+        denied: Option<Room>,
+    },
+}
+
+/// What was asked for: during a run, or now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Again {
+    pub(super) lane: Lane,
+    /// The binding's owner changed the binding itself.
+    pub(super) edited: bool,
+}
+
+/// What is known of a key.
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) place: Place,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// Number of the place: its key in a lane, in the delays or in a room.
+    ticket: u64,
+    started: Option<Instant>,
+}
+
+impl Entry {
+    /// The earliest time of the next start.
+    pub(super) fn due(&self, now: Instant) -> Instant {
+        self.started.map_or(now, |started| started + SPACING)
+    }
+}
+
+/// All keys, each in its place.
+#[derive(Debug)]
+pub(super) struct Places {
+    entries: HashMap<BindingKey, Entry>,
+    lanes: [BTreeMap<u64, BindingKey>; LANES],
+    credit: [u32; LANES],
+    delays: BTreeMap<(Instant, u64), BindingKey>,
+    parked: [BTreeMap<u64, BindingKey>; ROOMS.len()],
+    tickets: u64,
+}
+
+impl Places {
+    pub(super) fn new() -> Self {
+        Self {
+            entries: HashMap::new(),
+            lanes: Default::default(),
+            credit: WEIGHTS,
+            delays: BTreeMap::new(),
+            parked: Default::default(),
+            tickets: 0,
+        }
+    }
+
+    /// What is known of the key, from now on at least that there is one.
+    pub(super) fn entry(&mut self, key: &BindingKey) -> &mut Entry {
+        self.entries.entry(key.clone()).or_insert(Entry {
+            place: Place::Idle,
+            failures: 0,
+            ticket: 0,
+            started: None,
+        })
+    }
+
+    /// What is known of the key, if anything is.
+    pub(super) fn known(&mut self, key: &BindingKey) -> Option<&mut Entry> {
+        self.entries.get_mut(key)
+    }
+
+    /// Drops what is known of the key.
+    pub(super) fn remove(&mut self, key: &BindingKey) {
+        self.leave(key);
+        self.entries.remove(key);
+    }
+
+    /// One more failure; says how many there were in a row.
+    pub(super) fn failed(&mut self, key: &BindingKey) -> u32 {
+        let entry = self.entry(key);
+        entry.failures = entry.failures.saturating_add(1);
+        entry.failures
+    }
+
+    /// Puts the key there, at the end of the list of that place.
+    pub(super) fn put(&mut self, key: &BindingKey, place: Place) {
+        self.leave(key);
+        self.tickets += 1;
+        let ticket = self.tickets;
+        match place {
+            Place::Idle | Place::Running { .. } => {}
+            Place::Delayed { until, .. } => {
+                self.delays.insert((until, ticket), key.clone());
+            }
+            Place::Queued { lane } => {
+                self.lanes[lane as usize].insert(ticket, key.clone());
+            }
+            Place::Parked(room) => {
+                self.parked[room as usize].insert(ticket, key.clone());
+            }
+        }
+        let entry = self.entry(key);
+        entry.place = place;
+        entry.ticket = ticket;
+    }
+
+    /// Takes the key out of the list of its place.
+    fn leave(&mut self, key: &BindingKey) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        match std::mem::replace(&mut entry.place, Place::Idle) {
+            Place::Idle | Place::Running { .. } => {}
+            Place::Delayed { until, .. } => {
+                self.delays.remove(&(until, entry.ticket));
+            }
+            Place::Queued { lane } => {
+                self.lanes[lane as usize].remove(&entry.ticket);
+            }
+            Place::Parked(room) => {
+                self.parked[room as usize].remove(&entry.ticket);
+            }
+        }
+    }
+
+    /// Puts the key into its lane when it is due, and not before its spacing
+    /// is over.
+    pub(super) fn schedule(&mut self, key: &BindingKey, due: Instant, lane: Lane, now: Instant) {
+        let until = self.entry(key).due(now).max(due);
+        if until <= now {
+            self.put(key, Place::Queued { lane });
+        } else {
+            let firm = false;
+            self.put(key, Place::Delayed { until, lane, firm });
+        }
+    }
+
+    /// The same after a delay that only an edit cuts short.
+    pub(super) fn back_off(&mut self, key: &BindingKey, delay: Duration, now: Instant) {
+        let until = self.entry(key).due(now).max(now + delay);
+        let (lane, firm) = (Lane::Normal, true);
+        self.put(key, Place::Delayed { until, lane, firm });
+    }
+
+    /// When the next delay ends.
+    pub(super) fn next_delay(&self) -> Option<Instant> {
+        self.delays.first_key_value().map(|((until, _), _)| *until)
+    }
+
+    /// Moves what has become due into the lanes.
+    pub(super) fn wake(&mut self, now: Instant) {
+        while let Some(((until, _), key)) = self.delays.first_key_value()
+            && *until <= now
+        {
+            let key = key.clone();
+            let lane = match self.entry(&key).place {
+                Place::Delayed { lane, .. } => lane,
+                _ => Lane::Bulk,
+            };
+            self.put(&key, Place::Queued { lane });
+        }
+    }
+
+    /// Starts the front of the lane whose turn it is.
+    pub(super) fn start(&mut self, now: Instant) -> Option<BindingKey> {
+        let key = self.pick()?;
+        let entry = self.entry(&key);
+        entry.place = Place::Running {
+            again: None,
+            gone: false,
+            denied: None,
+        };
+        entry.started = Some(now);
+        Some(key)
+    }
+
+    fn pick(&mut self) -> Option<BindingKey> {
+        for _ in 0..2 {
+            for lane in 0..LANES {
+                if self.credit[lane] > 0
+                    && let Some((_, key)) = self.lanes[lane].pop_first()
+                {
+                    self.credit[lane] -= 1;
+                    return Some(key);
+                }
+            }
+            self.credit = WEIGHTS;
+        }
+        None
+    }
+
+    /// How many are in the lanes.
+    pub(super) fn queued(&self) -> usize {
+        self.lanes.iter().map(BTreeMap::len).sum()
+    }
+
+    /// Whether anybody waits there.
+    pub(super) fn waits(&self, room: Room) -> bool {
+        !self.parked[room as usize].is_empty()
+    }
+
+    /// Of those who wait there the one that has failed least, and longest.
+    pub(super) fn least_failed(&self, room: Room) -> Option<BindingKey> {
+        let failures = |key: &BindingKey| self.entries.get(key).map_or(0, |entry| entry.failures);
+        let parked = self.parked[room as usize].iter();
+        parked
+            .min_by_key(|(ticket, key)| (failures(key), **ticket))
+            .map(|(_, key)| key.clone())
+    }
+
+    /// All who wait there, in the order of their arrival.
+    pub(super) fn all_parked(&self, room: Room) -> Vec<BindingKey> {
+        self.parked[room as usize].values().cloned().collect()
+    }
+
+    /// Whether nothing at all is known any more.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+            && self.delays.is_empty()
+            && self.lanes.iter().all(BTreeMap::is_empty)
+            && self.parked.iter().all(BTreeMap::is_empty)
+    }
+}

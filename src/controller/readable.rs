@@ -1,0 +1,115 @@
+//! A ServiceBinding as it comes from the API server: decoded, or with the
+//! field for which it cannot be. No IO.
+//!
+//! kube's own guard of this kind does not say which field it was.
+
+use std::borrow::Cow;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use crate::api::service_binding::ServiceBinding;
+
+/// A binding that may not be readable: one that is not must not stop the list
+/// that it is in.
+#[derive(Clone, Debug)]
+pub(crate) struct Readable(pub(crate) Result<ServiceBinding, Unreadable>);
+
+/// A binding that cannot be decoded.
+#[derive(Clone, Debug)]
+pub(crate) struct Unreadable {
+    /// Its metadata.
+    pub(crate) metadata: ObjectMeta,
+    /// Which field is wrong, and how.
+    pub(crate) error: String,
+}
+
+impl<'de> Deserialize<'de> for Readable {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let wrong = match serde_path_to_error::deserialize::<_, ServiceBinding>(&value) {
+            Ok(binding) => return Ok(Self(Ok(binding))),
+            Err(wrong) => wrong,
+        };
+        let error = format!("{}: {}", wrong.path(), wrong.inner());
+        // Without metadata it is no object at all.
+        let metadata = value.get("metadata").unwrap_or(&Value::Null);
+        let metadata = ObjectMeta::deserialize(metadata).map_err(D::Error::custom)?;
+        Ok(Self(Err(Unreadable { metadata, error })))
+    }
+}
+
+impl Resource for Readable {
+    type DynamicType = <ServiceBinding as Resource>::DynamicType;
+    type Scope = <ServiceBinding as Resource>::Scope;
+
+    fn kind(dt: &Self::DynamicType) -> Cow<'_, str> {
+        ServiceBinding::kind(dt)
+    }
+
+    fn group(dt: &Self::DynamicType) -> Cow<'_, str> {
+        ServiceBinding::group(dt)
+    }
+
+    fn version(dt: &Self::DynamicType) -> Cow<'_, str> {
+        ServiceBinding::version(dt)
+    }
+
+    fn plural(dt: &Self::DynamicType) -> Cow<'_, str> {
+        ServiceBinding::plural(dt)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        match &self.0 {
+            Ok(binding) => &binding.metadata,
+            Err(unreadable) => &unreadable.metadata,
+        }
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        match &mut self.0 {
+            Ok(binding) => &mut binding.metadata,
+            Err(unreadable) => &mut unreadable.metadata,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::ObjectList;
+    use serde_json::json;
+
+    use super::*;
+
+    fn binding(name: &str, timeout: Value) -> Value {
+        json!({
+            "apiVersion": "aikernel.io/v1alpha1",
+            "kind": "ServiceBinding",
+            "metadata": {"name": name, "namespace": "shop", "uid": "u"},
+            "spec": {
+                "catalogServiceId": "a", "serviceName": "web",
+                "trafficPolicy": {"timeout": timeout},
+            },
+        })
+    }
+
+    #[test]
+    fn one_that_cannot_be_decoded_names_the_field_and_does_not_stop_the_list() {
+        let list = json!({
+            "apiVersion": "aikernel.io/v1alpha1", "kind": "ServiceBindingList", "metadata": {},
+            "items": [binding("good", json!("5s")), binding("bad", json!({"seconds": 5}))],
+        });
+        let list: ObjectList<Readable> = serde_json::from_value(list).unwrap();
+        assert!(list.items[0].0.is_ok());
+        let bad = list.items[1].0.as_ref().unwrap_err();
+        assert_eq!(bad.metadata.name.as_deref(), Some("bad"));
+        assert!(
+            bad.error.starts_with("spec.trafficPolicy.timeout: "),
+            "{}",
+            bad.error
+        );
+    }
+}
