@@ -459,12 +459,11 @@ async fn what_the_catalog_answers_is_told_apart(rig: &Rig) -> Result<()> {
         set(text);
         // During an outage a few bindings ask for all; an edit makes this one
         // say what they found.
-        let mut retries = 0;
         let binding = wait::until(expected, PATIENCE, async || {
             let binding = scene.bindings().get("web").await?;
             let said = condition(&binding, "CatalogSynced");
             if said.as_deref() != Some(expected) {
-                retries = (retries + 1) % 9;
+                let retries = binding.metadata.generation.unwrap_or(0) % 9;
                 let edit = json!({"spec": {"trafficPolicy": {"retries": retries}}});
                 scene.change("web", edit).await?;
                 tokio::time::sleep(Duration::from_millis(500)).await;
