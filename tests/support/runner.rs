@@ -20,6 +20,9 @@ use super::stack;
 /// What a test comes down to; use [`tests!`](crate::tests) to make it.
 pub type Body = for<'a> fn(&'a Rig) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
+/// How many tests run at once, unless told otherwise.
+const AT_ONCE: usize = 4;
+
 /// No test takes nearly as long; it bounds a hang.
 const LIMIT: Duration = Duration::from_secs(300);
 
@@ -90,7 +93,9 @@ pub fn main(tests: Vec<Test>) -> ExitCode {
 }
 
 fn run(mut tests: Vec<Test>) -> Result<ExitCode> {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // They wait more than they compute.
+    arguments.test_threads.get_or_insert(AT_ONCE);
     if !arguments.list && namespace::inside().is_none() {
         return namespace::enter();
     }
