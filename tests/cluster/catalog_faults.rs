@@ -27,6 +27,9 @@ const FRONT: &str = "127.0.0.1:9081";
 const CANARY: &str = "127.0.0.1:9082";
 const SIZE: usize = 50;
 
+/// Looks that the operator has under way at most, by default.
+const AT_ONCE: usize = 16;
+
 /// How long each fault is watched.
 const SPAN: Duration = Duration::from_secs(6);
 
@@ -169,7 +172,15 @@ async fn outage(
     ensure!(asked <= most, "{asked} requests in {span:?}");
     let writes = fleet.writes(rig, mark).await?;
     writes.expect_none_of_rules()?;
-    writes.expect_statuses(1)?;
+    if *fault == Fault::Refuse {
+        // What was under way is cut, which is another fault than the refusal
+        // that follows, and reads differently: only so many were under way.
+        writes.expect_statuses(2)?;
+        let all = writes.of_statuses();
+        ensure!(all <= SIZE + AT_ONCE, "{all} writes of {SIZE} statuses");
+    } else {
+        writes.expect_statuses(1)?;
+    }
     // What is in force is of this generation, and says so.
     fleet
         .wait_for(rig, "MeshProgrammed", "True Programmed")

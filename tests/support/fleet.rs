@@ -243,6 +243,17 @@ impl Writes {
         found.collect()
     }
 
+    /// How many writes of a status there are.
+    pub fn of_statuses(&self) -> usize {
+        let statuses = self.0.iter().filter(|entry| {
+            entry
+                .object_ref
+                .as_ref()
+                .is_some_and(|object| object.subresource == "status")
+        });
+        statuses.count()
+    }
+
     /// The most writes of one binding's status, and whose they are.
     pub fn most_of_a_status(&self) -> (usize, String) {
         let mut counts = BTreeMap::<_, usize>::new();
