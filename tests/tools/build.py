@@ -12,6 +12,7 @@ lacks them, are installed by the machine's own package manager.
 import fcntl
 import glob
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -169,13 +170,14 @@ def copy_istio_crds(progress):
     if target.exists() and is_current("istio-crds", stamp):
         progress.done("are current")
         return
+    # Not `go list`: in an empty cache that finds the module without its files.
     module = subprocess.run(
-        ["go", "list", "-m", "-f", "{{.Dir}}", "istio.io/istio"],
+        ["go", "mod", "download", "-json", "istio.io/istio"],
         cwd=HERE / "istio", env=GO_ENVIRONMENT, capture_output=True, text=True, check=False,
     )
     if module.returncode != 0:
-        raise Failure(f"go cannot find Istio's module: {module.stderr}")
-    install(target, Path(module.stdout.strip()) / ISTIO_CRDS)
+        raise Failure(f"go cannot download Istio's module: {module.stdout}{module.stderr}")
+    install(target, Path(json.loads(module.stdout)["Dir"]) / ISTIO_CRDS)
     target.chmod(0o644)
     (STAMPS / "istio-crds").write_text(stamp)
     progress.done("copied")
