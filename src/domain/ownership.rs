@@ -2,7 +2,7 @@
 //! which somebody else may be in the way.
 
 use super::desired::MeshKind;
-use super::inputs::{Inputs, Settings};
+use super::inputs::{Inputs, Rival, Settings};
 use super::names::{ClusterDomain, ServiceKey};
 use super::reasons;
 use super::rule::Rule;
@@ -29,6 +29,8 @@ pub enum Whose {
     Ours,
     /// Made for a binding that no longer exists.
     Orphan,
+    /// Made for a binding that has to stand back behind this one.
+    Superseded,
     /// Handed over by its owner.
     HandedOver,
     /// Another living binding's.
@@ -55,7 +57,7 @@ fn namespace_does_not_allow(inputs: &Inputs, service: &ServiceKey) -> Option<Obs
         .as_deref()
         .unwrap_or_default();
     let target = service.namespace.as_str();
-    if may_bind(inputs, from, service) {
+    if may_bind(inputs, from, target) {
         return None;
     }
     Obstacle::new(
@@ -67,20 +69,19 @@ fn namespace_does_not_allow(inputs: &Inputs, service: &ServiceKey) -> Option<Obs
     )
 }
 
-/// Whether bindings of that namespace may name the Service.
-fn may_bind(inputs: &Inputs, from: &str, service: &ServiceKey) -> bool {
-    from == service.namespace.as_str() || inputs.target.allow_from.contains(from)
+/// Whether bindings of the one namespace may name Services of the other, which
+/// is the Service's.
+fn may_bind(inputs: &Inputs, from: &str, target: &str) -> bool {
+    from == target || inputs.target.allow_from.contains(from)
 }
 
 /// Of two bindings for one Service the older one counts; one that may not name
 /// the Service counts for nothing, or anybody could keep its owner out.
 fn another_binding_is_older(inputs: &Inputs, service: &ServiceKey) -> Option<Obstacle> {
-    let me = age(inputs);
     let older = inputs
         .rivals
         .iter()
-        .filter(|rival| may_bind(inputs, &rival.key.namespace, service))
-        .filter(|rival| (rival.created, &rival.uid) < (me.0, &me.1))
+        .filter(|rival| counts_before_us(inputs, rival, service.namespace.as_str()))
         .min_by_key(|rival| (rival.created, &rival.uid))?;
     Obstacle::new(
         reasons::ANOTHER_BINDING,
@@ -89,6 +90,11 @@ fn another_binding_is_older(inputs: &Inputs, service: &ServiceKey) -> Option<Obs
             older.key
         ),
     )
+}
+
+fn counts_before_us(inputs: &Inputs, rival: &Rival, target: &str) -> bool {
+    let me = age(inputs);
+    may_bind(inputs, &rival.key.namespace, target) && (rival.created, &rival.uid) < (me.0, &me.1)
 }
 
 fn age(inputs: &Inputs) -> (i64, String) {
@@ -117,7 +123,7 @@ fn object_of_our_name_is_not_ours(inputs: &Inputs, service: &ServiceKey) -> Opti
                 reasons::ANOTHER_BINDING,
                 format!("{} was made for another ServiceBinding that still exists", rule.title()),
             ),
-            Whose::Ours | Whose::Orphan | Whose::HandedOver => None,
+            Whose::Ours | Whose::Orphan | Whose::Superseded | Whose::HandedOver => None,
         }
     })
 }
@@ -197,10 +203,14 @@ pub fn whose(inputs: &Inputs, rule: &Rule) -> Whose {
         Some(uid) if uid == me && (rule.managed || recorded) => Whose::Ours,
         None if rule.managed && recorded => Whose::Ours,
         Some(uid) if rule.managed && uid != me => {
-            if inputs.living.contains(uid) {
-                Whose::AnotherBindings
-            } else {
-                Whose::Orphan
+            let rival = inputs.rivals.iter().find(|rival| rival.uid == uid);
+            match rival {
+                _ if !inputs.living.contains(uid) => Whose::Orphan,
+                // It says so itself, and writes nothing any more.
+                Some(rival) if !counts_before_us(inputs, rival, &rule.namespace) => {
+                    Whose::Superseded
+                }
+                _ => Whose::AnotherBindings,
             }
         }
         _ if rule.adopt => Whose::HandedOver,
@@ -215,7 +225,6 @@ mod tests {
     use super::*;
     use crate::api::service_binding::{ChildStatus, ServiceBindingStatus};
     use crate::domain::fixtures::{HOST, UID, binding, foreign, inputs, ours, settings, target};
-    use crate::domain::inputs::Rival;
     use crate::domain::names::BindingKey;
 
     use MeshKind::{DestinationRule, VirtualService};
@@ -377,6 +386,36 @@ mod tests {
         assert_eq!(reason(&rival(1000, "a")), Some(reasons::ANOTHER_BINDING));
         assert_eq!(reason(&rival(1000, "z")), None);
         assert!("a" < UID && UID < "z");
+    }
+
+    #[test]
+    fn an_object_of_a_binding_that_stands_back_behind_ours_is_taken_over() {
+        let taken = |namespace: &str, created, allowed: bool| {
+            let mut rule = ours(VirtualService);
+            rule.binding_uid = Some("rival".to_owned());
+            let mut seen = with(vec![rule.clone()]);
+            seen.living.insert("rival".to_owned());
+            seen.rivals.push(Rival {
+                key: BindingKey {
+                    namespace: namespace.to_owned(),
+                    name: "rival".to_owned(),
+                },
+                created,
+                uid: "rival".to_owned(),
+            });
+            if allowed {
+                seen.target.allow_from.insert(namespace.to_owned());
+            }
+            (whose(&seen, &rule), reason(&seen))
+        };
+        let (superseded, another) = (
+            (Whose::Superseded, None),
+            (Whose::AnotherBindings, Some(reasons::ANOTHER_BINDING)),
+        );
+        assert_eq!(taken("shop", 1001, false), superseded);
+        assert_eq!(taken("shop", 999, false), another);
+        assert_eq!(taken("elsewhere", 999, true), another);
+        assert_eq!(taken("elsewhere", 999, false), superseded);
     }
 
     #[test]

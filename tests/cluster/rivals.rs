@@ -6,7 +6,6 @@ use serde_json::json;
 
 use crate::scene::{DR, FINALIZER, GRANT, Scene, UID, VS, uid};
 use crate::support::rig::Rig;
-use crate::support::stack;
 
 crate::tests![
     of_two_bindings_the_older_counts_and_the_younger_takes_over,
@@ -173,22 +172,30 @@ async fn a_binding_that_is_not_allowed_keeps_nobody_out(rig: &Rig) -> Result<()>
             .contains(&FINALIZER.to_owned()),
         "no finalizer"
     );
-    // Now it is allowed, and older: it takes precedence from here on, but not
-    // what the other one has made.
+    // Now it is allowed, and older: it counts, and takes over what the other
+    // one has made.
+    let made = uid(&scene.rule(VS, "web").await?)?;
     scene
         .annotate_namespace(GRANT, Some(&from.namespace))
         .await?;
-    stack::wait_for(
-        rig,
-        &scene.namespace,
-        "web",
-        "Conflict",
-        "True AnotherBinding",
-    )
-    .await?;
-    from.conflict("web", "AnotherBinding", &["VirtualService"])
-        .await
-        .or(from
-            .conflict("web", "AnotherBinding", &["DestinationRule"])
-            .await)
+    let older = from.synced("web").await?;
+    scene
+        .conflict("web", "AnotherBinding", &[&format!("{}/web", from.namespace)])
+        .await?;
+    for kind in [VS, DR] {
+        let rule = scene.rule(kind, "web").await?;
+        ensure!(
+            rule.metadata.annotations.as_ref().and_then(|a| a.get(UID))
+                == older.metadata.uid.as_ref(),
+            "{rule:?}"
+        );
+        ensure!(rule.metadata.owner_references.is_none(), "{rule:?}");
+    }
+    ensure!(uid(&scene.rule(VS, "web").await?)? == made, "made anew");
+
+    // The younger one goes without taking anything along.
+    scene.delete_binding("web").await?;
+    scene.gone("web").await?;
+    ensure!(uid(&scene.rule(VS, "web").await?)? == made, "made anew");
+    Ok(())
 }
