@@ -320,6 +320,7 @@ fn situations() -> String {
     let removed = |kept: Option<&str>| S::Removed {
         kept: kept.map(str::to_owned),
     };
+    let bad = || S::InvalidRecord(String::new());
     let wrong = || S::InvalidBinding(String::new());
     let blocked = S::Blocked {
         reason: r::NOT_OURS,
@@ -358,7 +359,12 @@ fn situations() -> String {
             ThisGeneration,
             "; the objects are kept, and the message says why",
         ),
-        (S::InvalidRecord(String::new()), ThisGeneration, ""),
+        (
+            bad(),
+            ThisGeneration,
+            "; some generation of the binding is in force",
+        ),
+        (bad(), Nothing, "; nothing was ever programmed"),
         (wrong(), ThisGeneration, "; this generation is in force"),
         (wrong(), AnEarlierOne, "; an earlier generation is in force"),
         (blocked, ThisGeneration, ""),

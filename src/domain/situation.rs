@@ -212,6 +212,11 @@ impl Situation {
             },
             Self::InvalidRecord(message) => Row {
                 catalog: said(r::INVALID_RECORD, message),
+                mesh: if in_force == InForce::Nothing {
+                    said(r::INVALID_RECORD, message)
+                } else {
+                    None
+                },
                 ready: said(r::INVALID_RECORD, message),
                 ..base
             },
@@ -321,6 +326,7 @@ mod tests {
             (S::Removed { kept: None }, ThisGeneration, "False Removed", "False Removed", "False Removed", Some(Error), Look::Period),
             (S::Removed { kept: Some(said()) }, ThisGeneration, "False Removed", "as it is", "False Removed", Some(Error), Look::Period),
             (S::InvalidRecord(said()), ThisGeneration, "False InvalidRecord", "as it is", "False InvalidRecord", Some(Error), Look::Period),
+            (S::InvalidRecord(said()), Nothing, "False InvalidRecord", "False InvalidRecord", "False InvalidRecord", Some(Error), Look::Period),
             (S::InvalidBinding(said()), ThisGeneration, "True Synced", "as it is", "False InvalidBinding", Some(Error), Look::Period),
             (S::InvalidBinding(said()), AnEarlierOne, "True Synced", "False InvalidBinding", "False InvalidBinding", Some(Error), Look::Period),
             (blocked, ThisGeneration, "as it is", "False NotOurs", "False NotOurs", Some(Error), Look::Period),
