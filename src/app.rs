@@ -20,9 +20,11 @@ use crate::args::{Locality, RunArgs};
 use crate::catalog::Catalog;
 use crate::catalog::client::HttpCatalogConfig;
 use crate::catalog::credentials::{AccessConfig, ApiUrl};
+use crate::catalog::gated::Gated;
+use crate::catalog::hedged::HedgedCatalog;
 use crate::catalog::http::HttpCatalog;
-use crate::catalog::limited::LimitedCatalog;
-use crate::catalog::patient::PatientCatalog;
+use crate::catalog::limited::Limit;
+use crate::catalog::patient::Patience;
 use crate::controller::clients::Clients;
 use crate::controller::context::{Context, Memory, Options};
 use crate::controller::mesh_api::MeshApi;
@@ -170,12 +172,11 @@ fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
         ..HttpCatalogConfig::new(access)
     };
     let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
-    // Patience is asked for last, when a call has its turn.
-    Ok(Arc::new(LimitedCatalog::new(
-        PatientCatalog::new(http),
-        args.catalog_concurrency,
-        TURN,
-    )))
+    // Patience is asked for last: when a call has its turn, and for a second
+    // request of it too.
+    let patient = Gated::new(Patience::default(), http);
+    let limit = Limit::new(args.catalog_concurrency, TURN);
+    Ok(Arc::new(Gated::new(limit, HedgedCatalog::new(patient))))
 }
 
 /// Keeps the gauges that nothing else moves.

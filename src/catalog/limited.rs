@@ -1,41 +1,35 @@
 //! How many calls may be at the catalog at once? Waits; no IO of its own.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::Catalog;
 use super::error::CatalogError;
-use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
-use crate::domain::names::CatalogServiceId;
-use crate::domain::record::{ServiceFilter, ServiceList, ServiceRecord};
+use super::gated::Gate;
 
-/// A catalog that lets a bounded number of calls through at once. The others
-/// wait in order of arrival, each no longer than `longest_wait`.
-pub struct LimitedCatalog<C> {
-    inner: C,
+/// Lets a bounded number of calls through at once. The others wait in order
+/// of arrival, each no longer than `longest_wait`.
+pub struct Limit {
     permits: Semaphore,
     longest_wait: Duration,
 }
 
-impl<C: Catalog> LimitedCatalog<C> {
-    /// Lets `at_once` calls (at least one) through to `inner`.
-    pub fn new(inner: C, at_once: usize, longest_wait: Duration) -> Self {
+impl Limit {
+    /// Lets `at_once` calls (at least one) through.
+    pub fn new(at_once: usize, longest_wait: Duration) -> Self {
         let at_once = at_once.clamp(1, Semaphore::MAX_PERMITS);
         Self {
-            inner,
             permits: Semaphore::new(at_once),
             longest_wait,
         }
     }
+}
 
-    async fn in_turn<T>(
+impl Gate for Limit {
+    async fn pass<T: Send>(
         &self,
-        call: impl Future<Output = Result<T, CatalogError>>,
+        call: impl Future<Output = Result<T, CatalogError>> + Send,
     ) -> Result<T, CatalogError> {
         match timeout(self.longest_wait, self.permits.acquire()).await {
             Ok(Ok(_permit)) => call.await,
@@ -48,53 +42,23 @@ impl<C: Catalog> LimitedCatalog<C> {
     }
 }
 
-impl<C: Catalog> Catalog for LimitedCatalog<C> {
-    fn get_service<'a>(
-        &'a self,
-        id: &'a CatalogServiceId,
-    ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>> {
-        self.in_turn(self.inner.get_service(id)).boxed()
-    }
-
-    fn list_services<'a>(
-        &'a self,
-        filter: &'a ServiceFilter,
-    ) -> BoxFuture<'a, Result<ServiceList, CatalogError>> {
-        self.in_turn(self.inner.list_services(filter)).boxed()
-    }
-
-    fn report_health<'a>(
-        &'a self,
-        writer: &'a WriterPosition,
-        items: &'a [HealthReport],
-    ) -> BoxFuture<'a, Result<Vec<ItemOutcome>, CatalogError>> {
-        self.in_turn(self.inner.report_health(writer, items))
-            .boxed()
-    }
-
-    fn report_endpoints<'a>(
-        &'a self,
-        writer: &'a WriterPosition,
-        report: &'a EndpointReport,
-    ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
-        self.in_turn(self.inner.report_endpoints(writer, report))
-            .boxed()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::Catalog;
     use super::super::fake::FakeCatalog;
+    use super::super::gated::Gated;
     use super::*;
+    use crate::domain::names::CatalogServiceId;
+    use crate::domain::record::ServiceRecord;
 
-    fn slow(at_once: usize, longest_wait: u64) -> LimitedCatalog<FakeCatalog> {
+    fn slow(at_once: usize, longest_wait: u64) -> Gated<Limit, FakeCatalog> {
         let fake = FakeCatalog::new();
         fake.set(ServiceRecord {
             id: "a".to_owned(),
             ..Default::default()
         });
         fake.delay(Duration::from_secs(10));
-        LimitedCatalog::new(fake, at_once, Duration::from_secs(longest_wait))
+        Gated::new(Limit::new(at_once, Duration::from_secs(longest_wait)), fake)
     }
 
     fn id() -> CatalogServiceId {

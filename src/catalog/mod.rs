@@ -11,6 +11,8 @@ pub mod client;
 pub mod credentials;
 pub mod error;
 pub mod fake;
+pub mod gated;
+pub mod hedged;
 pub mod http;
 pub mod limited;
 mod pages;

@@ -1,22 +1,17 @@
 //! Does the catalog want to be left alone? Remembers until when, and answers
 //! in its stead; no IO of its own.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use tokio::time::Instant;
 
-use super::Catalog;
 use super::error::CatalogError;
-use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
-use crate::domain::names::CatalogServiceId;
-use crate::domain::record::{ServiceFilter, ServiceList, ServiceRecord};
+use super::gated::Gate;
 
-/// A catalog that is not asked again before the time is over for which it
-/// asked to be left alone. Calls that were under way then go on.
-pub struct PatientCatalog<C> {
-    inner: C,
+/// Lets no call through before the time is over for which the catalog asked
+/// to be left alone. Calls that were under way then go on.
+#[derive(Default)]
+pub struct Patience {
     quiet: Mutex<Option<Quiet>>,
 }
 
@@ -26,18 +21,24 @@ struct Quiet {
     message: String,
 }
 
-impl<C: Catalog> PatientCatalog<C> {
-    /// Nothing is asked for yet.
-    pub fn new(inner: C) -> Self {
-        Self {
-            inner,
-            quiet: Mutex::new(None),
+impl Patience {
+    fn may_ask(&self) -> Result<(), CatalogError> {
+        let quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        match quiet.as_ref() {
+            Some(Quiet { until, message }) if *until > now => Err(CatalogError::RateLimited {
+                retry_after: *until - now,
+                message: message.clone(),
+            }),
+            _ => Ok(()),
         }
     }
+}
 
-    async fn in_peace<T>(
+impl Gate for Patience {
+    async fn pass<T: Send>(
         &self,
-        call: impl Future<Output = Result<T, CatalogError>>,
+        call: impl Future<Output = Result<T, CatalogError>> + Send,
     ) -> Result<T, CatalogError> {
         self.may_ask()?;
         let answer = call.await;
@@ -55,52 +56,6 @@ impl<C: Catalog> PatientCatalog<C> {
         }
         answer
     }
-
-    fn may_ask(&self) -> Result<(), CatalogError> {
-        let quiet = self.quiet.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        match quiet.as_ref() {
-            Some(Quiet { until, message }) if *until > now => Err(CatalogError::RateLimited {
-                retry_after: *until - now,
-                message: message.clone(),
-            }),
-            _ => Ok(()),
-        }
-    }
-}
-
-impl<C: Catalog> Catalog for PatientCatalog<C> {
-    fn get_service<'a>(
-        &'a self,
-        id: &'a CatalogServiceId,
-    ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>> {
-        self.in_peace(self.inner.get_service(id)).boxed()
-    }
-
-    fn list_services<'a>(
-        &'a self,
-        filter: &'a ServiceFilter,
-    ) -> BoxFuture<'a, Result<ServiceList, CatalogError>> {
-        self.in_peace(self.inner.list_services(filter)).boxed()
-    }
-
-    fn report_health<'a>(
-        &'a self,
-        writer: &'a WriterPosition,
-        items: &'a [HealthReport],
-    ) -> BoxFuture<'a, Result<Vec<ItemOutcome>, CatalogError>> {
-        self.in_peace(self.inner.report_health(writer, items))
-            .boxed()
-    }
-
-    fn report_endpoints<'a>(
-        &'a self,
-        writer: &'a WriterPosition,
-        report: &'a EndpointReport,
-    ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
-        self.in_peace(self.inner.report_endpoints(writer, report))
-            .boxed()
-    }
 }
 
 #[cfg(test)]
@@ -109,8 +64,12 @@ mod tests {
 
     use tokio::time::sleep;
 
+    use super::super::Catalog;
     use super::super::fake::FakeCatalog;
+    use super::super::gated::Gated;
     use super::*;
+    use crate::domain::names::CatalogServiceId;
+    use crate::domain::record::{ServiceFilter, ServiceRecord};
 
     fn wait(seconds: u64) -> CatalogError {
         CatalogError::RateLimited {
@@ -119,7 +78,7 @@ mod tests {
         }
     }
 
-    fn catalog(answers: &[CatalogError]) -> PatientCatalog<FakeCatalog> {
+    fn catalog(answers: &[CatalogError]) -> Gated<Patience, FakeCatalog> {
         let fake = FakeCatalog::new();
         fake.set(ServiceRecord {
             id: "a".to_owned(),
@@ -128,7 +87,7 @@ mod tests {
         for answer in answers {
             fake.fail_next(1, answer.clone());
         }
-        PatientCatalog::new(fake)
+        Gated::new(Patience::default(), fake)
     }
 
     fn id() -> CatalogServiceId {

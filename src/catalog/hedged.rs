@@ -1,0 +1,231 @@
+//! What about a read that gets no answer? Waits and asks again; no IO of its
+//! own.
+//!
+//! A catalog that hung leaves requests behind that nobody will ever answer,
+//! while a new one would be answered at once. Each would keep its service
+//! waiting until its deadline.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::Catalog;
+use super::error::CatalogError;
+use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
+use crate::domain::names::CatalogServiceId;
+use crate::domain::record::{ServiceFilter, ServiceList, ServiceRecord};
+
+/// How long a read stays without an answer before another one is tried.
+const PATIENCE: Duration = Duration::from_millis(2_500);
+
+/// A catalog whose reads of one service do not hang on a request that will
+/// never be answered. One that has waited for 2.5 s is asked a second time
+/// beside the first, for as long again; only one such second request is under
+/// way at any time, however many wait, so that a slow catalog is hardly
+/// slowed further. Once a later request was answered, the earlier ones are
+/// given up and asked anew.
+pub struct HedgedCatalog<C> {
+    inner: C,
+    second: Semaphore,
+    /// When the latest request that was answered had been sent.
+    answered: watch::Sender<Option<Instant>>,
+}
+
+type Read = Result<Arc<ServiceRecord>, CatalogError>;
+
+impl<C: Catalog> HedgedCatalog<C> {
+    /// Nothing hangs yet.
+    pub fn new(inner: C) -> Self {
+        Self {
+            inner,
+            second: Semaphore::new(1),
+            answered: watch::Sender::new(None),
+        }
+    }
+
+    async fn read(&self, id: &CatalogServiceId) -> Read {
+        let asked = Instant::now();
+        tokio::select! {
+            answer = self.ask(id) => answer,
+            answer = self.ask_beside(id) => answer,
+            () = self.overtaken(asked) => self.ask(id).await,
+        }
+    }
+
+    async fn ask(&self, id: &CatalogServiceId) -> Read {
+        let asked = Instant::now();
+        let answer = self.inner.get_service(id).await;
+        if is_usable(&answer) {
+            self.answered.send_if_modified(|latest| {
+                let later = *latest < Some(asked);
+                if later {
+                    *latest = Some(asked);
+                }
+                later
+            });
+        }
+        answer
+    }
+
+    /// The first usable answer to a second request.
+    async fn ask_beside(&self, id: &CatalogServiceId) -> Read {
+        loop {
+            sleep(PATIENCE).await;
+            let _turn = self.second.acquire().await;
+            if let Ok(answer) = timeout(PATIENCE, self.ask(id)).await
+                && is_usable(&answer)
+            {
+                return answer;
+            }
+        }
+    }
+
+    /// Ends when a request was answered that was sent so much later that the
+    /// one of `asked` must be taken for lost.
+    async fn overtaken(&self, asked: Instant) {
+        let lost = |latest: &Option<Instant>| latest.is_some_and(|at| at >= asked + PATIENCE);
+        // Fails only without a sender, which lives as long as we do.
+        let _ = self.answered.subscribe().wait_for(lost).await;
+    }
+}
+
+/// Whether the catalog said something about the service.
+fn is_usable(answer: &Read) -> bool {
+    matches!(
+        answer,
+        Ok(_) | Err(CatalogError::NotFound | CatalogError::BadRecord(_))
+    )
+}
+
+impl<C: Catalog> Catalog for HedgedCatalog<C> {
+    fn get_service<'a>(
+        &'a self,
+        id: &'a CatalogServiceId,
+    ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>> {
+        self.read(id).boxed()
+    }
+
+    fn list_services<'a>(
+        &'a self,
+        filter: &'a ServiceFilter,
+    ) -> BoxFuture<'a, Result<ServiceList, CatalogError>> {
+        self.inner.list_services(filter)
+    }
+
+    fn report_health<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        items: &'a [HealthReport],
+    ) -> BoxFuture<'a, Result<Vec<ItemOutcome>, CatalogError>> {
+        self.inner.report_health(writer, items)
+    }
+
+    fn report_endpoints<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        report: &'a EndpointReport,
+    ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
+        self.inner.report_endpoints(writer, report)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+
+    use super::super::fake::FakeCatalog;
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn id(text: &str) -> CatalogServiceId {
+        CatalogServiceId::parse(text).unwrap()
+    }
+
+    fn catalog() -> HedgedCatalog<FakeCatalog> {
+        let fake = FakeCatalog::new();
+        for id in ["a", "b"] {
+            fake.set(ServiceRecord {
+                id: id.to_owned(),
+                ..Default::default()
+            });
+        }
+        HedgedCatalog::new(fake)
+    }
+
+    async fn heals_after(catalog: &HedgedCatalog<FakeCatalog>, time: Duration) {
+        sleep(time).await;
+        catalog.inner.delay(Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_catalog_that_answers_is_asked_once() {
+        let (catalog, id) = (catalog(), id("a"));
+        catalog.inner.delay(Duration::from_secs(2));
+        assert!(catalog.get_service(&id).await.is_ok());
+        assert_eq!(catalog.inner.calls().get_service, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_only_read_that_hangs_is_answered_soon_after_the_catalog_has_healed() {
+        let (catalog, id) = (catalog(), id("a"));
+        catalog.inner.delay(HOUR);
+        let started = Instant::now();
+        let healing = Duration::from_secs(6);
+        let (answer, ()) = tokio::join!(catalog.get_service(&id), heals_after(&catalog, healing));
+        assert!(answer.is_ok());
+        let late = started.elapsed() - healing;
+        assert!(late <= 2 * PATIENCE, "{late:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_many_that_hang_one_finds_out_and_the_others_ask_anew_at_once() {
+        let (catalog, ids) = (catalog(), [id("a"), id("b")]);
+        catalog.inner.delay(HOUR);
+        let started = Instant::now();
+        let healing = Duration::from_secs(6);
+        let reads = join_all((0..50).map(|n| catalog.get_service(&ids[n % 2])));
+        let (answers, ()) = tokio::join!(reads, heals_after(&catalog, healing));
+        assert!(answers.iter().all(Result::is_ok));
+        let late = started.elapsed() - healing;
+        assert!(late <= 2 * PATIENCE, "{late:?}");
+        // 50 at first, 49 anew, and one second request per 2.5 s and hang.
+        let calls = catalog.inner.calls();
+        assert!(calls.get_service <= 50 + 49 + 4, "{calls:?}");
+        assert_eq!(calls.most_at_once, 51);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_of_the_second_request_waits_for_the_first() {
+        let (catalog, id) = (catalog(), id("a"));
+        catalog.inner.delay(Duration::from_secs(4));
+        let read = catalog.get_service(&id);
+        let faults = async {
+            sleep(PATIENCE).await;
+            catalog.inner.delay(Duration::ZERO);
+            let away = CatalogError::unavailable("away");
+            catalog.inner.fail_next(1, away);
+        };
+        let (answer, ()) = tokio::join!(read, faults);
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_is_not_taken_for_lost_because_another_was_faster() {
+        let (catalog, ids) = (catalog(), [id("a"), id("b")]);
+        catalog.inner.delay(Duration::from_secs(2));
+        let slow = catalog.get_service(&ids[0]);
+        let fast = async {
+            sleep(Duration::from_secs(1)).await;
+            catalog.inner.delay(Duration::ZERO);
+            catalog.get_service(&ids[1]).await
+        };
+        let (slow, fast) = tokio::join!(slow, fast);
+        assert!(slow.is_ok() && fast.is_ok());
+        assert_eq!(catalog.inner.calls().get_service, 2);
+    }
+}
