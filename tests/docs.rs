@@ -424,8 +424,8 @@ fn when(look: Look) -> &'static str {
         Look::OnEvent => "when something changes that it depends on",
         Look::Period => "after the period",
         Look::Confirm => "within a second, to confirm the answer",
-        Look::CatalogBack => "when the catalog answers again; tried at most 3 s apart",
-        Look::WritesBack => "when writes are taken again; tried at most 3 s apart",
+        Look::CatalogBack => "when the catalog answers again; tried at most 2 s apart",
+        Look::WritesBack => "when writes are taken again; tried at most 2 s apart",
     }
 }
 

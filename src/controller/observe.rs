@@ -28,12 +28,7 @@ pub(crate) async fn ask_catalog(
         return CatalogAnswer::Unavailable { reason, message };
     }
     let uid = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
-    let mut back = ctx.queue.catalog_back();
-    let answer = tokio::select! {
-        answer = ctx.catalog.get_service(id) => answer,
-        // It answers others: a request that hangs since before may hang on.
-        Ok(()) = back.changed() => ctx.catalog.get_service(id).await,
-    };
+    let answer = ctx.catalog.get_service(id).await;
     if !matches!(answer, Err(CatalogError::NotFound)) {
         ctx.memory.found(uid);
     }

@@ -13,7 +13,7 @@ mod tests;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::domain::names::BindingKey;
@@ -25,8 +25,6 @@ use state::{Lane, Next, State};
 pub struct Queue {
     state: Mutex<State>,
     changed: Notify,
-    /// How many outages of the catalog have ended.
-    catalog_back: watch::Sender<u64>,
 }
 
 impl Queue {
@@ -35,7 +33,6 @@ impl Queue {
         Self {
             state: Mutex::new(State::new(limit)),
             changed: Notify::new(),
-            catalog_back: watch::Sender::new(0),
         }
     }
 
@@ -54,24 +51,14 @@ impl Queue {
 
     /// The run of the key has ended; `worked` names what it found working.
     pub fn done(&self, key: &BindingKey, next: Next, worked: &[Room]) {
-        let ended = {
-            let mut state = self.lock();
-            state.done(key, next, worked, fastrand::f64(), Instant::now());
-            state.ended(Room::Catalog)
-        };
-        self.catalog_back
-            .send_if_modified(|known| std::mem::replace(known, ended) != ended);
+        let now = Instant::now();
+        self.lock().done(key, next, worked, fastrand::f64(), now);
         self.changed.notify_one();
     }
 
     /// Whether the running key may try what the room waits for.
     pub fn may_try(&self, key: &BindingKey, room: Room) -> bool {
         self.lock().may_try(key, room)
-    }
-
-    /// Changes when an outage of the catalog has ended.
-    pub fn catalog_back(&self) -> watch::Receiver<u64> {
-        self.catalog_back.subscribe()
     }
 
     /// Drops what is known of a key that no longer exists.

@@ -52,8 +52,6 @@ pub enum Next {
 pub struct State {
     places: Places,
     rooms: [WaitingRoom; ROOMS.len()],
-    /// How many outages of each have ended.
-    ended: [u64; ROOMS.len()],
     running: usize,
     limit: usize,
 }
@@ -64,7 +62,6 @@ impl State {
         Self {
             places: Places::new(),
             rooms: Default::default(),
-            ended: Default::default(),
             running: 0,
             limit,
         }
@@ -215,11 +212,6 @@ impl State {
         }
     }
 
-    /// How many outages of what the room waits for have ended.
-    pub fn ended(&self, room: Room) -> u64 {
-        self.ended[room as usize]
-    }
-
     /// Keys that are due, and keys that run.
     pub fn depth(&self) -> (usize, usize) {
         (self.places.queued(), self.running)
@@ -282,8 +274,7 @@ impl State {
 
     /// What the room waited for works.
     fn open(&mut self, room: Room, chance: f64, now: Instant) {
-        let before = std::mem::take(&mut self.rooms[room as usize]);
-        self.ended[room as usize] += u64::from(before.away);
+        self.rooms[room as usize] = WaitingRoom::default();
         for key in self.places.all_parked(room) {
             let failures = self.places.entry(&key).failures;
             if failures == 0 {

@@ -302,14 +302,14 @@ fn in_an_outage_few_find_out_and_all_are_released_by_the_first_success() {
     queue.run_for(Duration::from_secs(60), |state, name| {
         ask(state, name, false, &mut asked)
     });
-    assert!((15..=45).contains(&asked.len()), "{} requests", asked.len());
+    assert!((30..=60).contains(&asked.len()), "{} requests", asked.len());
 
     let mut after = Vec::new();
     let looks = queue.run_for(Duration::from_secs(10), |state, name| {
         ask(state, name, true, &mut after)
     });
     let first = looks[0].1;
-    assert!(first <= Duration::from_secs(3), "{first:?}");
+    assert!(first <= Duration::from_secs(2), "{first:?}");
     let soon = looks.iter().filter(|(_, at)| *at <= first + SPACING);
     assert!(soon.count() >= 150, "{looks:?}");
     assert_eq!(after.len(), 200);
@@ -366,9 +366,9 @@ fn a_single_binding_asks_every_few_seconds() {
     let looks = queue.run_for(Duration::from_secs(60), |state, name| {
         ask(state, name, false, &mut asked)
     });
-    assert!((20..=45).contains(&asked.len()), "{}", asked.len());
+    assert!((30..=65).contains(&asked.len()), "{}", asked.len());
     let longest = looks.windows(2).map(|w| w[1].1 - w[0].1).max().unwrap();
-    assert!(longest <= Duration::from_secs(3), "{longest:?}");
+    assert!(longest <= Duration::from_secs(2), "{longest:?}");
 }
 
 #[test]
@@ -491,26 +491,4 @@ fn a_binding_made_anew_during_the_last_run_of_the_old_one_is_looked_at() {
     queue.done("a", Next::Failed, &[]);
     queue.pass(SPACING);
     assert_eq!(queue.release().as_deref(), Some("a"));
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_end_of_an_outage_is_told_and_an_ordinary_success_is_not() {
-    let queue = super::Queue::new(16);
-    let mut back = queue.catalog_back();
-    for i in 0..6 {
-        queue.edited(&key(i), Lane::Normal);
-    }
-    for _ in 0..2 {
-        let key = queue.next().await;
-        queue.done(&key, Next::Wait, &[Room::Catalog]);
-    }
-    assert!(!back.has_changed().unwrap());
-    for _ in 0..3 {
-        let key = queue.next().await;
-        queue.done(&key, Next::Park(Room::Catalog), &[]);
-    }
-    let last = queue.next().await;
-    assert!(!back.has_changed().unwrap());
-    queue.done(&last, Next::Wait, &[Room::Catalog]);
-    assert!(back.changed().await.is_ok());
 }
