@@ -167,7 +167,7 @@ async fn outage(
     let settled = Instant::now();
     sleep(span).await;
     let asked = scene.front.since(settled).len();
-    // One every three seconds at most ever, a little more often at first.
+    // One every second or two, a little more often at first.
     let most = usize::try_from(span.as_secs())?;
     ensure!(asked <= most, "{asked} requests in {span:?}");
     let writes = fleet.writes(rig, mark).await?;

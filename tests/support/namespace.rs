@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command as StdCommand, ExitCode, ExitStatus, Stdio};
 
 use anyhow::{Context as _, Result, bail};
+use futures::future::try_join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
@@ -21,6 +22,8 @@ use super::rundir::RunDir;
 
 /// Set inside the namespace to the run's folder.
 const INSIDE: &str = "CATALOG_MESH_RIG_RUN";
+/// Set inside to the part of the work, where there are several.
+const PART: &str = "CATALOG_MESH_RIG_PART";
 /// The exit code of a run that Ctrl-C or a TERM ended.
 pub const INTERRUPTED: u8 = 130;
 
@@ -48,12 +51,34 @@ pub fn inside() -> Option<PathBuf> {
 /// Runs this program again inside, with the same arguments, and returns its
 /// exit code.
 pub fn enter() -> Result<ExitCode> {
-    let flags = usable_flags()?;
-    let run = RunDir::create()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    runtime()?.block_on(enter_as(None))
+}
+
+/// The same once for each part of the work, all at the same time, each in a
+/// namespace of its own; [`part`] says there which one it is. Returns the exit
+/// code of the first that failed.
+pub fn enter_for_each(parts: &[&str]) -> Result<ExitCode> {
+    let entered = parts.iter().map(|part| enter_as(Some(part)));
+    let codes = runtime()?.block_on(try_join_all(entered))?;
+    let failed = codes.into_iter().find(|code| *code != ExitCode::SUCCESS);
+    Ok(failed.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Which part of the work this process inside does, where there are several.
+pub fn part() -> Option<String> {
+    std::env::var(PART).ok()
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()?;
-    let status = runtime.block_on(run_inside(flags, &run))?;
+        .build()
+}
+
+async fn enter_as(part: Option<&str>) -> Result<ExitCode> {
+    let flags = usable_flags()?;
+    let run = RunDir::create(part)?;
+    let status = run_inside(flags, &run, part).await?;
     let code = status
         .code()
         .and_then(|code| u8::try_from(code).ok())
@@ -71,7 +96,7 @@ pub fn enter() -> Result<ExitCode> {
     Ok(ExitCode::from(code))
 }
 
-async fn run_inside(flags: &[&str], run: &RunDir) -> Result<ExitStatus> {
+async fn run_inside(flags: &[&str], run: &RunDir, part: Option<&str>) -> Result<ExitStatus> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut child = tokio::process::Command::new("setpriv")
@@ -81,6 +106,7 @@ async fn run_inside(flags: &[&str], run: &RunDir) -> Result<ExitStatus> {
         .arg(std::env::current_exe().context("which program am I?")?)
         .args(std::env::args_os().skip(1).collect::<Vec<OsString>>())
         .env(INSIDE, run.path())
+        .envs(part.map(|part| (PART, part)))
         // A group of its own: Ctrl-C then reaches it by us alone, once. It
         // must not read from the terminal, which a group in the background
         // may not.

@@ -1,6 +1,7 @@
 //! Where does one run keep its files, and who clears them away? Everything is
-//! in target/rig/<pid>; the folder goes after a clean end, stays after a
-//! failure, and that of a run that was killed goes when the next one starts.
+//! in target/rig/<pid>, with the part of the work in the name where there are
+//! several; the folder goes after a clean end, stays after a failure, and that
+//! of a run that was killed goes when the next one starts.
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -21,12 +22,20 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// Makes the folder of this run and clears those of dead runs.
-    pub fn create() -> Result<Self> {
+    /// Makes the folder of this run, or of this part of it, and clears those of
+    /// dead runs.
+    pub fn create(part: Option<&str>) -> Result<Self> {
         let parent = tools::repository().join("target/rig");
         fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
         clear_dead_runs(&parent)?;
-        let path = parent.join(std::process::id().to_string());
+        let name: Vec<_> = [
+            Some(std::process::id().to_string()),
+            part.map(str::to_owned),
+        ]
+        .into_iter()
+        .flatten()
+        .collect();
+        let path = parent.join(name.join("-"));
         if path.exists() {
             // An earlier process of the same id, long gone, left it to be read.
             fs::remove_dir_all(&path)?;

@@ -1,6 +1,7 @@
 //! How do tests share one cluster? The runner enters the namespace, starts the
 //! rig for the first test that runs, hands it to each, and drops it at the end.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -34,6 +35,15 @@ pub struct Test {
     /// Disturbs the shared parts (stops istiod, say), or runs an operator of its
     /// own: no other test runs beside it, and nothing of `stack::shared`.
     pub alone: bool,
+}
+
+impl Test {
+    /// Its name without the binary's, which says nothing.
+    fn name(&self) -> &'static str {
+        self.name
+            .split_once("::")
+            .map_or(self.name, |(_, rest)| rest)
+    }
 }
 
 /// Lists the tests of a module: `tests![one, another; alone: a_disturbing_one]`.
@@ -97,7 +107,12 @@ fn run(mut tests: Vec<Test>) -> Result<ExitCode> {
     // They wait more than they compute.
     arguments.test_threads.get_or_insert(AT_ONCE);
     if !arguments.list && namespace::inside().is_none() {
-        return namespace::enter();
+        return enter(&arguments, &tests);
+    }
+    if let Some(part) = namespace::part() {
+        tests = in_parts(&tests)
+            .remove(part.as_str())
+            .context("no such part")?;
     }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -126,13 +141,40 @@ fn run(mut tests: Vec<Test>) -> Result<ExitCode> {
     Ok(conclusion.exit_code())
 }
 
+/// Starts a cluster for each part of the tests that has any to run.
+fn enter(arguments: &Arguments, tests: &[Test]) -> Result<ExitCode> {
+    let wanted = |part: &(&str, Vec<Test>)| part.1.iter().any(|test| is_wanted(arguments, test));
+    let parts: Vec<_> = in_parts(tests)
+        .into_iter()
+        .filter(wanted)
+        .map(|(part, _)| part)
+        .collect();
+    match parts.as_slice() {
+        [] | [_] => namespace::enter(),
+        parts => namespace::enter_for_each(parts),
+    }
+}
+
+/// Those that share a cluster, and two halves of those that need one alone,
+/// which wait more than they compute.
+fn in_parts(tests: &[Test]) -> BTreeMap<&'static str, Vec<Test>> {
+    let (alone, together): (Vec<_>, Vec<_>) = tests.iter().partition(|test| test.alone);
+    let half = |rest| alone.iter().skip(rest).step_by(2).copied().collect();
+    BTreeMap::from([
+        ("alone-1", half(0)),
+        ("alone-2", half(1)),
+        ("together", together),
+    ])
+}
+
+/// Whether the arguments leave the test, but for the finer points of theirs.
+fn is_wanted(arguments: &Arguments, test: &Test) -> bool {
+    let named = |filter: &String| test.name().contains(filter.as_str());
+    arguments.filter.as_ref().is_none_or(named) && !arguments.skip.iter().any(named)
+}
+
 fn trial(test: Test, shared: Arc<Shared>) -> Trial {
-    // The binary's own name says nothing.
-    let name = test
-        .name
-        .split_once("::")
-        .map_or(test.name, |(_, rest)| rest);
-    Trial::test(name, move || {
+    Trial::test(test.name(), move || {
         let outcome = shared.runtime.block_on(async {
             let rig = shared
                 .rig
