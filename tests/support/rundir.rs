@@ -28,14 +28,11 @@ impl RunDir {
         let parent = tools::repository().join("target/rig");
         fs::create_dir_all(&parent).with_context(|| format!("cannot make {}", parent.display()))?;
         clear_dead_runs(&parent)?;
-        let name: Vec<_> = [
-            Some(std::process::id().to_string()),
-            part.map(str::to_owned),
-        ]
-        .into_iter()
-        .flatten()
-        .collect();
-        let path = parent.join(name.join("-"));
+        let pid = std::process::id();
+        let path = parent.join(match part {
+            Some(part) => format!("{pid}-{part}"),
+            None => pid.to_string(),
+        });
         if path.exists() {
             // An earlier process of the same id, long gone, left it to be read.
             fs::remove_dir_all(&path)?;
