@@ -27,6 +27,7 @@ use crate::catalog::limited::Limit;
 use crate::catalog::patient::Patience;
 use crate::controller::clients::Clients;
 use crate::controller::context::{Context, Memory, Options};
+use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
 use crate::controller::world::World;
@@ -134,6 +135,8 @@ async fn context(
         mesh_api: MeshApi::default(),
         world: World::new(args.cluster_domain.clone(), args.own_namespace.clone()),
         catalog: catalog(args)?,
+        known: Arc::default(),
+        leadership: Leadership::granted(0),
         queue: Queue::new(usize::from(args.concurrency)),
         events,
         metrics,

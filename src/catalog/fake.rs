@@ -1,15 +1,17 @@
-//! A catalog in memory for tests: holds records, fails and dawdles on demand,
-//! and counts what it was asked. No IO.
+//! A catalog in memory for tests: holds records, streams its changes, fails
+//! and dawdles on demand, and counts what it was asked. No IO.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use tokio::sync::watch;
 
 use super::Catalog;
 use super::error::CatalogError;
+use super::event::{CatalogEvent, EventKind, EventStream};
 use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{
@@ -27,14 +29,21 @@ pub struct Calls {
     pub report_health: usize,
     /// Calls of `report_endpoints`.
     pub report_endpoints: usize,
+    /// Calls of `subscribe`.
+    pub subscribe: usize,
     /// The most calls that were under way at the same time.
     pub most_at_once: usize,
 }
 
+/// Time between two bookmarks of a stream.
+const BOOKMARK_EVERY: Duration = Duration::from_secs(5);
+
 /// A catalog in memory.
 #[derive(Default)]
 pub struct FakeCatalog {
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// Moves when there is something to stream, or streams are cut.
+    moved: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -48,6 +57,11 @@ struct State {
     calls: Calls,
     health: Vec<(WriterPosition, HealthReport)>,
     endpoints: Vec<(WriterPosition, EndpointReport)>,
+    log: Vec<CatalogEvent>,
+    /// How often all streams were cut.
+    cuts: u64,
+    /// Streams say nothing at all, not even bookmarks.
+    silent: bool,
 }
 
 impl FakeCatalog {
@@ -58,36 +72,80 @@ impl FakeCatalog {
 
     /// Registers a service, or replaces it. The record's revision is set.
     pub fn set(&self, mut record: ServiceRecord) {
-        let mut state = self.state();
-        state.revision += 1;
-        record.revision = state.revision;
-        state
-            .services
-            .insert(record.id.clone(), Ok(Arc::new(record)));
+        let id = CatalogServiceId::parse(&record.id);
+        self.change(|state| {
+            record.revision = state.revision;
+            let service = Ok(Arc::new(record));
+            let id = id.ok()?;
+            Some(match state.services.insert(id.to_string(), service) {
+                Some(_) => EventKind::Updated(id),
+                None => EventKind::Registered(id),
+            })
+        });
     }
 
     /// Replaces a service by one that cannot be read.
     pub fn set_bad(&self, id: &str, field: &str, message: &str) {
-        let mut state = self.state();
-        state.revision += 1;
         let bad = BadRecord {
             id: Some(id.to_owned()),
             field: field.to_owned(),
             message: message.to_owned(),
         };
-        state.services.insert(id.to_owned(), Err(bad));
+        self.change(|state| {
+            state.services.insert(id.to_owned(), Err(bad));
+            CatalogServiceId::parse(id).ok().map(EventKind::Updated)
+        });
     }
 
     /// Deregisters a service.
     pub fn remove(&self, id: &str) {
-        let mut state = self.state();
-        state.revision += 1;
-        state.services.remove(id);
+        self.change(|state| {
+            let _ = state.services.remove(id)?;
+            CatalogServiceId::parse(id)
+                .ok()
+                .map(EventKind::Deregistered)
+        });
     }
 
-    /// Begins a new epoch, as after a restored backup.
+    /// Loses every service without a word, as a catalog that forgot all.
+    pub fn forget_all(&self) {
+        self.state().services.clear();
+    }
+
+    /// Begins a new epoch, as after a restored backup. Streams are reset.
     pub fn new_epoch(&self) {
         self.state().epoch += 1;
+        self.moved.send_replace(());
+    }
+
+    /// Ends all streams that are open.
+    pub fn cut_streams(&self) {
+        self.state().cuts += 1;
+        self.moved.send_replace(());
+    }
+
+    /// Lets streams say nothing any more, or speak again.
+    pub fn silence_streams(&self, silent: bool) {
+        self.state().silent = silent;
+        self.moved.send_replace(());
+    }
+
+    /// Where its history stands.
+    pub fn position(&self) -> CatalogPosition {
+        self.state().position()
+    }
+
+    /// Makes a change and its event. The revision has moved already.
+    fn change(&self, change: impl FnOnce(&mut State) -> Option<EventKind>) {
+        {
+            let mut state = self.state();
+            state.revision += 1;
+            if let Some(kind) = change(&mut state) {
+                let position = state.position();
+                state.log.push(CatalogEvent { position, kind });
+            }
+        }
+        self.moved.send_replace(());
     }
 
     /// Lets the next `times` calls, of any kind, fail.
@@ -155,6 +213,33 @@ impl Drop for UnderWay<'_> {
 }
 
 impl State {
+    fn position(&self) -> CatalogPosition {
+        CatalogPosition {
+            epoch: self.epoch.to_string(),
+            revision: self.revision,
+        }
+    }
+
+    /// What a stream that stands there has to say next.
+    fn after(&self, stands: &CatalogPosition) -> Option<CatalogEvent> {
+        if self.silent {
+            return None;
+        }
+        let now = self.position();
+        if stands.epoch != now.epoch || stands.revision > now.revision {
+            let reason = "the token is of another epoch, or ahead of the catalog".to_owned();
+            let kind = EventKind::Reset { reason };
+            return Some(CatalogEvent {
+                position: now,
+                kind,
+            });
+        }
+        let later = |event: &&CatalogEvent| {
+            event.position.epoch == stands.epoch && event.position.revision > stands.revision
+        };
+        self.log.iter().find(later).cloned()
+    }
+
     fn list(&self, filter: &ServiceFilter) -> ServiceList {
         let services = self
             .services
@@ -164,10 +249,7 @@ impl State {
                 Err(bad) => filter.admits_id(id).then(|| Err(bad.clone())),
             });
         ServiceList {
-            position: CatalogPosition {
-                epoch: self.epoch.to_string(),
-                revision: self.revision,
-            },
+            position: self.position(),
             services: services.collect(),
         }
     }
@@ -242,6 +324,69 @@ impl Catalog for FakeCatalog {
         )
         .boxed()
     }
+
+    fn subscribe<'a>(
+        &'a self,
+        after: Option<&'a CatalogPosition>,
+    ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
+        self.answer(
+            |calls| calls.subscribe += 1,
+            move |state| {
+                let stream = Stream {
+                    state: Arc::clone(&self.state),
+                    moved: self.moved.subscribe(),
+                    cuts: state.cuts,
+                    stands: after.cloned().unwrap_or_else(|| state.position()),
+                    told: false,
+                };
+                Ok(futures::stream::unfold(stream, Stream::next).boxed())
+            },
+        )
+        .boxed()
+    }
+}
+
+/// One stream: where it stands, and whether it has said that it caught up.
+struct Stream {
+    state: Arc<Mutex<State>>,
+    moved: watch::Receiver<()>,
+    cuts: u64,
+    stands: CatalogPosition,
+    told: bool,
+}
+
+impl Stream {
+    async fn next(mut self) -> Option<(Result<CatalogEvent, CatalogError>, Self)> {
+        loop {
+            self.moved.mark_unchanged();
+            let (event, silent) = {
+                let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                if state.cuts != self.cuts {
+                    return None;
+                }
+                (state.after(&self.stands), state.silent)
+            };
+            let bookmark = || CatalogEvent {
+                position: self.stands.clone(),
+                kind: EventKind::Bookmark,
+            };
+            let event = match event {
+                Some(event) => event,
+                None if !silent && !self.told => {
+                    self.told = true;
+                    bookmark()
+                }
+                None => match tokio::time::timeout(BOOKMARK_EVERY, self.moved.changed()).await {
+                    Ok(Ok(())) => continue,
+                    Ok(Err(_)) => return None,
+                    Err(_) if silent => continue,
+                    Err(_) => bookmark(),
+                },
+            };
+            self.stands.clone_from(&event.position);
+            return Some((Ok(event), self));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -304,5 +449,39 @@ mod tests {
             .map(|r| r.id.as_str())
             .collect();
         assert_eq!((ids, list.services.len()), (vec!["a", "c"], 3));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_tells_what_changed_after_its_position_and_then_that_it_caught_up() {
+        let catalog = FakeCatalog::new();
+        let service = |id: &str| ServiceRecord {
+            id: id.to_owned(),
+            ..Default::default()
+        };
+        catalog.set(service("a"));
+        let start = catalog.position();
+        catalog.set(service("a"));
+        catalog.set(service("b"));
+        catalog.remove("a");
+        let mut stream = catalog.subscribe(Some(&start)).await.unwrap();
+        let mut told = Vec::new();
+        for _ in 0..4 {
+            told.push(stream.next().await.unwrap().unwrap().kind);
+        }
+        let id = |id: &str| CatalogServiceId::parse(id).unwrap();
+        assert_eq!(
+            told,
+            [
+                EventKind::Updated(id("a")),
+                EventKind::Registered(id("b")),
+                EventKind::Deregistered(id("a")),
+                EventKind::Bookmark,
+            ]
+        );
+        catalog.new_epoch();
+        let reset = stream.next().await.unwrap().unwrap();
+        assert!(matches!(reset.kind, EventKind::Reset { .. }), "{reset:?}");
+        catalog.cut_streams();
+        assert!(stream.next().await.is_none());
     }
 }

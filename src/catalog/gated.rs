@@ -7,9 +7,10 @@ use futures::future::BoxFuture;
 
 use super::Catalog;
 use super::error::CatalogError;
+use super::event::EventStream;
 use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
 use crate::domain::names::CatalogServiceId;
-use crate::domain::record::{ServiceFilter, ServiceList, ServiceRecord};
+use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
 
 /// Lets a call through now, later, or not at all; the same for every kind of
 /// call.
@@ -65,5 +66,13 @@ impl<G: Gate, C: Catalog> Catalog for Gated<G, C> {
     ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
         let call = self.inner.report_endpoints(writer, report);
         self.gate.pass(call).boxed()
+    }
+
+    // Only the beginning of a stream is a call.
+    fn subscribe<'a>(
+        &'a self,
+        after: Option<&'a CatalogPosition>,
+    ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
+        self.gate.pass(self.inner.subscribe(after)).boxed()
     }
 }

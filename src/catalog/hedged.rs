@@ -15,9 +15,10 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Catalog;
 use super::error::CatalogError;
+use super::event::EventStream;
 use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
 use crate::domain::names::CatalogServiceId;
-use crate::domain::record::{ServiceFilter, ServiceList, ServiceRecord};
+use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
 
 /// How long a read stays without an answer before another one is tried.
 const PATIENCE: Duration = Duration::from_millis(2_500);
@@ -139,6 +140,13 @@ impl<C: Catalog> Catalog for HedgedCatalog<C> {
         report: &'a EndpointReport,
     ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
         self.inner.report_endpoints(writer, report)
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        after: Option<&'a CatalogPosition>,
+    ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
+        self.inner.subscribe(after)
     }
 }
 

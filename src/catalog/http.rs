@@ -18,11 +18,12 @@ use super::cache::RecordCache;
 use super::client::{HttpCatalogConfig, HttpCatalogError, client};
 use super::credentials::{Access, AccessReader, ApiUrl, base_url};
 use super::error::CatalogError;
+use super::event::EventStream;
 use super::pages::{self, PageAnswer, Query};
 use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
 use super::wire;
 use crate::domain::names::CatalogServiceId;
-use crate::domain::record::{ServiceFilter, ServiceList, ServiceRecord};
+use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
 
 const LARGEST_RECORD: usize = 1024 * 1024;
 const LARGEST_PAGE: usize = 16 * 1024 * 1024;
@@ -247,6 +248,14 @@ impl Catalog for HttpCatalog {
         report: &'a EndpointReport,
     ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
         self.send_endpoints(writer, report).boxed()
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        _after: Option<&'a CatalogPosition>,
+    ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
+        let error = CatalogError::unavailable("events are not followed yet");
+        std::future::ready(Err(error)).boxed()
     }
 }
 

@@ -10,10 +10,12 @@ mod cache;
 pub mod client;
 pub mod credentials;
 pub mod error;
+pub mod event;
 pub mod fake;
 pub mod gated;
 pub mod hedged;
 pub mod http;
+pub mod known;
 pub mod limited;
 mod pages;
 pub mod patient;
@@ -25,8 +27,9 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use crate::domain::names::CatalogServiceId;
-use crate::domain::record::{ServiceFilter, ServiceList, ServiceRecord};
+use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
 use error::CatalogError;
+use event::EventStream;
 use report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
 
 /// A company's service catalog.
@@ -63,4 +66,12 @@ pub trait Catalog: Send + Sync {
         writer: &'a WriterPosition,
         report: &'a EndpointReport,
     ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>>;
+
+    /// Follows the catalog from after this position, or from the present. Ends
+    /// within the implementation's deadline when no stream begins; a stream
+    /// that is silent for longer than the contract allows fails.
+    fn subscribe<'a>(
+        &'a self,
+        after: Option<&'a CatalogPosition>,
+    ) -> BoxFuture<'a, Result<EventStream, CatalogError>>;
 }

@@ -9,11 +9,13 @@ use tokio::time::Instant;
 use super::clients::Clients;
 use super::error::WriteError;
 use super::events::Events;
+use super::leadership::Leadership;
 use super::mesh_api::MeshApi;
 use super::queue::Queue;
 use super::queue::room::Room;
 use super::world::World;
 use crate::catalog::Catalog;
+use crate::catalog::known::Known;
 use crate::domain::brake::Brake;
 use crate::domain::inputs::Settings;
 use crate::domain::names::CatalogServiceId;
@@ -48,6 +50,10 @@ pub struct Context {
     pub world: World,
     /// The catalog.
     pub catalog: Arc<dyn Catalog>,
+    /// What is known of the catalog without asking it.
+    pub known: Arc<Known>,
+    /// Whether this process may write.
+    pub leadership: Leadership,
     /// What is due.
     pub queue: Queue,
     /// Kubernetes Events.

@@ -7,6 +7,7 @@ pub mod context;
 pub mod error;
 pub mod events;
 mod guard;
+pub mod leadership;
 pub mod mesh_api;
 pub mod mirror;
 pub mod observe;

@@ -1,6 +1,7 @@
 //! A service's record as the catalog gives it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::Deserialize;
 
@@ -75,13 +76,35 @@ pub struct RetryPolicy {
     pub retry_on: Option<String>,
 }
 
-/// Epoch and revision: a place in the catalog's history.
+/// Epoch and revision: a place in the catalog's history, written
+/// `<epoch>.<revision>`.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct CatalogPosition {
     /// Changes when the catalog is restored from a backup.
     pub epoch: String,
     /// Grows with every change of the catalog, in commit order.
     pub revision: u64,
+}
+
+impl CatalogPosition {
+    /// Reads `<epoch>.<revision>`. The epoch may hold dots itself.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (epoch, revision) = text.rsplit_once('.')?;
+        let digits = !revision.is_empty() && revision.bytes().all(|byte| byte.is_ascii_digit());
+        if epoch.is_empty() || !digits {
+            return None;
+        }
+        Some(Self {
+            epoch: epoch.to_owned(),
+            revision: revision.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for CatalogPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.epoch, self.revision)
+    }
 }
 
 /// Which services a list is asked for; every part narrows it.
@@ -135,4 +158,29 @@ pub struct BadRecord {
     pub field: String,
     /// What is wrong with it, and what is expected.
     pub message: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_reads_as_it_is_written_and_only_so() {
+        for text in ["0badcafe.12", "a.b.0", "e.18446744073709551615"] {
+            let position = CatalogPosition::parse(text).unwrap();
+            assert_eq!(position.to_string(), text);
+        }
+        for text in [
+            "",
+            "12",
+            "a.",
+            ".1",
+            "a.-1",
+            "a.+1",
+            "a. 1",
+            "a.99999999999999999999",
+        ] {
+            assert_eq!(CatalogPosition::parse(text), None, "{text:?}");
+        }
+    }
 }
