@@ -3,9 +3,12 @@
 
 pub mod apply;
 pub mod clients;
+pub mod clock;
 pub mod context;
+pub mod election;
 pub mod error;
 pub mod events;
+mod fence;
 mod guard;
 pub mod leadership;
 pub mod mesh_api;
