@@ -29,6 +29,7 @@ behaviours![
     frozen,
     installation,
     istiod_away,
+    leadership,
     loop_closed,
     mesh_api_missing,
     names,
