@@ -8,9 +8,9 @@ use http::HeaderValue;
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
 
-use super::fence::Fence;
 use super::guard::Guard;
 use super::leadership::Leadership;
+use super::permit::Permit;
 use super::watch::WATCH_TIMEOUT;
 
 /// How long one request may take, its answer's body included.
@@ -41,7 +41,7 @@ impl Clients {
             .build();
         config.read_timeout = Some(REQUEST_DEADLINE);
         let requests = ClientBuilder::try_from(config)?
-            .with_layer(&Fence(leadership.clone()))
+            .with_layer(&Permit(leadership.clone()))
             .build();
         Ok(Self { requests, watches })
     }

@@ -65,7 +65,7 @@ impl WriteError {
     }
 }
 
-/// Whether the fence is what refused the request.
+/// Whether the permit is what refused the request.
 fn not_leader(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Service(cause) if cause.is::<NotLeader>())
 }

@@ -184,7 +184,7 @@ impl Leadership {
         }
     }
 
-    // --- for the fence ---------------------------------------------------------
+    // --- for the permit ---------------------------------------------------------
 
     /// Lets a write begin, if this process leads at this instant.
     pub(super) fn pass(&self) -> Result<Pass, NotLeader> {

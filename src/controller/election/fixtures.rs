@@ -349,7 +349,7 @@ impl World {
     }
 
     /// A write to the cluster by the process on that machine, which has passed
-    /// its fence.
+    /// its permit.
     pub(super) async fn write(
         self: &Arc<Self>,
         on: &Arc<Machine>,

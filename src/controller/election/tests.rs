@@ -8,8 +8,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 
 use super::fixtures::{Machine, S, Way, World, lock};
-use crate::controller::fence::Fence;
 use crate::controller::leadership::{Leadership, NotLeader};
+use crate::controller::permit::Permit;
 use crate::domain::election::Lost;
 
 /// Partitions and other faults in all.
@@ -169,9 +169,9 @@ async fn a_leader_that_finds_the_catalog_ahead_moves_above_it_for_good() {
     assert_eq!(next.acquired().await, 43);
 }
 
-// --- the fence -------------------------------------------------------------------
+// --- the permit -------------------------------------------------------------------
 
-/// Sends a request of that method through the fence; the server takes that long.
+/// Sends a request of that method through the permit; the server takes that long.
 async fn sent(leadership: &Leadership, method: &str, takes: Duration) -> Result<(), BoxError> {
     let server = service_fn(move |_: Request<kube::client::Body>| async move {
         sleep(takes).await;
@@ -179,7 +179,7 @@ async fn sent(leadership: &Leadership, method: &str, takes: Duration) -> Result<
     });
     let request = Request::builder().method(method);
     let request = request.body(kube::client::Body::empty()).unwrap();
-    let fenced = Fence(leadership.clone()).layer(server);
+    let fenced = Permit(leadership.clone()).layer(server);
     fenced.oneshot(request).await.map(|_| ())
 }
 
@@ -386,7 +386,7 @@ async fn live(world: Arc<World>, machine: Arc<Machine>) {
     }
 }
 
-/// Writes all the time, as long as the fence lets it.
+/// Writes all the time, as long as the permit lets it.
 async fn write(world: &Arc<World>, machine: &Arc<Machine>, leadership: &Leadership) {
     let epoch = leadership.acquired().await;
     let term = lock(&world.ledger).begins(epoch, lock(&world.server).uid());
@@ -403,7 +403,7 @@ async fn write(world: &Arc<World>, machine: &Arc<Machine>, leadership: &Leadersh
         let request = Request::post("/")
             .body(kube::client::Body::empty())
             .unwrap();
-        let written = Fence(leadership.clone()).layer(server).oneshot(request);
+        let written = Permit(leadership.clone()).layer(server).oneshot(request);
         // Nobody waits for an answer for ever.
         let _ = timeout(15 * S, written).await;
         sleep(Duration::from_millis(400)).await;

@@ -16,28 +16,28 @@ use tower::{BoxError, Layer, Service};
 
 use super::leadership::{Leadership, NotLeader};
 
-/// Puts the fence in front of a client.
+/// Puts the permit in front of a client.
 #[derive(Clone, Debug)]
-pub(crate) struct Fence(pub(crate) Leadership);
+pub(crate) struct Permit(pub(crate) Leadership);
 
-impl<S> Layer<S> for Fence {
-    type Service = Fenced<S>;
+impl<S> Layer<S> for Permit {
+    type Service = Permitted<S>;
 
-    fn layer(&self, inner: S) -> Fenced<S> {
-        Fenced {
+    fn layer(&self, inner: S) -> Permitted<S> {
+        Permitted {
             inner,
             leadership: self.0.clone(),
         }
     }
 }
 
-/// A client behind the fence.
-pub(crate) struct Fenced<S> {
+/// A client that needs the permit.
+pub(crate) struct Permitted<S> {
     inner: S,
     leadership: Leadership,
 }
 
-impl<S, B> Service<Request<Body>> for Fenced<S>
+impl<S, B> Service<Request<Body>> for Permitted<S>
 where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Future: Send + 'static,
