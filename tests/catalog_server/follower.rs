@@ -108,6 +108,7 @@ async fn ends_in_what_the_catalog_holds(args: &[&str]) {
         .await
         .unwrap();
     let wanted = by_id(list.services.into_iter().map(|s| Arc::new(s.unwrap())));
+    let quiet = std::time::Instant::now();
     let agrees = async {
         while !(known.is_live()
             && known.position().as_ref() == Some(&list.position)
@@ -130,7 +131,7 @@ async fn ends_in_what_the_catalog_holds(args: &[&str]) {
         known.is_live(),
         list.position
     );
-    println!("{said:#?}");
+    println!("agreed {:?} after the last change; {said:#?}", quiet.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
