@@ -20,12 +20,11 @@ pub async fn follow(ctx: Arc<Context>) {
     }
 }
 
-/// Lets those go on that wait for the catalog as soon as it is followed again;
-/// never ends.
+/// Lets those go on that wait for the catalog as soon as it is back; never
+/// ends.
 pub async fn release(ctx: Arc<Context>) {
     loop {
-        ctx.known.live(true).await;
+        ctx.known.returned().await;
         ctx.queue.works(Room::Catalog);
-        ctx.known.live(false).await;
     }
 }

@@ -131,7 +131,10 @@ async fn ends_in_what_the_catalog_holds(args: &[&str]) {
         known.is_live(),
         list.position
     );
-    println!("agreed {:?} after the last change; {said:#?}", quiet.elapsed());
+    println!(
+        "agreed {:?} after the last change; {said:#?}",
+        quiet.elapsed()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
