@@ -16,6 +16,7 @@ pub mod queue;
 mod readable;
 pub mod reconcile;
 pub mod report;
+mod slices;
 pub mod sources;
 pub mod watch;
 pub mod watches;
