@@ -26,11 +26,13 @@ use crate::catalog::http::HttpCatalog;
 use crate::catalog::limited::Limit;
 use crate::catalog::patient::Patience;
 use crate::controller::clients::Clients;
+use crate::controller::cluster_id::Identity;
 use crate::controller::context::{Context, Memory, Options};
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
 use crate::controller::world::World;
+use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, events, watches};
 use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
@@ -63,6 +65,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
     tasks.add("gauges", gauges(Arc::clone(&ctx)));
+    tasks.add("write-back", write_back(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);
     }
@@ -132,11 +135,13 @@ async fn context(
     let ctx = Context {
         options,
         clients,
+        cluster: Identity::new(args.cluster_id.clone()),
         mesh_api: MeshApi::default(),
         world: World::new(args.cluster_domain.clone(), args.own_namespace.clone()),
         catalog: catalog(args)?,
         known: Arc::default(),
         leadership: Leadership::granted(0),
+        write_back: Arc::default(),
         queue: Queue::new(usize::from(args.concurrency)),
         events,
         metrics,
@@ -180,6 +185,23 @@ fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
     let patient = Gated::new(Patience::default(), http);
     let limit = Limit::new(args.catalog_concurrency, TURN);
     Ok(Arc::new(Gated::new(limit, HedgedCatalog::new(patient))))
+}
+
+/// Tells the catalog what the cluster knows, once the cluster has a name.
+async fn write_back(ctx: Arc<Context>) {
+    if ctx.options.read_only {
+        return pending().await;
+    }
+    let cluster = ctx.cluster.settle(&ctx.clients.requests).await;
+    let sender = Sender {
+        write_back: Arc::clone(&ctx.write_back),
+        catalog: Arc::clone(&ctx.catalog),
+        cluster,
+        leadership: ctx.leadership.clone(),
+        metrics: ctx.metrics.clone(),
+        surroundings: ctx as Arc<dyn Surroundings>,
+    };
+    sender.run().await;
 }
 
 /// Keeps the gauges that nothing else moves.

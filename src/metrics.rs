@@ -1,6 +1,8 @@
 //! Every metric that the operator serves. Labels are closed sets or, where
 //! the contract names it, the service; never free text.
 
+pub mod reports;
+
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -47,6 +49,8 @@ pub struct Metrics {
     workers_max: IntGauge,
     depth: Gauge,
     watch_errors: IntCounterVec,
+    /// Reports to the catalog.
+    pub reports: reports::Reports,
 }
 
 const CONTROLLER: &str = "servicebinding";
@@ -189,6 +193,7 @@ impl Metrics {
                 "Failures of a watch, by kind.",
                 &["kind"],
             )?,
+            reports: reports::Reports::new(&r)?,
             registry: r.clone(),
         };
         // Series that are expected to exist before their first event.

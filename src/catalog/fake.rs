@@ -1,6 +1,8 @@
 //! A catalog in memory for tests: holds records, streams its changes, fails
 //! and dawdles on demand, and counts what it was asked. No IO.
 
+mod reports;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -55,8 +57,7 @@ struct State {
     delay: Duration,
     under_way: usize,
     calls: Calls,
-    health: Vec<(WriterPosition, HealthReport)>,
-    endpoints: Vec<(WriterPosition, EndpointReport)>,
+    reports: reports::Reports,
     log: Vec<CatalogEvent>,
     /// How often all streams were cut.
     cuts: u64,
@@ -155,6 +156,11 @@ impl FakeCatalog {
             .extend(std::iter::repeat_n(error, times));
     }
 
+    /// Lets calls succeed again.
+    pub fn fail_no_more(&self) {
+        self.state().failures.clear();
+    }
+
     /// Lets every call from now on take this long.
     pub fn delay(&self, delay: Duration) {
         self.state().delay = delay;
@@ -163,16 +169,6 @@ impl FakeCatalog {
     /// What was asked so far.
     pub fn calls(&self) -> Calls {
         self.state().calls.clone()
-    }
-
-    /// The health reports that arrived, in order.
-    pub fn health_reports(&self) -> Vec<(WriterPosition, HealthReport)> {
-        self.state().health.clone()
-    }
-
-    /// The endpoint reports that arrived, in order.
-    pub fn endpoint_reports(&self) -> Vec<(WriterPosition, EndpointReport)> {
-        self.state().endpoints.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -253,14 +249,6 @@ impl State {
             services: services.collect(),
         }
     }
-
-    fn outcome(&self, id: &str) -> ItemOutcome {
-        if self.services.contains_key(id) {
-            ItemOutcome::Accepted
-        } else {
-            ItemOutcome::NotFound
-        }
-    }
 }
 
 impl Catalog for FakeCatalog {
@@ -298,13 +286,17 @@ impl Catalog for FakeCatalog {
         self.answer(
             |calls| calls.report_health += 1,
             |state| {
-                state
-                    .health
-                    .extend(items.iter().map(|item| (writer.clone(), item.clone())));
-                Ok(items
+                let State {
+                    reports, services, ..
+                } = state;
+                if reports.no_health {
+                    return Err(CatalogError::unavailable("no health"));
+                }
+                let there = |item: &HealthReport| services.contains_key(&item.service_id);
+                let outcomes = items
                     .iter()
-                    .map(|item| state.outcome(&item.service_id))
-                    .collect())
+                    .map(|item| reports.health(writer, item, there(item)));
+                Ok(outcomes.collect())
             },
         )
         .boxed()
@@ -318,8 +310,8 @@ impl Catalog for FakeCatalog {
         self.answer(
             |calls| calls.report_endpoints += 1,
             |state| {
-                state.endpoints.push((writer.clone(), report.clone()));
-                Ok(state.outcome(&report.service_id))
+                let there = state.services.contains_key(&report.service_id);
+                Ok(state.reports.endpoints(writer, report, there))
             },
         )
         .boxed()

@@ -50,6 +50,19 @@ impl Leadership {
         }
     }
 
+    /// Moves the term to a number above this one, since somebody has written
+    /// under it; returns the new number once it is stored in the Lease.
+    pub async fn raise_epoch(&self, above: u64) -> Result<u64, NotLeader> {
+        let mut raised = None;
+        self.term.send_modify(|term| {
+            if let Some(term) = term {
+                term.epoch = term.epoch.max(above.saturating_add(1));
+                raised = Some(term.epoch);
+            }
+        });
+        raised.ok_or(NotLeader)
+    }
+
     /// What a leader, this one or one before, remembered under that name.
     pub fn noted(&self, name: &str) -> Option<String> {
         self.term.borrow().as_ref()?.notes.get(name).cloned()

@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod clients;
+pub mod cluster_id;
 pub mod context;
 pub mod error;
 pub mod events;
@@ -21,6 +22,7 @@ pub mod sources;
 pub mod watch;
 pub mod watches;
 pub mod world;
+pub mod write_back;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -101,7 +101,8 @@ async fn follow_namespaces(ctx: Arc<Context>) {
 async fn follow_slices(ctx: Arc<Context>) {
     let api = || ready_with(Api::<EndpointSlice>::all(ctx.clients.watches.clone()));
     let sink = |event: Event<EndpointSlice>| {
-        ctx.world.slices(map(&event, slices::slice));
+        let services = ctx.world.slices(map(&event, slices::slice));
+        ctx.write_back.touched(&services);
     };
     watch::follow(api, sink, failure(&ctx, "EndpointSlice")).await;
 }
@@ -178,6 +179,7 @@ fn ask(ctx: &Context, concerned: Concerned) {
     }
     for key in &concerned.gone {
         ctx.queue.forget(key);
+        ctx.write_back.release(key);
     }
 }
 

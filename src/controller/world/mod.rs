@@ -268,6 +268,13 @@ impl World {
             .cloned()
     }
 
+    /// Whether everything is paused.
+    pub fn is_paused(&self) -> bool {
+        let inner = self.lock();
+        let own = inner.namespace(&self.own_namespace);
+        own.is_some_and(|namespace| namespace.paused)
+    }
+
     /// Every binding there is.
     pub fn keys(&self) -> Vec<BindingKey> {
         self.lock()
