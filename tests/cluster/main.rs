@@ -50,6 +50,7 @@ behaviours![
     stop,
     stopping,
     transitions,
+    write_back,
 ];
 
 fn main() -> std::process::ExitCode {
