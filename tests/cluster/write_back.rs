@@ -21,7 +21,7 @@ crate::tests![
     the_catalogs_list_follows_who_serves,
     a_binding_that_goes_takes_its_endpoints_along_and_a_frozen_one_does_not,
     the_record_of_another_service_is_told_nothing,
-    two_clusters_keep_eachothers_endpoints;
+    two_clusters_keep_each_others_endpoints;
     alone:
     a_restart_tells_each_list_once_and_then_nothing
 ];
@@ -191,7 +191,7 @@ async fn the_record_of_another_service_is_told_nothing(rig: &Rig) -> Result<()> 
     Ok(())
 }
 
-async fn two_clusters_keep_eachothers_endpoints(rig: &Rig) -> Result<()> {
+async fn two_clusters_keep_each_others_endpoints(rig: &Rig) -> Result<()> {
     let scene = Scene::shared(rig, "clusters").await?;
     scene.put(&scene.record("web")).await?;
     let path = format!(
