@@ -1,12 +1,15 @@
 //! Every metric that the operator serves. Labels are closed sets or, where
 //! the contract names it, the service; never free text.
 
+pub mod catalog;
 pub mod reports;
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
+
+use catalog::CatalogMetrics;
 
 /// How a synchronisation ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -49,6 +52,7 @@ pub struct Metrics {
     workers_max: IntGauge,
     depth: Gauge,
     watch_errors: IntCounterVec,
+    catalog: CatalogMetrics,
     /// Reports to the catalog.
     pub reports: reports::Reports,
 }
@@ -193,6 +197,7 @@ impl Metrics {
                 "Failures of a watch, by kind.",
                 &["kind"],
             )?,
+            catalog: CatalogMetrics::new(&r)?,
             reports: reports::Reports::new(&r)?,
             registry: r.clone(),
         };
@@ -210,6 +215,11 @@ impl Metrics {
                 .with_label_values(&[result_label(result)]);
         }
         Ok(metrics)
+    }
+
+    /// Those about the catalog.
+    pub fn catalog(&self) -> &CatalogMetrics {
+        &self.catalog
     }
 
     /// A synchronisation ended.

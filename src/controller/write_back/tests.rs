@@ -162,10 +162,10 @@ impl Scene {
     /// Every request fails for that long.
     async fn outage(&self, span: Duration) {
         let before = self.requests();
-        self.catalog()
-            .fail_next(1_000_000, CatalogError::unavailable("away"));
+        let away = CatalogError::unavailable("away");
+        self.catalog().away(Some(away));
         sleep(span).await;
-        self.catalog().fail_no_more();
+        self.catalog().away(None);
         let tries = self.requests() - before;
         let most = usize::try_from(span.as_secs()).unwrap() + 10;
         assert!(tries <= most, "{tries} tries in {span:?}");
@@ -596,9 +596,8 @@ async fn a_withdrawal_that_could_not_be_delivered_is_left_to_the_next_leader() {
         scene.look(name);
     }
     sleep(SECOND).await;
-    scene
-        .catalog()
-        .fail_next(1_000_000, CatalogError::unavailable("away"));
+    let away = CatalogError::unavailable("away");
+    scene.catalog().away(Some(away));
     scene.write_back.release(&key("gone"));
     scene.write_back.release(&key("back"));
     sleep(3 * SECOND).await;
@@ -606,7 +605,7 @@ async fn a_withdrawal_that_could_not_be_delivered_is_left_to_the_next_leader() {
     sleep(10 * SECOND).await;
     let note = scene.leadership.noted(noted::NOTE);
     assert_eq!(note.as_deref(), Some("id-back id-gone"));
-    scene.catalog().fail_no_more();
+    scene.catalog().away(None);
     scene.task.abort();
 
     let heir = Scene::beside(Arc::clone(&scene.fake), 2);
