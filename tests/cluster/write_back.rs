@@ -23,7 +23,8 @@ crate::tests![
     the_record_of_another_service_is_told_nothing,
     two_clusters_keep_each_others_endpoints;
     alone:
-    a_restart_tells_each_list_once_and_then_nothing
+    a_restart_tells_each_list_once_and_then_nothing,
+    another_writer_as_this_cluster_is_told_of_and_not_fought
 ];
 
 /// How long the catalog may take to follow: ten times what is promised.
@@ -257,4 +258,42 @@ async fn a_restart_tells_each_list_once_and_then_nothing(rig: &Rig) -> Result<()
     let said = stack::condition(&binding, "CatalogSynced");
     ensure!(said.as_deref() == Some("True Synced"), "{said:?}");
     operator.process.kill().await
+}
+
+async fn another_writer_as_this_cluster_is_told_of_and_not_fought(rig: &Rig) -> Result<()> {
+    let scene = Scene::alone(rig, "rival").await?;
+    let mut web = rig.workload(&scene.namespace, "web", &["zone-a"]).await?;
+    bind(&scene, "web").await?;
+    let expected = BTreeSet::from([format!("{} true", web.pods[0].address())]);
+    lists(&scene, "web", &expected).await?;
+
+    let writer = json!({"cluster": cluster_id(rig).await?, "epoch": 1_000_000, "sequence": 1});
+    report(&scene, "web", writer).await?;
+    web.add_pod(&rig.addresses, "zone-b").await?;
+    let binding = scene
+        .says("web", "CatalogSynced", "True DuplicateWriter")
+        .await?;
+    let said = message(&binding, "CatalogSynced");
+    ensure!(said.contains("--cluster-id"), "{said}");
+    let ready = stack::condition(&binding, "Ready");
+    ensure!(ready.as_deref() == Some("True Synced"), "{ready:?}");
+    wait::until("the Event", PATIENCE, async || {
+        let events = scene.events("web").await?;
+        let told = events.iter().any(|event| event == "Warning DuplicateWriter");
+        ensure!(told, "{events:?}");
+        Ok(())
+    })
+    .await?;
+    // Policies are followed as before.
+    let mut record = scene.record("web");
+    record["timeout"] = json!("7s");
+    scene.put(&record).await?;
+    scene
+        .until(VS, "web", "the new timeout", |vs| {
+            vs.data["spec"]["http"][0]["timeout"] == "7s"
+        })
+        .await?;
+    let theirs = BTreeSet::from(["192.0.2.1 true".to_owned()]);
+    ensure!(listed(&scene, "web").await? == theirs, "it fights");
+    Ok(())
 }

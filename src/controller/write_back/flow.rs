@@ -299,9 +299,12 @@ impl State {
         (due > now).then_some(due)
     }
 
-    /// How many services the catalog lacks endpoints of, and how long it has
-    /// lacked anything.
+    /// How many services the catalog lacks endpoints of, and health, and how
+    /// long it has lacked anything; nothing, as far as who does not lead knows.
     pub(super) fn lag(&self, now: Instant) -> (usize, usize, Duration) {
+        if self.standing.epoch().is_none() {
+            return (0, 0, Duration::ZERO);
+        }
         let endpoints = self.services.values().filter_map(|service| service.since);
         let (health, since) = self.health.pending();
         let oldest = endpoints.clone().chain(since).min();

@@ -8,7 +8,7 @@ mod flow;
 mod health;
 mod noted;
 mod outage;
-pub mod seam;
+pub(crate) mod seam;
 pub mod sender;
 mod service;
 mod standing;
