@@ -11,7 +11,7 @@ use kube::Api;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::scene::{PROGRAM, Scene};
+use crate::scene::{PROGRAM, Scene, VS, message};
 use crate::support::backend;
 use crate::support::rig::Rig;
 use crate::support::stack::{self, PATIENCE};
@@ -63,6 +63,17 @@ async fn lists(scene: &Scene<'_>, name: &str, expected: &BTreeSet<String>) -> Re
     })
     .await?;
     Ok(since.elapsed())
+}
+
+/// Reports one endpoint as this writer.
+async fn report(scene: &Scene<'_>, name: &str, writer: Value) -> Result<()> {
+    let (url, id) = (&scene.stack.catalog.url, scene.id(name));
+    let endpoint = json!({"address": "192.0.2.1", "port": 80, "ready": true});
+    let body = json!({"writer": writer, "endpoints": [endpoint]});
+    let http = reqwest::Client::builder().no_proxy().build()?;
+    let request = http.put(format!("{url}/api/v1/services/{id}/endpoints"));
+    request.json(&body).send().await?.error_for_status()?;
+    Ok(())
 }
 
 async fn bind(scene: &Scene<'_>, name: &str) -> Result<()> {
@@ -195,18 +206,8 @@ async fn the_record_of_another_service_is_told_nothing(rig: &Rig) -> Result<()> 
 async fn two_clusters_keep_each_others_endpoints(rig: &Rig) -> Result<()> {
     let scene = Scene::shared(rig, "clusters").await?;
     scene.put(&scene.record("web")).await?;
-    let path = format!(
-        "{}/api/v1/services/{}/endpoints",
-        scene.stack.catalog.url,
-        scene.id("web")
-    );
-    let elsewhere = json!({"address": "192.0.2.1", "port": 80, "ready": true});
-    let body = json!({
-        "writer": {"cluster": "elsewhere", "epoch": 1_000_000, "sequence": 1},
-        "endpoints": [elsewhere],
-    });
-    let http = reqwest::Client::builder().no_proxy().build()?;
-    http.put(&path).json(&body).send().await?.error_for_status()?;
+    let elsewhere = json!({"cluster": "elsewhere", "epoch": 1_000_000, "sequence": 1});
+    report(&scene, "web", elsewhere).await?;
 
     let web = rig.workload(&scene.namespace, "web", &["zone-a"]).await?;
     scene.create(&scene.binding("web")).await?;
