@@ -32,7 +32,10 @@ pub(super) enum Overtaken {
 /// Where this process stands as a writer.
 #[derive(Debug, Default)]
 pub(super) struct Standing {
+    /// The term, or the last one.
     term: Option<Term>,
+    /// Whether it is certain at present that it lasts.
+    certain: bool,
     sequence: u64,
 }
 
@@ -55,17 +58,22 @@ impl Standing {
     /// that count in step under one number would take each other's reports for
     /// their own.
     pub(super) fn lead(&mut self, epoch: Option<u64>, start: u64) -> bool {
-        if self.term.as_ref().map(|term| term.epoch) == epoch {
+        self.certain = epoch.is_some();
+        let Some(epoch) = epoch else {
+            // It may yet turn out to have lasted.
+            return false;
+        };
+        if self.term.as_ref().is_some_and(|term| term.epoch == epoch) {
             return false;
         }
         self.sequence = start;
-        self.term = epoch.map(|epoch| Term {
+        self.term = Some(Term {
             epoch,
             proven: false,
             raised: false,
             rival: None,
         });
-        self.term.is_some()
+        true
     }
 
     /// The epoch was raised to this one, in the same term.
@@ -78,22 +86,26 @@ impl Standing {
 
     /// The number of the term.
     pub(super) fn epoch(&self) -> Option<u64> {
-        Some(self.term.as_ref()?.epoch)
+        self.present().map(|term| term.epoch)
     }
 
     /// Whether anything may be sent.
     pub(super) fn may_write(&self) -> bool {
-        self.term.as_ref().is_some_and(|term| term.rival.is_none())
+        self.present().is_some_and(|term| term.rival.is_none())
     }
 
     /// Who else writes as this cluster, by the position that gave it away.
     pub(super) fn rival(&self) -> Option<Position> {
-        self.term.as_ref()?.rival
+        self.present()?.rival
+    }
+
+    fn present(&self) -> Option<&Term> {
+        self.term.as_ref().filter(|_| self.certain)
     }
 
     /// The number of the next report.
     pub(super) fn next(&mut self) -> Option<Position> {
-        let epoch = self.term.as_ref()?.epoch;
+        let epoch = self.present()?.epoch;
         self.sequence += 1;
         Some(Position {
             epoch,
@@ -169,6 +181,19 @@ mod tests {
         assert!(!standing.lead(Some(3), 0), "the same term");
         assert!(standing.lead(Some(4), 0));
         assert_eq!(standing.next(), Some(at(4, 1)));
+    }
+
+    #[test]
+    fn a_term_that_was_in_doubt_for_a_while_goes_on_as_it_was() {
+        let (mut standing, sent) = leading(3);
+        standing.lead(None, 0);
+        assert!(!standing.lead(Some(3), 0));
+        assert_eq!(standing.next(), Some(at(3, 2)));
+        standing.accepted(sent);
+        standing.overtaken(sent, at(4, 1), true);
+        standing.lead(None, 0);
+        standing.lead(Some(3), 0);
+        assert!(!standing.may_write(), "whoever overtook us still does");
     }
 
     #[test]
