@@ -32,6 +32,7 @@ use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
 use crate::controller::world::World;
 use crate::controller::{self, events, watches};
+use crate::domain::brake::Limits;
 use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
 
@@ -126,7 +127,10 @@ async fn context(
         settings,
         period: args.period,
         concurrency: args.concurrency,
-        max_delete_percent: args.max_delete_percent,
+        limits: Limits {
+            policy: args.policy.into(),
+            percent: args.max_delete_percent,
+        },
         read_only: args.read_only,
     };
     let ctx = Context {
@@ -193,6 +197,7 @@ async fn gauges(ctx: Arc<Context>) {
             counts.virtual_services,
             counts.destination_rules,
         );
+        ctx.metrics.deletions_held(counts.deletions_held);
         let (due, running) = ctx.queue.depth();
         ctx.metrics
             .queue(due, running, usize::from(ctx.options.concurrency));

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::domain::brake::SyncPolicy;
 use crate::domain::duration::Millis;
 use crate::domain::names::{ClusterDomain, Namespace};
 use crate::domain::policy::bounds::Bounds;
@@ -122,9 +123,20 @@ pub struct RunArgs {
     )]
     pub bounds: Bounds,
 
-    /// Share of the bindings, in percent, whose objects may be removed within
-    /// ten minutes because the catalog no longer has their services. One is
-    /// always allowed.
+    /// Whether what was made for a service goes when the catalog no longer has
+    /// it: `sync` removes it, `upsert-only` never does.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_POLICY",
+        value_name = "POLICY",
+        default_value = "sync"
+    )]
+    pub policy: Policy,
+
+    /// Share of the bindings, in percent, that may lose what was made for them
+    /// within ten minutes because the catalog no longer has their services. One
+    /// is always allowed, also where this is 0; `--policy=upsert-only` allows
+    /// none.
     #[arg(
         long,
         env = "CATALOG_MESH_MAX_DELETE_PERCENT",
@@ -232,6 +244,24 @@ pub struct RenderArgs {
     /// Add each value of the policy with its source, as comments.
     #[arg(long)]
     pub explain: bool,
+}
+
+/// Whether what the catalog no longer has is removed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Policy {
+    /// It is.
+    Sync,
+    /// It never is.
+    UpsertOnly,
+}
+
+impl From<Policy> for SyncPolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Sync => Self::Sync,
+            Policy::UpsertOnly => Self::UpsertOnly,
+        }
+    }
 }
 
 /// Whose locality settings hold.

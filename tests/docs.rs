@@ -353,6 +353,8 @@ fn situations() -> String {
         ),
         (away(), Nothing, "; nothing was ever programmed"),
         (S::NotFound, ThisGeneration, ""),
+        (S::Unlisted(String::new()), ThisGeneration, ""),
+        (S::DeletionHeld(String::new()), ThisGeneration, ""),
         (removed(None), ThisGeneration, "; the objects are removed"),
         (
             removed(Some("x")),
@@ -406,7 +408,11 @@ fn title(situation: &Situation) -> &'static str {
         Situation::Programmed { .. } => "The record was read, the objects are stored",
         Situation::CatalogAway { .. } => "The catalog gives no usable answer",
         Situation::NotFound => "The catalog said once that there is no such service",
-        Situation::Removed { .. } => "The catalog said it twice",
+        Situation::Unlisted(_) => "It said so twice; no complete list says so yet",
+        Situation::DeletionHeld(_) => {
+            "The service is gone, and the brake keeps what was made for it"
+        }
+        Situation::Removed { .. } => "The service is gone",
         Situation::InvalidRecord(_) => "The record is wrong or out of bounds",
         Situation::InvalidBinding(_) => "The binding is wrong",
         Situation::Blocked { .. } => "Somebody else is in the way",

@@ -2,6 +2,7 @@
 //! them the queue and kube's `Controller`, which runs what the queue releases.
 
 pub mod apply;
+pub mod brake;
 pub mod clients;
 pub mod context;
 pub mod error;
@@ -19,6 +20,7 @@ pub mod report;
 pub mod sources;
 pub mod watch;
 pub mod watches;
+pub mod withdraw;
 pub mod world;
 
 use std::panic::AssertUnwindSafe;

@@ -10,6 +10,7 @@ use crate::controller::mirror::{Change, Id, Mirror};
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{NamespaceView, Rival, ServiceView};
 use crate::domain::names::{BindingKey, ClusterDomain};
+use crate::domain::ownership;
 use crate::domain::rule::{Rule, covers, expand};
 use crate::domain::validate::key;
 
@@ -71,18 +72,8 @@ impl Inner {
             .filter(|other| **other != me);
         others
             .filter_map(|other| {
-                let metadata = &self
-                    .bindings
-                    .get(&(other.namespace.clone(), other.name.clone()))?
-                    .metadata;
-                Some(Rival {
-                    key: other.clone(),
-                    created: metadata
-                        .creation_timestamp
-                        .as_ref()
-                        .map_or(i64::MAX, |t| t.0.as_second()),
-                    uid: metadata.uid.clone().unwrap_or_default(),
-                })
+                let id = (other.namespace.clone(), other.name.clone());
+                Some(ownership::as_rival(self.bindings.get(&id)?))
             })
             .collect()
     }
@@ -261,5 +252,6 @@ fn same_to_us(before: &ServiceBinding, after: &ServiceBinding) -> bool {
         && b.deletion_timestamp == a.deletion_timestamp
         && b.finalizers == a.finalizers
         && b.annotations == a.annotations
+        && ownership::made_for_catalog(before) == ownership::made_for_catalog(after)
         && before.status == after.status
 }

@@ -18,6 +18,7 @@ use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, ServiceView};
 use crate::domain::names::{BindingKey, ClusterDomain};
 use crate::domain::rule::Rule;
+use crate::domain::status;
 use crate::domain::target::Target;
 use crate::domain::validate::key;
 
@@ -69,6 +70,8 @@ pub struct Counts {
     pub virtual_services: usize,
     /// DestinationRules of ours.
     pub destination_rules: usize,
+    /// ServiceBindings whose removal the brake holds.
+    pub deletions_held: usize,
 }
 
 /// What the cluster holds.
@@ -120,7 +123,17 @@ impl World {
             bindings: inner.bindings.len(),
             virtual_services: ours(&inner.virtual_services),
             destination_rules: ours(&inner.destination_rules),
+            deletions_held: inner
+                .bindings
+                .iter()
+                .filter(|(_, binding)| status::deletion_is_held(binding.status.as_ref()))
+                .count(),
         }
+    }
+
+    /// How many bindings are known.
+    pub fn bindings_known(&self) -> usize {
+        self.lock().bindings.len()
     }
 
     /// Takes an event about bindings.
