@@ -30,6 +30,7 @@ use crate::controller::context::{Context, Memory, Options};
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
+use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
 use crate::controller::{self, events, watches};
 use crate::domain::brake::Limits;
@@ -64,6 +65,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
     tasks.add("gauges", gauges(Arc::clone(&ctx)));
+    tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
+    tasks.add("follower of records", registrar::follow(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);
     }
@@ -142,6 +145,7 @@ async fn context(
         known: Arc::default(),
         leadership: Leadership::granted(0),
         queue: Queue::new(usize::from(args.concurrency)),
+        registrar: Registrar::new(args.register.scope()),
         events,
         metrics,
         memory: Memory::default(),
@@ -198,6 +202,9 @@ async fn gauges(ctx: Arc<Context>) {
             counts.destination_rules,
         );
         ctx.metrics.deletions_held(counts.deletions_held);
+        for (reason, records) in ctx.registrar.problems() {
+            ctx.metrics.unbound_records(reason, records);
+        }
         let (due, running) = ctx.queue.depth();
         ctx.metrics
             .queue(due, running, usize::from(ctx.options.concurrency));

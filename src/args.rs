@@ -10,6 +10,8 @@ use crate::domain::brake::SyncPolicy;
 use crate::domain::duration::Millis;
 use crate::domain::names::{ClusterDomain, Namespace};
 use crate::domain::policy::bounds::Bounds;
+use crate::domain::registration::Scope;
+use crate::domain::selector::LabelSelector;
 
 /// Keeps a company's service catalog and its Istio mesh in step.
 #[derive(Debug, Parser)]
@@ -146,6 +148,10 @@ pub struct RunArgs {
     )]
     pub max_delete_percent: u8,
 
+    /// Which services of the catalog get a binding by themselves.
+    #[command(flatten)]
+    pub register: RegisterArgs,
+
     /// Write nothing anywhere; say in the log what would be written.
     #[arg(long, env = "CATALOG_MESH_READ_ONLY")]
     pub read_only: bool,
@@ -191,6 +197,72 @@ pub struct RunArgs {
         default_value = "catalog-mesh-controller"
     )]
     pub pod_name: String,
+}
+
+/// Which services of the catalog get a binding by themselves.
+#[derive(Args, Clone, Debug)]
+pub struct RegisterArgs {
+    /// Whether a ServiceBinding is made for each service of the catalog whose
+    /// Service is in the cluster and has none.
+    #[arg(
+        long = "register",
+        env = "CATALOG_MESH_REGISTER",
+        value_name = "on|off",
+        default_value = "on"
+    )]
+    pub on: Switch,
+
+    /// Make bindings in these namespaces only, separated by commas.
+    #[arg(
+        long = "register-namespaces",
+        env = "CATALOG_MESH_REGISTER_NAMESPACES",
+        value_name = "LIST",
+        value_delimiter = ',',
+        value_parser = Namespace::parse
+    )]
+    pub namespaces: Vec<Namespace>,
+
+    /// Make bindings only for Services with these labels, such as
+    /// `mesh=yes,tier!=test,public,!internal`.
+    #[arg(
+        long = "register-service-labels",
+        env = "CATALOG_MESH_REGISTER_SERVICE_LABELS",
+        value_name = "SELECTOR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub service_labels: LabelSelector,
+
+    /// Make bindings only for records with these labels in the catalog.
+    #[arg(
+        long = "register-catalog-labels",
+        env = "CATALOG_MESH_REGISTER_CATALOG_LABELS",
+        value_name = "SELECTOR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub record_labels: LabelSelector,
+}
+
+impl RegisterArgs {
+    /// The same as the core needs it.
+    pub fn scope(&self) -> Scope {
+        Scope {
+            on: self.on == Switch::On,
+            namespaces: self.namespaces.iter().map(ToString::to_string).collect(),
+            service_labels: self.service_labels.clone(),
+            record_labels: self.record_labels.clone(),
+        }
+    }
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
 }
 
 /// Flags of `render`.

@@ -2,8 +2,8 @@
 //! the contract names it, the service; never free text.
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// How a synchronisation ended.
@@ -49,6 +49,7 @@ pub struct Metrics {
     undecodable: IntCounter,
     deletions: IntCounterVec,
     deletions_held: IntGauge,
+    unbound_records: IntGaugeVec,
     events_dropped: IntCounter,
     reconcile_total: IntCounterVec,
     reconcile_errors: IntCounter,
@@ -140,6 +141,16 @@ impl Metrics {
             deletions_held: gauge(
                 "catalog_mesh_deletions_held",
                 "Bindings whose service is gone and whose removal the brake holds.",
+            )?,
+            unbound_records: registered(
+                &r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "catalog_mesh_unbound_records",
+                        "Records of the catalog that no binding can be made for, by why; the log names them.",
+                    ),
+                    &["reason"],
+                )?,
             )?,
             undecodable: counter(
                 "catalog_mesh_undecodable_total",
@@ -273,6 +284,13 @@ impl Metrics {
     pub fn deletions_held(&self, bindings: usize) {
         self.deletions_held
             .set(i64::try_from(bindings).unwrap_or(i64::MAX));
+    }
+
+    /// How many records of the catalog no binding can be made for.
+    pub fn unbound_records(&self, reason: &'static str, records: usize) {
+        self.unbound_records
+            .with_label_values(&[reason])
+            .set(i64::try_from(records).unwrap_or(i64::MAX));
     }
 
     /// A binding could not be decoded.

@@ -14,6 +14,7 @@ use super::leadership::Leadership;
 use super::mesh_api::MeshApi;
 use super::queue::Queue;
 use super::queue::room::Room;
+use super::registrar::Registrar;
 use super::world::World;
 use crate::catalog::Catalog;
 use crate::catalog::known::Known;
@@ -56,6 +57,8 @@ pub struct Context {
     pub leadership: Leadership,
     /// What is due.
     pub queue: Queue,
+    /// Which Services get a binding because of the catalog.
+    pub registrar: Registrar,
     /// Kubernetes Events.
     pub events: Events,
     /// Metrics.

@@ -44,9 +44,13 @@ impl Leadership {
     pub async fn acquired(&self) -> u64 {
         let mut term = self.term.subscribe();
         // The sender lives as long as we do, so waiting cannot fail.
-        match term.wait_for(Option::is_some).await.as_deref() {
-            Ok(Some(term)) => term.epoch,
-            _ => std::future::pending().await,
+        let epoch = match term.wait_for(Option::is_some).await {
+            Ok(term) => term.as_ref().map(|term| term.epoch),
+            Err(_) => None,
+        };
+        match epoch {
+            Some(epoch) => epoch,
+            None => std::future::pending().await,
         }
     }
 

@@ -16,6 +16,7 @@ pub mod outcome;
 pub mod queue;
 mod readable;
 pub mod reconcile;
+pub mod registrar;
 pub mod report;
 pub mod sources;
 pub mod watch;

@@ -166,6 +166,7 @@ fn ask(ctx: &Context, concerned: Concerned) {
     for key in &concerned.gone {
         ctx.queue.forget(key);
     }
+    ctx.registrar.concerned(&concerned);
 }
 
 /// The event, if its object could be decoded. One that could not is told of,

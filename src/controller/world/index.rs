@@ -78,6 +78,18 @@ impl Inner {
             .collect()
     }
 
+    /// The bindings that name the Service, each with its record's ID.
+    pub(super) fn bindings_of(&self, service: &Id) -> Vec<(Rival, String)> {
+        let keys = self.by_service.get(service).into_iter().flatten();
+        keys.filter_map(|key| {
+            let id = (key.namespace.clone(), key.name.clone());
+            let binding = self.bindings.get(&id)?;
+            let of = binding.spec.catalog_service_id.clone();
+            Some((ownership::as_rival(binding), of))
+        })
+        .collect()
+    }
+
     /// Rules that bear the Service's name in its namespace, or claim its host.
     pub(super) fn rules_for(
         &self,
@@ -146,6 +158,13 @@ impl Inner {
         {
             concerned.edited.insert(me.clone());
         }
+        let unchanged = matches!((&change.before, &change.after),
+            (Some(before), Some(after)) if same_to_us(before, after));
+        if !unchanged {
+            concerned.services.insert(change.id.clone());
+            let both = change.before.iter().chain(&change.after);
+            concerned.services.extend(both.map(|b| service_of(b)));
+        }
         match (&change.before, &change.after) {
             (_, None) => {
                 concerned.gone.insert(me.clone());
@@ -153,7 +172,7 @@ impl Inner {
             (_, Some(after)) if after.metadata.deletion_timestamp.is_some() => {
                 concerned.urgent.insert(me.clone());
             }
-            (Some(before), Some(after)) if same_to_us(before, after) => return,
+            (Some(_), Some(_)) if unchanged => return,
             (_, Some(_)) if change.listed => {
                 concerned.listed.insert(me);
                 return;
