@@ -12,6 +12,7 @@ pub mod credentials;
 pub mod error;
 pub mod event;
 pub mod fake;
+pub mod follow;
 pub mod gated;
 pub mod hedged;
 pub mod http;
@@ -20,6 +21,9 @@ pub mod limited;
 mod pages;
 pub mod patient;
 pub mod report;
+mod silence;
+mod sse;
+mod subscription;
 mod wire;
 
 use std::sync::Arc;
