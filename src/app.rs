@@ -32,7 +32,7 @@ use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
 use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
-use crate::controller::{self, events, watches};
+use crate::controller::{self, events, watches, withdraw};
 use crate::domain::brake::Limits;
 use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
@@ -65,6 +65,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
     tasks.add("gauges", gauges(Arc::clone(&ctx)));
+    tasks.add("second look", withdraw::look_again(Arc::clone(&ctx)));
     tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
     tasks.add("follower of records", registrar::follow(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {

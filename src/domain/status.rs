@@ -81,10 +81,19 @@ pub fn record_seen(status: Option<&ServiceBindingStatus>) -> Option<CatalogPosit
 
 /// Whether the status says that the brake holds a removal.
 pub fn deletion_is_held(status: Option<&ServiceBindingStatus>) -> bool {
+    ready_says(status, r::DELETION_HELD)
+}
+
+/// Whether the status says that the service was denied, and no more.
+pub fn is_denied(status: Option<&ServiceBindingStatus>) -> bool {
+    ready_says(status, r::NOT_FOUND)
+}
+
+fn ready_says(status: Option<&ServiceBindingStatus>, reason: &str) -> bool {
     let conditions = status.iter().flat_map(|status| &status.conditions);
     conditions
         .filter(|c| c.type_ == r::READY)
-        .any(|c| c.reason == r::DELETION_HELD)
+        .any(|c| c.reason == reason)
 }
 
 fn epoch_seen(status: &ServiceBindingStatus) -> Option<String> {

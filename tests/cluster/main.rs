@@ -22,6 +22,7 @@ macro_rules! behaviours {
 behaviours![
     apply_preconditions,
     catalog_faults,
+    catalog_sync,
     conditions,
     crd,
     fields,

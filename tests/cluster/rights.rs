@@ -1,14 +1,16 @@
 //! Does rbac/ grant what the operator uses, and nothing else?
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::scene::{DR, Scene, VS};
+use crate::scene::{DR, PROGRAM, Scene, VS};
 use crate::support::operator;
 use crate::support::rig::Rig;
-use crate::support::stack::PATIENCE;
+use crate::support::stack::{PATIENCE, Stack};
 use crate::support::wait;
 
 crate::tests![; alone: what_rbac_grants_is_what_the_operator_uses];
@@ -17,7 +19,8 @@ type Rights = BTreeSet<String>;
 
 async fn what_rbac_grants_is_what_the_operator_uses(rig: &Rig) -> Result<()> {
     let mark = rig.audit_mark().await?;
-    let scene = Scene::alone(rig, "rights").await?;
+    let stack = Stack::start_with(rig, Path::new(PROGRAM), &["--register=on"]).await?;
+    let scene = Scene::beside(rig, Arc::new(stack), "rights").await?;
     walk(&scene).await?;
 
     let granted = granted(rig).await?;
@@ -55,7 +58,22 @@ async fn what_rbac_grants_is_what_the_operator_uses(rig: &Rig) -> Result<()> {
 
 /// Everything that a binding can live through.
 async fn walk(scene: &Scene<'_>) -> Result<()> {
-    scene.bound("web").await?;
+    // One that the catalog makes and takes.
+    scene.service("made").await?;
+    scene.put(&scene.record("made")).await?;
+    wait::until("the catalog's binding", PATIENCE, async || {
+        scene.bindings().get("made").await?;
+        Ok(())
+    })
+    .await?;
+    scene.synced("made").await?;
+    scene.stack.catalog.delete(&scene.id("made")).await?;
+    scene.gone("made").await?;
+
+    scene.service("web").await?;
+    scene.create(&scene.binding("web")).await?;
+    scene.put(&scene.record("web")).await?;
+    scene.synced("web").await?;
     for kind in [VS, DR] {
         let rule = scene.rule(kind, "web").await?;
         let mut spec = rule.data["spec"].clone();

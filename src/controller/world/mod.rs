@@ -139,6 +139,16 @@ impl World {
         }
     }
 
+    /// The bindings whose service was denied, which is not believed yet.
+    pub fn denied(&self) -> Vec<BindingKey> {
+        let inner = self.lock();
+        let denied = inner
+            .bindings
+            .iter()
+            .filter(|(_, binding)| status::is_denied(binding.status.as_ref()));
+        denied.map(|(_, binding)| key(binding)).collect()
+    }
+
     /// How many bindings are known.
     pub fn bindings_known(&self) -> usize {
         self.lock().bindings.len()
