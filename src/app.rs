@@ -19,12 +19,17 @@ use crate::admin::{self, Readiness};
 use crate::args::{Locality, RunArgs};
 use crate::catalog::Catalog;
 use crate::catalog::client::HttpCatalogConfig;
+use crate::catalog::counted::Counted;
 use crate::catalog::credentials::{AccessConfig, ApiUrl};
+use crate::catalog::follow::Follower;
 use crate::catalog::gated::Gated;
 use crate::catalog::hedged::HedgedCatalog;
 use crate::catalog::http::HttpCatalog;
+use crate::catalog::known::Known;
 use crate::catalog::limited::Limit;
+use crate::catalog::paced::Pace;
 use crate::catalog::patient::Patience;
+use crate::catalog::remembered::Remembering;
 use crate::controller::clients::Clients;
 use crate::controller::context::{Context, Memory, Options};
 use crate::controller::leadership::Leadership;
@@ -32,7 +37,7 @@ use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
 use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
-use crate::controller::{self, events, watches, withdraw};
+use crate::controller::{self, events, watches};
 use crate::domain::brake::Limits;
 use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
@@ -58,16 +63,29 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
 
-    let (ctx, sender) = context(&args, metrics.clone()).await?;
+    let (ctx, source, sender) = context(&args, metrics.clone()).await?;
     let (store, writer) = reflector::store();
     let mut tasks = Tasks::default();
+    let follower = Follower::new(
+        source,
+        Arc::clone(&ctx.known),
+        None,
+        metrics.catalog().clone(),
+    );
+    tasks.add("follower of the catalog", follower.run());
+    tasks.add(
+        "changes of the catalog",
+        controller::changes::follow(Arc::clone(&ctx)),
+    );
+    tasks.add(
+        "return of the catalog",
+        controller::changes::release(Arc::clone(&ctx)),
+    );
     let serving = admin::serve(listener, metrics, readiness.clone());
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
     tasks.add("gauges", gauges(Arc::clone(&ctx)));
-    tasks.add("second look", withdraw::look_again(Arc::clone(&ctx)));
     tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
-    tasks.add("follower of records", registrar::follow(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);
     }
@@ -113,7 +131,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 async fn context(
     args: &RunArgs,
     metrics: Metrics,
-) -> anyhow::Result<(Arc<Context>, events::Sender)> {
+) -> anyhow::Result<(Arc<Context>, Arc<dyn Catalog>, events::Sender)> {
     let clients = Clients::new(kube_config(args).await?)
         .context("cannot set up the client of the API server")?;
     let (events, sender) = events::channel(
@@ -137,13 +155,14 @@ async fn context(
         },
         read_only: args.read_only,
     };
+    let (source, known) = (catalog(args, &metrics)?, Arc::<Known>::default());
     let ctx = Context {
         options,
         clients,
         mesh_api: MeshApi::default(),
         world: World::new(args.cluster_domain.clone(), args.own_namespace.clone()),
-        catalog: catalog(args)?,
-        known: Arc::default(),
+        catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
+        known,
         leadership: Leadership::granted(0),
         queue: Queue::new(usize::from(args.concurrency)),
         registrar: Registrar::new(args.register.scope()),
@@ -151,7 +170,7 @@ async fn context(
         metrics,
         memory: Memory::default(),
     };
-    Ok((Arc::new(ctx), sender))
+    Ok((Arc::new(ctx), source, sender))
 }
 
 async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
@@ -169,7 +188,8 @@ async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
     }
 }
 
-fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
+/// The catalog itself, with nothing remembered but records and their ETags.
+fn catalog(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Arc<dyn Catalog>> {
     let file = |name: &str| args.catalog_credentials.join(name);
     let access = AccessConfig {
         api_url: match &args.catalog_url {
@@ -186,9 +206,14 @@ fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
     let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
     // Patience is asked for last: when a call has its turn, and for a second
     // request of it too.
+    let http = Counted::new(http, metrics.catalog().clone());
     let patient = Gated::new(Patience::default(), http);
     let limit = Limit::new(args.catalog_concurrency, TURN);
-    Ok(Arc::new(Gated::new(limit, HedgedCatalog::new(patient))))
+    let limited = Gated::new(limit, HedgedCatalog::new(patient));
+    Ok(Arc::new(Gated::new(
+        Pace::new(args.catalog_qps, TURN),
+        limited,
+    )))
 }
 
 /// Keeps the gauges that nothing else moves.
@@ -206,6 +231,10 @@ async fn gauges(ctx: Arc<Context>) {
         for (reason, records) in ctx.registrar.problems() {
             ctx.metrics.unbound_records(reason, records);
         }
+        let silent_for = ctx.known.heard_ago().map(|ago| ago.as_secs_f64());
+        ctx.metrics
+            .catalog()
+            .stream(ctx.known.is_live(), silent_for);
         let (due, running) = ctx.queue.depth();
         ctx.metrics
             .queue(due, running, usize::from(ctx.options.concurrency));

@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod brake;
+pub mod changes;
 pub mod clients;
 pub mod context;
 pub mod error;

@@ -196,14 +196,6 @@ pub async fn run(ctx: Arc<Context>) {
     }
 }
 
-/// Takes what changed in the catalog, for as long as the process lives.
-pub async fn follow(ctx: Arc<Context>) {
-    loop {
-        let ids = ctx.known.changed().await;
-        ctx.registrar.records_changed(&ids, &ctx.known);
-    }
-}
-
 /// Looks at one Service, and makes a binding for it if there should be one.
 ///
 /// Writes at most once; when cancelled, the next change finds out.

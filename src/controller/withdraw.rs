@@ -14,7 +14,7 @@ use super::brake::Refused;
 use super::context::Context;
 use super::error::WriteError;
 use super::outcome::{Looked, Outcome, finish};
-use super::queue::state::{Lane, Next};
+use super::queue::state::Next;
 use super::{observe, reconcile, report};
 use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
 use crate::domain::brake::{Held, Removal};
@@ -26,18 +26,6 @@ use crate::domain::status::{self, Findings, Transition};
 use crate::domain::target::Target;
 use crate::domain::{ownership, plan, reasons, validate};
 use crate::metrics::Bound;
-
-/// Asks for a look at the bindings whose service was denied before the
-/// catalog's list could say so, as soon as the catalog is followed; never ends.
-pub async fn look_again(ctx: Arc<Context>) {
-    loop {
-        ctx.known.live(true).await;
-        for key in ctx.world.denied() {
-            ctx.queue.add(&key, Lane::Bulk);
-        }
-        ctx.known.live(false).await;
-    }
-}
 
 /// Takes back what was made for a service that the catalog no longer has, as
 /// far as the brake lets it: a binding that was made for the catalog goes
