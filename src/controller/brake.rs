@@ -125,7 +125,7 @@ mod tests {
         let catalog = CatalogView {
             present: CatalogPosition::parse("a.9"),
             absent: true,
-            listed_nothing: false,
+            nothing_at: None,
         };
         let limits = Limits {
             policy: SyncPolicy::Sync,

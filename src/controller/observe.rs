@@ -53,13 +53,13 @@ pub(crate) async fn ask_catalog(
 pub(crate) fn catalog_view(known: &Known, id: &CatalogServiceId) -> CatalogView {
     let before = known.position();
     let absent = matches!(known.presence(id), Presence::Absent { .. });
-    let listed_nothing = known.listed_nothing();
+    let nothing_at = known.listed_nothing_at();
     let present = known.position();
     CatalogView {
         // Both have to be of one history, and it has to be followed.
         absent: absent && same_epoch(before.as_ref(), present.as_ref()),
         present: present.filter(|_| known.is_live()),
-        listed_nothing,
+        nothing_at,
     }
 }
 

@@ -69,7 +69,8 @@ pub(super) struct State {
     doubted: BTreeSet<CatalogServiceId>,
     /// Whether a first list was tried, with whatever result.
     tried: bool,
-    listed_nothing: bool,
+    /// Where the last complete list was, if it held nothing.
+    nothing_at: Option<CatalogPosition>,
     /// When the stream said something last.
     heard_at: Option<Instant>,
     pub(super) changed: BTreeSet<CatalogServiceId>,
@@ -84,8 +85,8 @@ impl State {
         self.position.is_some() && self.caught_up && self.broken.is_none()
     }
 
-    pub(super) fn listed_nothing(&self) -> bool {
-        self.listed_nothing
+    pub(super) fn nothing_at(&self) -> Option<&CatalogPosition> {
+        self.nothing_at.as_ref()
     }
 
     pub(super) fn heard_at(&self) -> Option<Instant> {
@@ -256,7 +257,7 @@ impl State {
         let known_to = self.position.as_ref();
         let behind = known_to.is_some_and(|known| known.revision > at.revision);
         let anew = known_to.is_none_or(another_epoch) || self.rewound;
-        self.listed_nothing = list.services.is_empty();
+        self.nothing_at = list.services.is_empty().then(|| at.clone());
         if anew {
             self.absent.begin(&at);
         }

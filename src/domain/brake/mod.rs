@@ -8,7 +8,8 @@
 //!    out.
 //! 3. One read that does not find the service is not enough; a second one,
 //!    some time later, has to say the same.
-//! 4. After a list that held nothing at all, nothing is removed.
+//! 4. After a list that held nothing at all, nothing is removed but what was
+//!    seen later than that.
 //! 5. Nothing is removed that was not seen in the history that the catalog
 //!    tells now: another epoch, or a revision that is not above the one at
 //!    which the record was seen, is another history.
@@ -70,8 +71,8 @@ pub struct CatalogView {
     pub present: Option<CatalogPosition>,
     /// Whether a list lacked the service, or an event took it out.
     pub absent: bool,
-    /// Whether the last complete list held nothing at all.
-    pub listed_nothing: bool,
+    /// Where the last complete list was, if it held nothing at all.
+    pub nothing_at: Option<CatalogPosition>,
 }
 
 /// Why a removal has to wait.
@@ -140,10 +141,13 @@ fn doubt(
     window: &Window,
     now: u64,
 ) -> Option<Doubt> {
-    if catalog.listed_nothing {
+    let seen = last_seen(removal.seen.as_ref(), present);
+    if let Some(nothing) = &catalog.nothing_at
+        && (nothing.epoch != present.epoch || seen.is_none_or(|seen| seen <= nothing.revision))
+    {
         return Some(Doubt::EmptyList);
     }
-    if last_seen(removal.seen.as_ref(), present).is_none() {
+    if seen.is_none() {
         return Some(Doubt::AnotherHistory);
     }
     let percent = limits.percent;

@@ -30,7 +30,7 @@ fn catalog() -> CatalogView {
     CatalogView {
         present: Some(place("a.9")),
         absent: true,
-        listed_nothing: false,
+        nothing_at: None,
     }
 }
 
@@ -88,7 +88,7 @@ fn nothing_is_removed_before_a_complete_list_or_where_neither_list_nor_event_say
 #[test]
 fn nothing_is_removed_after_an_empty_list_until_it_is_approved() {
     let empty = CatalogView {
-        listed_nothing: true,
+        nothing_at: Some(place("a.8")),
         ..catalog()
     };
     assert_eq!(
@@ -96,6 +96,14 @@ fn nothing_is_removed_after_an_empty_list_until_it_is_approved() {
         doubted(Doubt::EmptyList, "a.6")
     );
     assert_eq!(asked(&approved("x", "a.6"), &empty), Ok(()));
+    // It was registered, seen and taken out since.
+    let emptied = |text: &str| CatalogView {
+        nothing_at: Some(place(text)),
+        ..catalog()
+    };
+    assert_eq!(asked(&removal("x"), &emptied("a.4")), Ok(()));
+    assert!(asked(&removal("x"), &emptied("a.5")).is_err());
+    assert!(asked(&removal("x"), &emptied("b.4")).is_err());
 }
 
 #[test]
@@ -170,7 +178,7 @@ fn an_approval_lets_one_binding_through_and_counts_for_the_others() {
 #[test]
 fn an_approval_is_about_this_history_and_no_registration_since() {
     let empty = CatalogView {
-        listed_nothing: true,
+        nothing_at: Some(place("a.8")),
         ..catalog()
     };
     for good in ["a.6", "a.9"] {

@@ -61,7 +61,7 @@ struct World {
     known: Option<(CatalogPosition, BTreeMap<usize, u64>)>,
     /// Whether the events are followed.
     live: bool,
-    listed_nothing: bool,
+    nothing_at: Option<CatalogPosition>,
     window: Window,
     note: String,
     // The bindings: what their status says, and whether they have objects.
@@ -118,7 +118,7 @@ impl World {
             Step::List => self.list(),
             Step::Restart => {
                 self.known = None;
-                self.listed_nothing = false;
+                self.nothing_at = None;
                 self.window = Window::default();
                 self.window.take_over(&self.note, self.now);
             }
@@ -137,7 +137,7 @@ impl World {
     fn list(&mut self) {
         self.live = true;
         self.known = Some((self.present(), self.records.clone()));
-        self.listed_nothing = self.records.is_empty();
+        self.nothing_at = self.records.is_empty().then(|| self.present());
     }
 
     fn ask(
@@ -150,7 +150,7 @@ impl World {
         let view = CatalogView {
             present: known.filter(|_| self.live).map(|(at, _)| at.clone()),
             absent: known.is_some_and(|(_, records)| !records.contains_key(&n)),
-            listed_nothing: self.listed_nothing,
+            nothing_at: self.nothing_at.clone(),
         };
         let removal = Removal {
             uid: &n.to_string(),
@@ -200,7 +200,7 @@ impl World {
                 Some(&self.epoch),
                 "never seen in this epoch"
             );
-            assert!(!self.listed_nothing && self.known.is_some());
+            assert!(self.known.is_some());
         }
         self.window = window;
         self.note = self.window.note();
