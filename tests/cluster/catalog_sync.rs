@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
-use kube::ResourceExt;
+use kube::{Api, ResourceExt};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
@@ -205,7 +205,7 @@ async fn what_a_catalog_forgot_is_kept_until_somebody_approves_each(rig: &Rig) -
     scene.says("b", "Ready", "False Removed").await?;
     held(&scene, &["c"]).await?;
 
-    // Seen and taken out in the new history, it goes like any other.
+    // What the new catalog shows is as it was.
     empty.put(&scene.record("c")).await?;
     scene.synced("c").await?;
     held(&scene, &[]).await
@@ -222,7 +222,13 @@ async fn held(scene: &Scene<'_>, names: &[&str]) -> Result<()> {
     wait::until("the gauge", PATIENCE, async || {
         let samples = scene.stack.operator.metrics(&format!("http://{OPERATOR}/metrics")).await?;
         let held = samples.sum("catalog_mesh_deletions_held", &[]);
-        ensure!(held == Some(names.len() as f64), "{held:?}");
+        let is_held = |b: &&ServiceBinding| condition(b, "Ready").as_deref() == Some("False DeletionHeld");
+        let all = Api::<ServiceBinding>::all(scene.rig.client.clone());
+        let all = all.list(&ListParams::default()).await?.items;
+        let here = all.iter().filter(|b| b.namespace().as_ref() == Some(&scene.namespace));
+        let here: Vec<_> = here.filter(is_held).map(ResourceExt::name_any).collect();
+        ensure!(here == names, "{here:?}");
+        ensure!(held == Some(all.iter().filter(is_held).count() as f64), "{held:?}");
         Ok(())
     })
     .await
