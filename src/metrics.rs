@@ -2,6 +2,7 @@
 //! the contract names it, the service; never free text.
 
 pub mod catalog;
+mod leadership;
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
@@ -64,6 +65,7 @@ pub struct Metrics {
     depth: Gauge,
     watch_errors: IntCounterVec,
     catalog: CatalogMetrics,
+    leadership: leadership::Leadership,
 }
 
 const CONTROLLER: &str = "servicebinding";
@@ -226,6 +228,7 @@ impl Metrics {
                 &["kind"],
             )?,
             catalog: CatalogMetrics::new(&r)?,
+            leadership: leadership::Leadership::new(&r)?,
             registry: r.clone(),
         };
         // Series that are expected to exist before their first event.

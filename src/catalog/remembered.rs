@@ -32,7 +32,8 @@ const MOST_DENIED: usize = 20_000;
 
 /// A catalog that is asked for a service only where what is known of it does
 /// not answer. That a service is absent is believed only when the catalog has
-/// denied it twice besides; so whoever confirms a denial really asks.
+/// denied it twice besides; so whoever confirms a denial really asks. While
+/// reads fail, only the follower asks, and its failure answers all others.
 pub struct Remembering<C> {
     inner: C,
     known: Arc<Known>,
@@ -68,8 +69,13 @@ impl<C: Catalog> Remembering<C> {
         {
             return answer;
         }
+        if let Some((_, error)) = self.known.failing() {
+            // The follower finds out for all when that is over.
+            return Err(error);
+        }
         let announced = self.known.announced(id);
         let answer = self.inner.get_service(id).await;
+        self.known.answered(id, answer.as_ref().err());
         match &answer {
             Ok(record) if announced.is_some_and(|announced| record.revision < announced) => {
                 Err(CatalogError::unavailable(
@@ -295,6 +301,45 @@ mod tests {
         let begun = Instant::now();
         assert_eq!(scene.get(1).await, Err(away));
         assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_reads_fail_however_many_look_one_request_in_a_second_or_two_is_sent() {
+        let scene = Scene::with(1_000);
+        assert_eq!(scene.timeout(1).await, "1s");
+        scene.known.returned().await;
+        let away = CatalogError::unavailable("away");
+        scene.fake.away(Some(away.clone()));
+        sleep(Duration::from_millis(1)).await;
+        let before = scene.requests();
+        for _ in 0..600 {
+            let looks = join_all((0..100).map(|n| scene.get(n))).await;
+            assert!(looks.iter().all(|look| *look == Err(away.clone())));
+            sleep(Duration::from_secs(1)).await;
+        }
+        let requests = scene.requests() - before;
+        assert!((200..=500).contains(&requests), "{requests}");
+        scene.fake.away(None);
+        scene.known.returned().await;
+        assert_eq!(scene.timeout(1).await, "1s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_catalog_that_answers_but_cannot_be_followed_is_asked_each_time() {
+        let scene = Scene::with(10);
+        // As behind a proxy that lets no stream through, nor a long list.
+        scene.task.abort();
+        let metrics = Metrics::new().unwrap().catalog().clone();
+        let deaf = Arc::new(FakeCatalog::new());
+        deaf.away(Some(CatalogError::unavailable("no stream")));
+        let follower = Follower::new(deaf, Arc::clone(&scene.known), None, metrics);
+        let follower = tokio::spawn(follower.run());
+        for n in 0..10 {
+            assert_eq!(scene.timeout(n).await, "1s");
+            sleep(Duration::from_secs(30)).await;
+        }
+        assert_eq!(scene.fake.calls().get_service, 10);
+        follower.abort();
     }
 
     #[tokio::test(start_paused = true)]

@@ -27,11 +27,10 @@ pub async fn follow(ctx: Arc<Context>) {
 /// also those whose service was denied before a list could say so; never ends.
 pub async fn release(ctx: Arc<Context>) {
     loop {
-        ctx.known.live(true).await;
+        ctx.known.returned().await;
         ctx.queue.works(Room::Catalog);
         for key in ctx.world.denied() {
             ctx.queue.add(&key, Lane::Bulk);
         }
-        ctx.known.live(false).await;
     }
 }

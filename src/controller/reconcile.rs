@@ -55,7 +55,7 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     if let Some(situation) = validate::before_the_catalog(&inputs, &target, settings) {
         let frozen = matches!(situation, Situation::Suspended { .. });
         if !frozen && !ctx.options.read_only && ownership::is_relieved(&inputs, &target.service) {
-            return withdraw::relieved(ctx, &binding).await;
+            return withdraw::relieved(ctx, binding).await;
         }
         return Looked::found(situation);
     }
@@ -156,7 +156,8 @@ pub(crate) fn not_written(error: WriteError, findings: Findings) -> Looked {
                 "{manager} sets {fields} against us; take these fields out of its configuration, or delete the binding"
             ),
         },
-        WriteError::Stale => Situation::WriteRefused {
+        // Neither of these is told: see how a look ends.
+        WriteError::Stale | WriteError::NotLeader => Situation::WriteRefused {
             reason: reasons::WRITE_REFUSED,
             message: error.to_string(),
         },

@@ -231,6 +231,7 @@ async fn register(ctx: &Context, service: &ServiceKey) {
         }),
         // Somebody was faster; the watch tells who.
         Err(WriteError::Stale) => {}
+        Err(WriteError::NotLeader) => registrar.later(service, now),
         Err(error) => {
             tracing::warn!(%service, catalogServiceId = %id, %error, "no binding could be made; it is tried again");
             registrar.later(service, now + RETRY_AFTER);

@@ -45,7 +45,7 @@ pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &T
     }
     match admit(ctx, inputs, target).await {
         Ok(()) => {}
-        Err(Refused::NotLeader) => return again(WriteError::Stale),
+        Err(Refused::NotLeader) => return again(WriteError::NotLeader),
         Err(Refused::Held(held)) => {
             let message = held.message(&validate::key(&inputs.binding));
             return found(match held {
