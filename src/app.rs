@@ -38,9 +38,11 @@ use crate::controller::election::Elector;
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
+use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
 use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, watches};
+use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
 use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
@@ -111,6 +113,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tasks.add("event sender", sender.run());
     tasks.add("gauges", gauges(Arc::clone(&ctx)));
     tasks.add("write-back", write_back(Arc::clone(&ctx)));
+    tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);
     }
@@ -228,7 +231,10 @@ fn context(
         settings,
         period: args.period,
         concurrency: args.concurrency,
-        max_delete_percent: args.max_delete_percent,
+        limits: Limits {
+            policy: args.policy.into(),
+            percent: args.max_delete_percent,
+        },
         read_only: args.read_only,
     };
     let (source, known) = (catalog(args, &metrics)?, Arc::<Known>::default());
@@ -243,6 +249,7 @@ fn context(
         leadership,
         write_back: Arc::default(),
         queue: Queue::new(usize::from(args.concurrency)),
+        registrar: Registrar::new(args.register.scope()),
         events,
         metrics,
         memory: Memory::default(),
@@ -321,6 +328,10 @@ async fn gauges(ctx: Arc<Context>) {
             counts.virtual_services,
             counts.destination_rules,
         );
+        ctx.metrics.deletions_held(counts.deletions_held);
+        for (reason, records) in ctx.registrar.problems() {
+            ctx.metrics.unbound_records(reason, records);
+        }
         let silent_for = ctx.known.heard_ago().map(|ago| ago.as_secs_f64());
         ctx.metrics
             .catalog()

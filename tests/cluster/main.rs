@@ -23,6 +23,7 @@ behaviours![
     apply_preconditions,
     catalog_events,
     catalog_faults,
+    catalog_sync,
     conditions,
     crd,
     fields,
