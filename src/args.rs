@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::domain::duration::Millis;
-use crate::domain::names::{ClusterDomain, Namespace};
+use crate::domain::names::{ClusterDomain, ClusterId, Namespace};
 use crate::domain::policy::bounds::Bounds;
 
 /// Keeps a company's service catalog and its Istio mesh in step.
@@ -63,6 +63,12 @@ pub struct RunArgs {
     #[arg(long, env = "CATALOG_MESH_CATALOG_CA_FILE", value_name = "FILE")]
     pub catalog_ca_file: Option<PathBuf>,
 
+    /// Identity of this cluster towards the catalog, which keeps the reports
+    /// of several clusters apart. Without it, the uid of the namespace
+    /// kube-system.
+    #[arg(long, env = "CATALOG_MESH_CLUSTER_ID", value_name = "ID", value_parser = ClusterId::parse)]
+    pub cluster_id: Option<ClusterId>,
+
     /// Most calls to the catalog at once.
     #[arg(
         long,
@@ -71,6 +77,18 @@ pub struct RunArgs {
         default_value_t = 16
     )]
     pub catalog_concurrency: usize,
+
+    /// Most calls to the catalog in a second; as many may go at once after a
+    /// second of rest. Looks at bindings cost none while the catalog's event
+    /// stream is followed.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_CATALOG_QPS",
+        value_name = "N",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(u32).range(1..=10_000)
+    )]
+    pub catalog_qps: u32,
 
     /// Time between two looks at a binding that nobody touches.
     #[arg(long, env = "CATALOG_MESH_PERIOD", value_name = "DURATION", default_value = "30s", value_parser = duration)]

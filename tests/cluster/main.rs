@@ -21,6 +21,7 @@ macro_rules! behaviours {
 
 behaviours![
     apply_preconditions,
+    catalog_events,
     catalog_faults,
     conditions,
     crd,
@@ -51,6 +52,7 @@ behaviours![
     stop,
     stopping,
     transitions,
+    write_back,
 ];
 
 fn main() -> std::process::ExitCode {

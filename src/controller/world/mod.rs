@@ -2,6 +2,7 @@
 //! that answer "which bindings does this change concern".
 
 mod index;
+mod slices;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror, Seen};
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, ServiceView};
-use crate::domain::names::{BindingKey, ClusterDomain};
+use crate::domain::names::{BindingKey, CatalogServiceId, ClusterDomain};
 use crate::domain::rule::Rule;
 use crate::domain::target::Target;
 use crate::domain::validate::key;
@@ -34,15 +35,18 @@ pub enum Watched {
     VirtualServices,
     /// DestinationRules.
     DestinationRules,
+    /// EndpointSlices.
+    EndpointSlices,
 }
 
 /// Every kind that is watched.
-pub const WATCHED: [Watched; 5] = [
+pub const WATCHED: [Watched; 6] = [
     Watched::Bindings,
     Watched::Services,
     Watched::Namespaces,
     Watched::VirtualServices,
     Watched::DestinationRules,
+    Watched::EndpointSlices,
 ];
 
 /// Which bindings a change concerns, and whether it came with a list.
@@ -108,6 +112,7 @@ impl World {
             Watched::Namespaces => inner.namespaces.complete(),
             Watched::VirtualServices => inner.virtual_services.complete(),
             Watched::DestinationRules => inner.destination_rules.complete(),
+            Watched::EndpointSlices => inner.slices.mirror.complete(),
         }
     }
 
@@ -242,7 +247,18 @@ impl World {
 
     /// Takes the server's answer to a write of ours.
     pub fn wrote_binding(&self, seen: Seen<Arc<ServiceBinding>>) {
-        self.lock().bindings.wrote(seen);
+        let mut inner = self.lock();
+        let id = seen.id.clone();
+        let before = inner.bindings.get(&id).cloned();
+        inner.bindings.wrote(seen);
+        let after = inner.bindings.get(&id).cloned();
+        // The answer may show an edit that the watch has yet to tell.
+        inner.index_binding(&Change {
+            id,
+            before,
+            after,
+            listed: false,
+        });
     }
 
     /// Takes the server's answer to a write of ours.
@@ -270,6 +286,23 @@ impl World {
             .bindings
             .get(&(key.namespace.clone(), key.name.clone()))
             .cloned()
+    }
+
+    /// The bindings that name this service of the catalog.
+    pub fn naming(&self, id: &CatalogServiceId) -> BTreeSet<BindingKey> {
+        let inner = self.lock();
+        inner
+            .by_catalog_id
+            .get(id.as_str())
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Whether everything is paused.
+    pub fn is_paused(&self) -> bool {
+        let inner = self.lock();
+        let own = inner.namespace(&self.own_namespace);
+        own.is_some_and(|namespace| namespace.paused)
     }
 
     /// Every binding there is.
@@ -323,6 +356,7 @@ impl World {
         let complete = inner.bindings.complete()
             && inner.services.complete()
             && inner.namespaces.complete()
+            && inner.slices.mirror.complete()
             && seen(MeshKind::VirtualService, &inner.virtual_services)
             && seen(MeshKind::DestinationRule, &inner.destination_rules);
         if complete {
