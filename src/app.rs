@@ -18,11 +18,11 @@ use tokio::time::{interval, timeout};
 use crate::admin::{self, Readiness};
 use crate::args::{Locality, RunArgs};
 use crate::catalog::Catalog;
+use crate::catalog::by_url::CatalogByUrl;
 use crate::catalog::client::HttpCatalogConfig;
 use crate::catalog::credentials::{AccessConfig, ApiUrl};
 use crate::catalog::gated::Gated;
 use crate::catalog::hedged::HedgedCatalog;
-use crate::catalog::http::HttpCatalog;
 use crate::catalog::limited::Limit;
 use crate::catalog::patient::Patience;
 use crate::controller::clients::Clients;
@@ -174,10 +174,10 @@ fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
         ca_file: args.catalog_ca_file.clone(),
         ..HttpCatalogConfig::new(access)
     };
-    let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
+    let source = CatalogByUrl::new(config).context("cannot set up the client of the catalog")?;
     // Patience is asked for last: when a call has its turn, and for a second
     // request of it too.
-    let patient = Gated::new(Patience::default(), http);
+    let patient = Gated::new(Patience::default(), source);
     let limit = Limit::new(args.catalog_concurrency, TURN);
     Ok(Arc::new(Gated::new(limit, HedgedCatalog::new(patient))))
 }

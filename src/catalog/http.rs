@@ -9,13 +9,13 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use reqwest::header::{ACCEPT, AUTHORIZATION, IF_NONE_MATCH};
-use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use reqwest::{Method, RequestBuilder, StatusCode};
 use tokio::time::timeout;
 
 use super::Catalog;
 use super::answer::{self, Answer};
 use super::cache::RecordCache;
-use super::client::{HttpCatalogConfig, HttpCatalogError, client};
+use super::client::{Clients, HttpCatalogConfig, HttpCatalogError};
 use super::credentials::{Access, AccessReader, ApiUrl, base_url};
 use super::error::CatalogError;
 use super::event::EventStream;
@@ -32,8 +32,8 @@ const MOST_ENDPOINTS: usize = 1_000;
 
 /// A catalog that is reached by the Catalog API.
 pub struct HttpCatalog {
-    client: Client,
-    access: AccessReader,
+    clients: Clients,
+    access: Arc<AccessReader>,
     cache: Mutex<RecordCache>,
     request_deadline: Duration,
     list_deadline: Duration,
@@ -46,14 +46,23 @@ impl HttpCatalog {
         if let ApiUrl::Given(text) = &config.access.api_url {
             base_url(text).map_err(HttpCatalogError::Url)?;
         }
+        let access = Arc::new(AccessReader::new(config.access.clone()));
+        Self::with(access, config)
+    }
+
+    /// The same with files that are read by somebody else, too.
+    pub(super) fn with(
+        access: Arc<AccessReader>,
+        config: HttpCatalogConfig,
+    ) -> Result<Self, HttpCatalogError> {
         // Fails where a provider is there already, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Ok(Self {
-            client: client(&config)?,
-            access: AccessReader::new(config.access),
+            access,
             cache: Mutex::new(RecordCache::new()),
             request_deadline: config.request_deadline,
             list_deadline: config.list_deadline,
+            clients: Clients::new(config)?,
         })
     }
 
@@ -69,8 +78,8 @@ impl HttpCatalog {
         let deadline = self.request_deadline;
         let exchange = async {
             let access = self.access.current().await?;
-            let mut request = self
-                .client
+            let client = self.clients.current().await?;
+            let mut request = client
                 .request(method, access.url(segments)?)
                 .header(ACCEPT, "application/json, application/problem+json");
             if let Some(key) = &access.api_key {

@@ -6,6 +6,8 @@
 #![warn(missing_docs)]
 
 mod answer;
+mod authorities;
+pub mod by_url;
 mod cache;
 pub mod client;
 pub mod credentials;
@@ -19,6 +21,7 @@ pub mod known;
 pub mod limited;
 mod pages;
 pub mod patient;
+pub mod postgres;
 pub mod report;
 mod wire;
 

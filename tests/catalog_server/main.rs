@@ -26,7 +26,9 @@ mod events;
 mod lists;
 mod openapi;
 mod operation;
+#[allow(dead_code, reason = "shared with tests/catalog_sources")]
 mod postgres;
 mod reports;
+#[allow(dead_code, reason = "shared with tests/catalog_sources")]
 mod server;
 mod services;
