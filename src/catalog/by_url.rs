@@ -3,21 +3,26 @@
 //! the other without a restart. Reads the file; the rest is theirs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use futures::FutureExt;
 use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use tokio::time::{Instant, timeout_at};
 
 use super::Catalog;
 use super::client::{HttpCatalogConfig, HttpCatalogError};
 use super::credentials::{AccessReader, ApiUrl, Place, base_url};
 use super::error::CatalogError;
-use super::event::EventStream;
+use super::event::{CatalogEvent, EventStream};
 use super::http::HttpCatalog;
 use super::postgres::PostgresCatalog;
 use super::postgres::url::{check, names_database};
 use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
+
+/// How often an open stream looks whether the URL is still the same.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The catalog that the URL names: over its API, or in its database.
 pub struct CatalogByUrl {
@@ -46,11 +51,58 @@ impl CatalogByUrl {
     }
 
     async fn serving(&self) -> Result<&dyn Catalog, CatalogError> {
-        Ok(match self.access.place().await? {
+        Ok(self.at(&self.access.place().await?))
+    }
+
+    fn at(&self, place: &Place) -> &dyn Catalog {
+        match place {
             Place::Http(_) => &self.http,
             Place::Database(_) => &self.postgres,
-        })
+        }
     }
+
+    async fn follow(&self, after: Option<&CatalogPosition>) -> Result<EventStream, CatalogError> {
+        let place = self.access.place().await?;
+        let stream = self.at(&place).subscribe(after).await?;
+        Ok(tied(stream, Arc::clone(&self.access), place))
+    }
+}
+
+/// The stream, which fails when the catalog is to be found elsewhere: the old
+/// one may go on for ever, with what is no longer of interest.
+fn tied(stream: EventStream, access: Arc<AccessReader>, place: Place) -> EventStream {
+    struct Tied {
+        stream: EventStream,
+        access: Arc<AccessReader>,
+        place: Place,
+        look_at: Instant,
+    }
+    async fn next(
+        tied: Option<Tied>,
+    ) -> Option<(Result<CatalogEvent, CatalogError>, Option<Tied>)> {
+        let mut tied = tied?;
+        loop {
+            if tied.look_at <= Instant::now() {
+                tied.look_at = Instant::now() + LOOK_EVERY;
+                // A file that cannot be read says nothing about the place.
+                let moved = |now: Place| !now.is_at(&tied.place);
+                if tied.access.place().await.is_ok_and(moved) {
+                    let error = CatalogError::unavailable("the URL of the catalog has changed");
+                    return Some((Err(error), None));
+                }
+            }
+            if let Ok(event) = timeout_at(tied.look_at, tied.stream.next()).await {
+                return event.map(|event| (event, Some(tied)));
+            }
+        }
+    }
+    let tied = Tied {
+        stream,
+        access,
+        place,
+        look_at: Instant::now() + LOOK_EVERY,
+    };
+    futures::stream::unfold(Some(tied), next).boxed()
 }
 
 impl Catalog for CatalogByUrl {
@@ -88,6 +140,6 @@ impl Catalog for CatalogByUrl {
         &'a self,
         after: Option<&'a CatalogPosition>,
     ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
-        async move { self.serving().await?.subscribe(after).await }.boxed()
+        self.follow(after).boxed()
     }
 }

@@ -102,6 +102,18 @@ pub(super) enum Place {
     Database(Arc<DatabaseAccess>),
 }
 
+impl Place {
+    /// Whether both are the same catalog, reached in the same way. Another key
+    /// for it is no other place.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Http(one), Self::Http(two)) => one.base == two.base,
+            (Self::Database(one), Self::Database(two)) => one.reader == two.reader,
+            _ => false,
+        }
+    }
+}
+
 type Reading = Result<Place, CatalogError>;
 
 /// Reads the files, and remembers for a second what they said.

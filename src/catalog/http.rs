@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use reqwest::header::{ACCEPT, AUTHORIZATION, IF_NONE_MATCH};
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use tokio::time::timeout;
 
 use super::Catalog;
@@ -21,7 +21,7 @@ use super::error::CatalogError;
 use super::event::EventStream;
 use super::pages::{self, PageAnswer, Query};
 use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
-use super::wire;
+use super::{subscription, wire};
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
 
@@ -37,6 +37,7 @@ pub struct HttpCatalog {
     cache: Mutex<RecordCache>,
     request_deadline: Duration,
     list_deadline: Duration,
+    head_deadline: Duration,
 }
 
 impl HttpCatalog {
@@ -62,6 +63,7 @@ impl HttpCatalog {
             cache: Mutex::new(RecordCache::new()),
             request_deadline: config.request_deadline,
             list_deadline: config.list_deadline,
+            head_deadline: config.head_deadline,
             clients: Clients::new(config)?,
         })
     }
@@ -79,15 +81,7 @@ impl HttpCatalog {
         let exchange = async {
             let access = self.access.current().await?;
             let client = self.clients.current().await?;
-            let mut request = client
-                .request(method, access.url(segments)?)
-                .header(ACCEPT, "application/json, application/problem+json");
-            if let Some(key) = &access.api_key {
-                request = request.header("x-api-key", key);
-            }
-            if let Some(bearer) = &access.bearer {
-                request = request.header(AUTHORIZATION, bearer);
-            }
+            let request = request(&client, &access, method, segments, "application/json")?;
             let response = build(&access, request)
                 .send()
                 .await
@@ -97,6 +91,26 @@ impl HttpCatalog {
         timeout(deadline, exchange).await.unwrap_or_else(|_| {
             Err(CatalogError::unavailable(format!(
                 "no complete answer within {deadline:?}"
+            )))
+        })
+    }
+
+    async fn follow(&self, after: Option<&CatalogPosition>) -> Result<EventStream, CatalogError> {
+        let deadline = self.head_deadline;
+        let opening = async {
+            let access = self.access.current().await?;
+            let client = self.clients.current().await?;
+            let accept = "text/event-stream";
+            let mut request = request(&client, &access, Method::GET, &["events"], accept)?;
+            if let Some(position) = after {
+                request = request.header("last-event-id", position.to_string());
+            }
+            let response = request.send().await.map_err(answer::no_answer)?;
+            subscription::begin(response).await
+        };
+        timeout(deadline, opening).await.unwrap_or_else(|_| {
+            Err(CatalogError::unavailable(format!(
+                "no event stream began within {deadline:?}"
             )))
         })
     }
@@ -261,11 +275,30 @@ impl Catalog for HttpCatalog {
 
     fn subscribe<'a>(
         &'a self,
-        _after: Option<&'a CatalogPosition>,
+        after: Option<&'a CatalogPosition>,
     ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
-        let error = CatalogError::unavailable("events are not followed yet");
-        std::future::ready(Err(error)).boxed()
+        self.follow(after).boxed()
     }
+}
+
+/// A request with its credentials, as they are now.
+fn request(
+    client: &Client,
+    access: &Access,
+    method: Method,
+    segments: &[&str],
+    accept: &str,
+) -> Result<RequestBuilder, CatalogError> {
+    let mut request = client
+        .request(method, access.url(segments)?)
+        .header(ACCEPT, format!("{accept}, application/problem+json"));
+    if let Some(key) = &access.api_key {
+        request = request.header("x-api-key", key);
+    }
+    if let Some(bearer) = &access.bearer {
+        request = request.header(AUTHORIZATION, bearer);
+    }
+    Ok(request)
 }
 
 /// The error of an answer that the call has no use for. Only a request for

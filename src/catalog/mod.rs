@@ -14,6 +14,7 @@ pub mod credentials;
 pub mod error;
 pub mod event;
 pub mod fake;
+pub mod follow;
 pub mod gated;
 pub mod hedged;
 pub mod http;
@@ -23,6 +24,9 @@ mod pages;
 pub mod patient;
 pub mod postgres;
 pub mod report;
+mod silence;
+mod sse;
+mod subscription;
 mod wire;
 
 use std::sync::Arc;

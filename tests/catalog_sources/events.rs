@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use crate::server;
 use crate::source::{LIMIT, Source, id};
 
-in_the_database!(
+over_both!(
     each_change_is_an_event_in_the_order_of_the_revisions,
     a_stream_goes_on_after_its_position,
     a_stream_without_a_position_begins_at_the_present,
@@ -24,8 +24,20 @@ in_the_database!(
     a_new_epoch_resets_a_stream_that_is_open,
     a_silent_catalog_sends_bookmarks,
     changes_of_many_writers_arrive_each_and_in_order,
-    a_stream_that_was_cut_is_resumed_without_loss,
 );
+
+#[tokio::test]
+async fn a_stream_that_the_database_cuts_is_resumed_without_loss() {
+    a_stream_that_was_cut_is_resumed_without_loss(Source::database().await).await;
+}
+
+/// It is the server of the API that ends its streams; what happens to its own
+/// connections does not concern us.
+#[tokio::test]
+async fn a_stream_that_the_api_ends_is_resumed_without_loss() {
+    let source = Source::api_with(&["--stream-age", "1s"]);
+    a_stream_that_was_cut_is_resumed_without_loss(source).await;
+}
 
 /// What the stream says next.
 pub(crate) async fn next(stream: &mut EventStream) -> Option<Result<CatalogEvent, CatalogError>> {

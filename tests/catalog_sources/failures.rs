@@ -5,12 +5,14 @@ use std::time::Duration;
 use catalog_mesh_controller::catalog::Catalog as _;
 use catalog_mesh_controller::catalog::by_url::CatalogByUrl;
 use catalog_mesh_controller::catalog::error::CatalogError;
+use catalog_mesh_controller::catalog::event::{EventKind, EventStream};
 use catalog_mesh_controller::domain::record::{BadRecord, ServiceFilter};
 use serde_json::json;
 use sqlx::postgres::PgConnection;
 use sqlx::{Connection as _, Executor as _};
 use tokio::net::TcpListener;
 
+use crate::events::next;
 use crate::server::Database;
 use crate::source::{Source, config, id, write};
 
@@ -234,11 +236,24 @@ async fn a_changed_url_moves_from_the_api_to_the_database_and_back() {
     elsewhere.put("b", json!({})).await;
     let moved = Duration::from_millis(1_100);
     for _ in 0..2 {
-        write(&source.secret, "api-url", &database);
-        tokio::time::sleep(moved).await;
-        source.catalog.get_service(&id("a")).await.unwrap();
-        write(&source.secret, "api-url", &elsewhere.owners.url);
-        tokio::time::sleep(moved).await;
-        source.catalog.get_service(&id("b")).await.unwrap();
+        for (url, service) in [(&database, "a"), (&elsewhere.owners.url, "b")] {
+            let mut stream = source.catalog.subscribe(None).await.unwrap();
+            write(&source.secret, "api-url", url);
+            tokio::time::sleep(moved).await;
+            source.catalog.get_service(&id(service)).await.unwrap();
+            follow_until_it_moves(&mut stream).await;
+        }
     }
+}
+
+/// A stream from where the catalog was must not go on, though that is there.
+async fn follow_until_it_moves(stream: &mut EventStream) {
+    let error = loop {
+        match next(stream).await.unwrap() {
+            Ok(event) => assert_eq!(event.kind, EventKind::Bookmark),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("has changed"), "{error}");
+    assert!(next(stream).await.is_none());
 }

@@ -21,18 +21,6 @@ macro_rules! over_both {
     };
 }
 
-/// Makes a test in the database alone of every behaviour.
-macro_rules! in_the_database {
-    ($($behaviour:ident),* $(,)?) => {
-        mod in_the_database {
-            $(#[tokio::test]
-            async fn $behaviour() {
-                super::$behaviour(crate::source::Source::database().await).await;
-            })*
-        }
-    };
-}
-
 mod events;
 mod failures;
 #[path = "../support/pki.rs"]

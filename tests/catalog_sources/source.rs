@@ -32,8 +32,13 @@ pub(crate) struct Source {
 impl Source {
     /// Reached by its API.
     pub(crate) async fn api() -> Self {
+        Self::api_with(&[])
+    }
+
+    /// The same from a server with these arguments.
+    pub(crate) fn api_with(args: &[&str]) -> Self {
         let database = Database::postgres();
-        let owners = database.serve(&[]);
+        let owners = database.serve(args);
         let secret = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         write(&secret, "api-url", &owners.url);
         Self::new(database, owners, secret, String::new())

@@ -11,9 +11,8 @@ use serde_json::{Map, Value};
 use crate::catalog::answer::reason;
 use crate::catalog::error::one_line;
 use crate::catalog::event::EventKind;
-use crate::catalog::report::WriterPosition;
+use crate::catalog::subscription::{named, writer};
 use crate::catalog::wire;
-use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{BadRecord, ServiceRecord};
 
 /// Reads the `record` of a row of `services`. Its revision is a column.
@@ -60,35 +59,20 @@ pub(super) fn carries(labels: &str, wanted: &BTreeMap<String, String>) -> bool {
 /// The part of an event's `data` that is not in a column.
 #[derive(Deserialize)]
 struct Data {
-    writer: Option<Writer>,
-}
-
-#[derive(Deserialize)]
-struct Writer {
-    cluster: String,
-    epoch: u64,
-    sequence: u64,
+    writer: Option<Value>,
 }
 
 /// Reads a row of `events`. What cannot be understood still has a revision
 /// that counts.
 pub(super) fn event(kind: &str, service_id: &str, data: &str) -> EventKind {
-    let Ok(id) = CatalogServiceId::parse(service_id) else {
-        return EventKind::Other;
-    };
     match kind {
-        "ServiceRegistered" => EventKind::Registered(id),
-        "ServiceUpdated" => EventKind::Updated(id),
-        "ServiceDeregistered" => EventKind::Deregistered(id),
+        "ServiceRegistered" => named(service_id, EventKind::Registered),
+        "ServiceUpdated" => named(service_id, EventKind::Updated),
+        "ServiceDeregistered" => named(service_id, EventKind::Deregistered),
         "HealthChanged" => {
             let data = serde_json::from_str::<Data>(data).ok();
-            let writer = data.and_then(|data| data.writer);
-            let writer = writer.map(|writer| WriterPosition {
-                cluster: writer.cluster,
-                epoch: writer.epoch,
-                sequence: writer.sequence,
-            });
-            EventKind::HealthChanged { id, writer }
+            let writer = data.and_then(|data| data.writer).and_then(writer);
+            named(service_id, |id| EventKind::HealthChanged { id, writer })
         }
         _ => EventKind::Other,
     }
@@ -97,6 +81,7 @@ pub(super) fn event(kind: &str, service_id: &str, data: &str) -> EventKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::names::CatalogServiceId;
 
     fn bad(text: &str) -> (String, String) {
         let bad = record("svc-1", 7, text).unwrap_err();

@@ -69,6 +69,7 @@ impl PostgresCatalog {
                 connect: config.connect_timeout,
                 call: config.request_deadline,
                 list: config.list_deadline,
+                head: config.head_deadline,
             },
             roles: Mutex::new(None),
         })
@@ -173,7 +174,7 @@ impl Catalog for PostgresCatalog {
         &'a self,
         after: Option<&'a CatalogPosition>,
     ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
-        within(self.limits.call, self.follow(after)).boxed()
+        within(self.limits.head, self.follow(after)).boxed()
     }
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Limits {
     pub(super) call: Duration,
     /// A list of all services.
     pub(super) list: Duration,
+    /// The beginning of a stream.
+    pub(super) head: Duration,
 }
 
 /// What a session is set up with.
