@@ -21,6 +21,7 @@ macro_rules! behaviours {
 
 behaviours![
     apply_preconditions,
+    canary,
     catalog_faults,
     conditions,
     crd,
