@@ -20,11 +20,16 @@ use crate::args::{Locality, RunArgs};
 use crate::catalog::Catalog;
 use crate::catalog::by_url::CatalogByUrl;
 use crate::catalog::client::HttpCatalogConfig;
+use crate::catalog::counted::Counted;
 use crate::catalog::credentials::{AccessConfig, ApiUrl};
+use crate::catalog::follow::Follower;
 use crate::catalog::gated::Gated;
 use crate::catalog::hedged::HedgedCatalog;
+use crate::catalog::known::Known;
 use crate::catalog::limited::Limit;
+use crate::catalog::paced::Pace;
 use crate::catalog::patient::Patience;
+use crate::catalog::remembered::Remembering;
 use crate::controller::clients::{self, Clients};
 use crate::controller::clock::MachineClock;
 use crate::controller::context::{Context, Memory, Options};
@@ -80,9 +85,24 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         );
         (leadership, Some(elector))
     };
-    let (ctx, sender) = context(&args, config, leadership, metrics.clone())?;
+    let (ctx, source, sender) = context(&args, config, leadership, metrics.clone())?;
     let (store, writer) = reflector::store();
     let mut tasks = Tasks::default();
+    let follower = Follower::new(
+        source,
+        Arc::clone(&ctx.known),
+        None,
+        metrics.catalog().clone(),
+    );
+    tasks.add("follower of the catalog", follower.run());
+    tasks.add(
+        "changes of the catalog",
+        controller::changes::follow(Arc::clone(&ctx)),
+    );
+    tasks.add(
+        "return of the catalog",
+        controller::changes::release(Arc::clone(&ctx)),
+    );
     let serving = admin::serve(listener, metrics, readiness.clone());
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
@@ -186,7 +206,7 @@ fn context(
     config: Config,
     leadership: Leadership,
     metrics: Metrics,
-) -> anyhow::Result<(Arc<Context>, events::Sender)> {
+) -> anyhow::Result<(Arc<Context>, Arc<dyn Catalog>, events::Sender)> {
     let clients =
         Clients::new(config, &leadership).context("cannot set up the client of the API server")?;
     let (events, sender) = events::channel(
@@ -207,20 +227,21 @@ fn context(
         max_delete_percent: args.max_delete_percent,
         read_only: args.read_only,
     };
+    let (source, known) = (catalog(args, &metrics)?, Arc::<Known>::default());
     let ctx = Context {
         options,
         clients,
         mesh_api: MeshApi::default(),
         world: World::new(args.cluster_domain.clone(), args.own_namespace.clone()),
-        catalog: catalog(args)?,
-        known: Arc::default(),
+        catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
+        known,
         leadership,
         queue: Queue::new(usize::from(args.concurrency)),
         events,
         metrics,
         memory: Memory::default(),
     };
-    Ok((Arc::new(ctx), sender))
+    Ok((Arc::new(ctx), source, sender))
 }
 
 async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
@@ -238,7 +259,8 @@ async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
     }
 }
 
-fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
+/// The catalog itself, with nothing remembered but records and their ETags.
+fn catalog(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Arc<dyn Catalog>> {
     let file = |name: &str| args.catalog_credentials.join(name);
     let access = AccessConfig {
         api_url: match &args.catalog_url {
@@ -255,9 +277,14 @@ fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
     let source = CatalogByUrl::new(config).context("cannot set up the client of the catalog")?;
     // Patience is asked for last: when a call has its turn, and for a second
     // request of it too.
-    let patient = Gated::new(Patience::default(), source);
+    let counted = Counted::new(source, metrics.catalog().clone());
+    let patient = Gated::new(Patience::default(), counted);
     let limit = Limit::new(args.catalog_concurrency, TURN);
-    Ok(Arc::new(Gated::new(limit, HedgedCatalog::new(patient))))
+    let limited = Gated::new(limit, HedgedCatalog::new(patient));
+    Ok(Arc::new(Gated::new(
+        Pace::new(args.catalog_qps, TURN),
+        limited,
+    )))
 }
 
 /// Keeps the gauges that nothing else moves.
@@ -271,6 +298,10 @@ async fn gauges(ctx: Arc<Context>) {
             counts.virtual_services,
             counts.destination_rules,
         );
+        let silent_for = ctx.known.heard_ago().map(|ago| ago.as_secs_f64());
+        ctx.metrics
+            .catalog()
+            .stream(ctx.known.is_live(), silent_for);
         let leads = ctx.leadership.epoch();
         ctx.metrics.leads(leads);
         // What waits here while another replica leads is no backlog.

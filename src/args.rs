@@ -76,6 +76,18 @@ pub struct RunArgs {
     )]
     pub catalog_concurrency: usize,
 
+    /// Most calls to the catalog in a second; as many may go at once after a
+    /// second of rest. Looks at bindings cost none while the catalog's event
+    /// stream is followed.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_CATALOG_QPS",
+        value_name = "N",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(u32).range(1..=10_000)
+    )]
+    pub catalog_qps: u32,
+
     /// Time between two looks at a binding that nobody touches.
     #[arg(long, env = "CATALOG_MESH_PERIOD", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub period: Duration,

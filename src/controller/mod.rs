@@ -2,6 +2,7 @@
 //! them the queue and kube's `Controller`, which runs what the queue releases.
 
 pub mod apply;
+pub mod changes;
 pub mod clients;
 pub mod clock;
 pub mod context;

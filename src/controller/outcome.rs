@@ -116,7 +116,7 @@ pub(crate) async fn finish(
     let next = match situation.row(InForce::Nothing).look {
         Look::OnEvent => Next::Wait,
         Look::Period => Next::After(period(ctx.options.period)),
-        Look::Confirm => Next::After(observe::CONFIRM_AFTER + Duration::from_millis(50)),
+        Look::Confirm => Next::After(until_confirmed(ctx, binding)),
         Look::CatalogBack => Next::Park(Room::Catalog),
         Look::WritesBack if refused => Next::Failed,
         Look::WritesBack => Next::Park(Room::Writes),
@@ -138,6 +138,18 @@ fn no_longer_leading(worked: Vec<Room>) -> Outcome {
         next: Next::Failed,
         worked,
         error: None,
+    }
+}
+
+/// When a second read may confirm the first. Where it did not, since nothing
+/// but reads says that the service is gone, what is known of the catalog has
+/// to change first.
+fn until_confirmed(ctx: &Context, binding: &ServiceBinding) -> Duration {
+    let uid = binding.metadata.uid.as_deref().unwrap_or_default();
+    if ctx.memory.not_found_for(uid) < observe::CONFIRM_AFTER {
+        observe::CONFIRM_AFTER + Duration::from_millis(50)
+    } else {
+        period(ctx.options.period)
     }
 }
 

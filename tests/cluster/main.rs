@@ -22,6 +22,7 @@ macro_rules! behaviours {
 behaviours![
     apply_preconditions,
     canary,
+    catalog_events,
     catalog_faults,
     conditions,
     crd,

@@ -45,6 +45,7 @@ pub struct Follower {
     lists_in_a_row: u32,
     listed_at: Option<Instant>,
     stuck: u32,
+    tries: u32,
 }
 
 /// What was asked for beside the stream, and its answer.
@@ -73,6 +74,7 @@ impl Follower {
             lists_in_a_row: 0,
             listed_at: None,
             stuck: 0,
+            tries: 0,
         }
     }
 
@@ -106,9 +108,17 @@ impl Follower {
         }
     }
 
-    /// One stream, from its beginning to its end. Each try costs an outage one
-    /// request.
+    /// One stream, from its beginning to its end. Each try costs a catalog that
+    /// is away one request.
     async fn connection(&mut self) -> Result<std::convert::Infallible, CatalogError> {
+        self.tries = self.tries.wrapping_add(1);
+        if self.tries.is_multiple_of(2)
+            && let Some((id, _)) = self.known.failing()
+        {
+            // Others wait to ask, which may work though nothing is streamed.
+            let (ids, reads) = read(Arc::clone(&self.catalog), vec![id]).await;
+            self.take_reads(&ids, reads)?;
+        }
         if self.known.position().is_none() {
             self.list_alone(WhyList::First).await?;
         } else if self.stuck >= STUCK_AFTER {
@@ -151,13 +161,19 @@ impl Follower {
                 }
             }
             if reading.is_none() && quiet_until <= now {
-                let ids = self.known.next_reads();
+                let mut ids = self.known.next_reads();
+                if ids.is_empty() {
+                    // Others wait to hear that reads work again.
+                    ids.extend(self.known.failing().map(|(id, _)| id));
+                }
                 if !ids.is_empty() {
                     reading = Some(read(Arc::clone(&self.catalog), ids));
                 }
             }
             if reading.is_none() {
-                let due = self.known.next_read_at().map(|at| at.max(quiet_until));
+                let failing = self.known.failing().map(|_| now);
+                let due = failing.or(self.known.next_read_at());
+                let due = due.map(|at| at.max(quiet_until));
                 wake = wake.into_iter().chain(due).min();
             }
             let failed = tokio::select! {
@@ -227,10 +243,16 @@ impl Follower {
     ) -> Result<(), CatalogError> {
         match reads {
             Ok(reads) => {
+                for id in ids {
+                    self.known.answered(id, None);
+                }
                 self.known.read(reads);
                 Ok(())
             }
             Err(error) => {
+                for id in ids.iter().take(1) {
+                    self.known.answered(id, Some(&error));
+                }
                 self.known.not_read(ids);
                 Err(error)
             }

@@ -47,7 +47,7 @@ impl Scene {
             set(&fake, n, "1s");
         }
         let mut scene = Self::over(fake);
-        scene.known.live(true).await;
+        scene.known.live().await;
         let _ = scene.known.changed().await;
         pass(LISTS.cap).await;
         scene.begun = scene.fake.calls();
@@ -84,7 +84,7 @@ impl Scene {
 
     /// What is known is what the catalog has.
     async fn agrees(&self) {
-        self.known.live(true).await;
+        self.known.live().await;
         let mut known = self.known.records();
         known.sort_by(|a, b| a.id.cmp(&b.id));
         let list = self
@@ -291,7 +291,7 @@ async fn a_list_that_fails_changes_nothing_and_is_taken_again() {
         assert!(!scene.known.listed_nothing());
         millis(200).await;
     }
-    scene.known.live(true).await;
+    scene.known.live().await;
     assert!(scene.known.listed_nothing());
     assert!(
         matches!(scene.known.presence(&id(3)), Presence::Absent { since } if since.epoch == "1")

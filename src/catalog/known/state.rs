@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Presence;
 use super::absent::Absent;
 use super::stale::{Got, Stale};
+use crate::catalog::error::CatalogError;
 use crate::catalog::event::{CatalogEvent, EventKind};
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{BadRecord, CatalogPosition, ServiceList, ServiceRecord};
@@ -70,6 +71,10 @@ pub(super) struct State {
     /// Whether a first list was tried, with whatever result.
     tried: bool,
     listed_nothing: bool,
+    /// The read that failed, and why, while no other has been answered since.
+    failing: Option<(CatalogServiceId, CatalogError)>,
+    /// Whether the catalog came back since somebody asked for that.
+    pub(super) returned: bool,
     /// When the stream said something last.
     heard_at: Option<Instant>,
     pub(super) changed: BTreeSet<CatalogServiceId>,
@@ -125,6 +130,30 @@ impl State {
         self.position.is_none() && !self.tried
     }
 
+    /// The read that failed last, and why, while none was answered since.
+    pub(super) fn failing(&self) -> Option<&(CatalogServiceId, CatalogError)> {
+        self.failing.as_ref()
+    }
+
+    /// A read got this answer. As long as they fail alike, the first failure
+    /// speaks for all.
+    pub(super) fn answered(&mut self, id: &CatalogServiceId, error: Option<&CatalogError>) {
+        use std::mem::discriminant;
+        let failed = error
+            .filter(|error| !matches!(error, CatalogError::NotFound | CatalogError::BadRecord(_)));
+        match (failed, &self.failing) {
+            (None, Some(_)) => self.works(),
+            (Some(new), Some((_, old))) if discriminant(new) == discriminant(old) => {}
+            (Some(new), _) => self.failing = Some((id.clone(), new.clone())),
+            (None, None) => {}
+        }
+    }
+
+    /// The catalog answered something.
+    fn works(&mut self) {
+        self.returned |= self.failing.take().is_some();
+    }
+
     /// A first list was tried in vain.
     pub(super) fn tried(&mut self) {
         self.tried = true;
@@ -132,6 +161,7 @@ impl State {
 
     /// A stream was opened that goes on after what is known.
     pub(super) fn resumed(&mut self) {
+        self.works();
         self.heard.clone_from(&self.position);
         self.caught_up = false;
         // This one begins before what broke the last one; but what was heard
@@ -243,6 +273,7 @@ impl State {
     /// Takes a complete list. One that is older than what it is to mend is
     /// refused, and says so.
     pub(super) fn list(&mut self, list: ServiceList) -> Result<(), String> {
+        self.works();
         let at = list.position.clone();
         if let Some((_, needed)) = &self.broken
             && needed.epoch == at.epoch
