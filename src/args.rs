@@ -42,13 +42,16 @@ pub enum Command {
 /// Flags of `run`. Each can be given by an environment variable too.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// URL of the catalog. Without it, the file `api-url` of
-    /// --catalog-credentials says where it is.
+    /// URL of the catalog: http(s) for the Catalog API, postgres for its
+    /// database. Without it, the file `api-url` of --catalog-credentials says
+    /// where it is, which is the place for a URL with a password.
     #[arg(long, env = "CATALOG_MESH_CATALOG_URL", value_name = "URL")]
     pub catalog_url: Option<String>,
 
     /// Folder of the mounted Secret `catalog-credentials`, with the files
-    /// `api-url` and `api-key`. Both are read again when they change.
+    /// `api-url` and `api-key`; for a database `api-url`, and `report-url`
+    /// where reports have a role of their own. They are read again when they
+    /// change.
     #[arg(
         long,
         env = "CATALOG_MESH_CATALOG_CREDENTIALS",
@@ -62,7 +65,8 @@ pub struct RunArgs {
     pub catalog_token_file: Option<PathBuf>,
 
     /// PEM file of the authorities that may sign the catalog's certificate,
-    /// instead of the system's.
+    /// instead of the system's (a database's: besides them). It is read again
+    /// when it changes.
     #[arg(long, env = "CATALOG_MESH_CATALOG_CA_FILE", value_name = "FILE")]
     pub catalog_ca_file: Option<PathBuf>,
 

@@ -21,6 +21,7 @@ macro_rules! behaviours {
 
 behaviours![
     apply_preconditions,
+    canary,
     catalog_events,
     catalog_faults,
     catalog_sync,
