@@ -1,14 +1,15 @@
 //! The composition root: builds everything, runs it, and decides what happens
 //! when a part of it ends.
 
+pub mod diff;
+mod reach;
+
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use futures::FutureExt;
-use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube_runtime::reflector;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -16,15 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 
 use crate::admin::{self, Readiness};
-use crate::args::{Locality, RunArgs};
-use crate::catalog::Catalog;
-use crate::catalog::client::HttpCatalogConfig;
-use crate::catalog::credentials::{AccessConfig, ApiUrl};
-use crate::catalog::gated::Gated;
-use crate::catalog::hedged::HedgedCatalog;
-use crate::catalog::http::HttpCatalog;
-use crate::catalog::limited::Limit;
-use crate::catalog::patient::Patience;
+use crate::args::RunArgs;
 use crate::controller::clients::Clients;
 use crate::controller::context::{Context, Memory, Options};
 use crate::controller::leadership::Leadership;
@@ -32,14 +25,10 @@ use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
 use crate::controller::world::World;
 use crate::controller::{self, events, watches};
-use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
 
 /// How long running work may take to end after the first signal.
 const GRACE: Duration = Duration::from_secs(20);
-
-/// How long a call to the catalog may wait for its turn.
-const TURN: Duration = Duration::from_secs(20);
 
 /// Gate of readiness: every watched kind was listed.
 const GATE_LISTED: &str = "first lists";
@@ -109,21 +98,15 @@ async fn context(
     args: &RunArgs,
     metrics: Metrics,
 ) -> anyhow::Result<(Arc<Context>, events::Sender)> {
-    let clients = Clients::new(kube_config(args).await?)
+    let clients = Clients::new(reach::kube_config(args.kubeconfig.as_deref()).await?)
         .context("cannot set up the client of the API server")?;
     let (events, sender) = events::channel(
         clients.requests.clone(),
         args.pod_name.clone(),
         metrics.clone(),
     );
-    let settings = Settings {
-        cluster_domain: args.cluster_domain.clone(),
-        root_namespace: args.root_namespace.clone(),
-        mesh_locality: args.locality == Locality::Mesh,
-        bounds: args.bounds.clone(),
-    };
     let options = Options {
-        settings,
+        settings: reach::settings(&args.mapping),
         period: args.period,
         concurrency: args.concurrency,
         max_delete_percent: args.max_delete_percent,
@@ -133,8 +116,11 @@ async fn context(
         options,
         clients,
         mesh_api: MeshApi::default(),
-        world: World::new(args.cluster_domain.clone(), args.own_namespace.clone()),
-        catalog: catalog(args)?,
+        world: World::new(
+            args.mapping.cluster_domain.clone(),
+            args.own_namespace.clone(),
+        ),
+        catalog: reach::catalog(&args.catalog)?,
         known: Arc::default(),
         leadership: Leadership::granted(0),
         queue: Queue::new(usize::from(args.concurrency)),
@@ -143,43 +129,6 @@ async fn context(
         memory: Memory::default(),
     };
     Ok((Arc::new(ctx), sender))
-}
-
-async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
-    match &args.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))
-        }
-        None => Config::infer()
-            .await
-            .context("found no cluster: give --kubeconfig, set KUBECONFIG, or run inside of a Pod"),
-    }
-}
-
-fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
-    let file = |name: &str| args.catalog_credentials.join(name);
-    let access = AccessConfig {
-        api_url: match &args.catalog_url {
-            Some(url) => ApiUrl::Given(url.clone()),
-            None => ApiUrl::File(file("api-url")),
-        },
-        api_key_file: Some(file("api-key")),
-        token_file: args.catalog_token_file.clone(),
-    };
-    let config = HttpCatalogConfig {
-        ca_file: args.catalog_ca_file.clone(),
-        ..HttpCatalogConfig::new(access)
-    };
-    let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
-    // Patience is asked for last: when a call has its turn, and for a second
-    // request of it too.
-    let patient = Gated::new(Patience::default(), http);
-    let limit = Limit::new(args.catalog_concurrency, TURN);
-    Ok(Arc::new(Gated::new(limit, HedgedCatalog::new(patient))))
 }
 
 /// Keeps the gauges that nothing else moves.

@@ -13,7 +13,7 @@ pub mod mirror;
 pub mod observe;
 pub mod outcome;
 pub mod queue;
-mod readable;
+pub(crate) mod readable;
 pub mod reconcile;
 pub mod report;
 pub mod sources;
