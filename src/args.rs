@@ -34,8 +34,9 @@ pub enum Command {
     /// Exit code 0: rendered. 1: a binding, a record or a Service is wrong.
     /// 2: a file cannot be read, or the command line is not complete.
     Render(Box<RenderArgs>),
-    /// Print what a look at bindings would change in the cluster now, and
-    /// why. Writes nothing, and needs no running operator.
+    /// Print what a sync would change in the cluster now, and why.
+    ///
+    /// Writes nothing, and needs no running operator.
     ///
     /// Exit code 0: nothing. 1: something, or a binding is blocked, and the
     /// output says by what. 2: it cannot be told, since the cluster or the

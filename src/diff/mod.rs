@@ -1,4 +1,4 @@
-//! What would a look change in the cluster now, and why? Lists and reads;
+//! What would a sync change in the cluster now, and why? Lists and reads;
 //! watches nothing, writes nothing, and needs no running operator.
 //!
 //! The path is the controller's own: the world, the catalog, `validate`,
@@ -58,11 +58,11 @@ pub struct Reach {
 pub struct Printed {
     /// For standard output.
     pub output: String,
-    /// Whether a look would change something, or a binding is blocked.
+    /// Whether a sync would change something, or a binding is blocked.
     pub differs: bool,
 }
 
-/// Says what a look would change in the cluster now.
+/// Says what a sync would change in the cluster now.
 pub async fn answer(question: &Question, reach: &Reach) -> Result<Printed, Unable> {
     let mesh_api = MeshApi::default();
     mesh_api.discover(&reach.client).await;

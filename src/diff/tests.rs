@@ -282,6 +282,21 @@ async fn another_value_of_the_catalog_is_one_change_with_its_source() {
 }
 
 #[tokio::test]
+async fn the_readme_shows_what_is_printed() {
+    let catalog = catalog();
+    catalog.set(crate::domain::record::ServiceRecord {
+        timeout: Some("7s".to_owned()),
+        ..record()
+    });
+    let stub = Arc::new(Stub::new().written(|_| {}));
+    let printed = ask(&stub, catalog, &["-n", "shop"]).await.unwrap();
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let shown = format!("```diff\n{}```", printed.output);
+    assert!(readme.contains(&shown), "it does not show:\n{shown}");
+}
+
+#[tokio::test]
 async fn a_hand_edit_is_put_back_and_says_whose_it_was() {
     let stub = Stub::new().written(|object| {
         if object["kind"] == "VirtualService" {

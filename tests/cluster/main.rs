@@ -24,6 +24,7 @@ behaviours![
     catalog_faults,
     conditions,
     crd,
+    diff,
     fields,
     foreign,
     frozen,
