@@ -1,10 +1,15 @@
 //! Every metric that the operator serves. Labels are closed sets or, where
 //! the contract names it, the service; never free text.
 
+pub mod catalog;
+mod leadership;
+
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
+
+use catalog::CatalogMetrics;
 
 /// How a synchronisation ended.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -47,6 +52,8 @@ pub struct Metrics {
     workers_max: IntGauge,
     depth: Gauge,
     watch_errors: IntCounterVec,
+    catalog: CatalogMetrics,
+    leadership: leadership::Leadership,
 }
 
 const CONTROLLER: &str = "servicebinding";
@@ -189,6 +196,8 @@ impl Metrics {
                 "Failures of a watch, by kind.",
                 &["kind"],
             )?,
+            catalog: CatalogMetrics::new(&r)?,
+            leadership: leadership::Leadership::new(&r)?,
             registry: r.clone(),
         };
         // Series that are expected to exist before their first event.
@@ -205,6 +214,11 @@ impl Metrics {
                 .with_label_values(&[result_label(result)]);
         }
         Ok(metrics)
+    }
+
+    /// Those about the catalog.
+    pub fn catalog(&self) -> &CatalogMetrics {
+        &self.catalog
     }
 
     /// A synchronisation ended.

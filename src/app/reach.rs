@@ -12,13 +12,16 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use crate::args::{CatalogArgs, Locality, MappingArgs};
 use crate::catalog::Catalog;
 use crate::catalog::client::HttpCatalogConfig;
+use crate::catalog::counted::Counted;
 use crate::catalog::credentials::{AccessConfig, ApiUrl};
 use crate::catalog::gated::Gated;
 use crate::catalog::hedged::HedgedCatalog;
 use crate::catalog::http::HttpCatalog;
 use crate::catalog::limited::Limit;
+use crate::catalog::paced::Pace;
 use crate::catalog::patient::Patience;
 use crate::domain::inputs::Settings;
+use crate::metrics::Metrics;
 
 /// How long a call to the catalog may wait for its turn.
 const TURN: Duration = Duration::from_secs(20);
@@ -49,8 +52,9 @@ pub(super) async fn kube_config(kubeconfig: Option<&Path>) -> anyhow::Result<Con
     }
 }
 
-/// The catalog that the flags name.
-pub(super) fn catalog(args: &CatalogArgs) -> anyhow::Result<Arc<dyn Catalog>> {
+/// The catalog that the flags name itself, with nothing remembered but records
+/// and their ETags.
+pub(super) fn catalog(args: &CatalogArgs, metrics: &Metrics) -> anyhow::Result<Arc<dyn Catalog>> {
     let file = |name: &str| args.catalog_credentials.join(name);
     let access = AccessConfig {
         api_url: match &args.catalog_url {
@@ -67,7 +71,12 @@ pub(super) fn catalog(args: &CatalogArgs) -> anyhow::Result<Arc<dyn Catalog>> {
     let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
     // Patience is asked for last: when a call has its turn, and for a second
     // request of it too.
+    let http = Counted::new(http, metrics.catalog().clone());
     let patient = Gated::new(Patience::default(), http);
     let limit = Limit::new(args.catalog_concurrency, TURN);
-    Ok(Arc::new(Gated::new(limit, HedgedCatalog::new(patient))))
+    let limited = Gated::new(limit, HedgedCatalog::new(patient));
+    Ok(Arc::new(Gated::new(
+        Pace::new(args.catalog_qps, TURN),
+        limited,
+    )))
 }

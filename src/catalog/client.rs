@@ -28,6 +28,8 @@ pub struct HttpCatalogConfig {
     pub request_deadline: Duration,
     /// How long a list of many pages may take.
     pub list_deadline: Duration,
+    /// How long the head of an event stream may take, connecting included.
+    pub head_deadline: Duration,
     /// Whether `HTTP_PROXY` and its kind are obeyed. Off by default: a proxy
     /// that was set for other traffic would get to see the credential.
     pub proxy_from_environment: bool,
@@ -42,6 +44,9 @@ impl HttpCatalogConfig {
             connect_timeout: Duration::from_secs(3),
             request_deadline: Duration::from_secs(10),
             list_deadline: Duration::from_secs(60),
+            // Shorter than others: whoever waits for one that will never come
+            // misses the catalog's return.
+            head_deadline: Duration::from_secs(4),
             proxy_from_environment: false,
         }
     }

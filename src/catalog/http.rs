@@ -21,7 +21,7 @@ use super::error::CatalogError;
 use super::event::EventStream;
 use super::pages::{self, PageAnswer, Query};
 use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
-use super::wire;
+use super::{subscription, wire};
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
 
@@ -37,6 +37,7 @@ pub struct HttpCatalog {
     cache: Mutex<RecordCache>,
     request_deadline: Duration,
     list_deadline: Duration,
+    head_deadline: Duration,
 }
 
 impl HttpCatalog {
@@ -54,6 +55,7 @@ impl HttpCatalog {
             cache: Mutex::new(RecordCache::new()),
             request_deadline: config.request_deadline,
             list_deadline: config.list_deadline,
+            head_deadline: config.head_deadline,
         })
     }
 
@@ -69,16 +71,7 @@ impl HttpCatalog {
         let deadline = self.request_deadline;
         let exchange = async {
             let access = self.access.current().await?;
-            let mut request = self
-                .client
-                .request(method, access.url(segments)?)
-                .header(ACCEPT, "application/json, application/problem+json");
-            if let Some(key) = &access.api_key {
-                request = request.header("x-api-key", key);
-            }
-            if let Some(bearer) = &access.bearer {
-                request = request.header(AUTHORIZATION, bearer);
-            }
+            let request = self.request(&access, method, segments, "application/json")?;
             let response = build(&access, request)
                 .send()
                 .await
@@ -88,6 +81,46 @@ impl HttpCatalog {
         timeout(deadline, exchange).await.unwrap_or_else(|_| {
             Err(CatalogError::unavailable(format!(
                 "no complete answer within {deadline:?}"
+            )))
+        })
+    }
+
+    /// A request with its credentials, as they are now.
+    fn request(
+        &self,
+        access: &Access,
+        method: Method,
+        segments: &[&str],
+        accept: &str,
+    ) -> Result<RequestBuilder, CatalogError> {
+        let mut request = self
+            .client
+            .request(method, access.url(segments)?)
+            .header(ACCEPT, format!("{accept}, application/problem+json"));
+        if let Some(key) = &access.api_key {
+            request = request.header("x-api-key", key);
+        }
+        if let Some(bearer) = &access.bearer {
+            request = request.header(AUTHORIZATION, bearer);
+        }
+        Ok(request)
+    }
+
+    async fn follow(&self, after: Option<&CatalogPosition>) -> Result<EventStream, CatalogError> {
+        let deadline = self.head_deadline;
+        let opening = async {
+            let access = self.access.current().await?;
+            let mut request =
+                self.request(&access, Method::GET, &["events"], "text/event-stream")?;
+            if let Some(position) = after {
+                request = request.header("last-event-id", position.to_string());
+            }
+            let response = request.send().await.map_err(answer::no_answer)?;
+            subscription::begin(response).await
+        };
+        timeout(deadline, opening).await.unwrap_or_else(|_| {
+            Err(CatalogError::unavailable(format!(
+                "no event stream began within {deadline:?}"
             )))
         })
     }
@@ -252,10 +285,9 @@ impl Catalog for HttpCatalog {
 
     fn subscribe<'a>(
         &'a self,
-        _after: Option<&'a CatalogPosition>,
+        after: Option<&'a CatalogPosition>,
     ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
-        let error = CatalogError::unavailable("events are not followed yet");
-        std::future::ready(Err(error)).boxed()
+        self.follow(after).boxed()
     }
 }
 

@@ -134,6 +134,12 @@ impl Memory {
         first.1.elapsed()
     }
 
+    /// How long ago the catalog said so first for the binding of that uid.
+    pub fn not_found_for(&self, uid: &str) -> Duration {
+        let seen = lock(&self.not_found);
+        seen.get(uid).map_or(Duration::ZERO, |(_, at)| at.elapsed())
+    }
+
     /// The catalog said something else.
     pub fn found(&self, uid: &str) {
         lock(&self.not_found).remove(uid);

@@ -2,16 +2,21 @@
 //! them the queue and kube's `Controller`, which runs what the queue releases.
 
 pub mod apply;
+pub mod changes;
 pub mod clients;
+pub mod clock;
 pub mod context;
+pub mod election;
 pub mod error;
 pub mod events;
+
 mod guard;
 pub mod leadership;
 pub mod mesh_api;
 pub mod mirror;
 pub mod observe;
 pub mod outcome;
+mod permit;
 pub mod queue;
 pub(crate) mod readable;
 pub mod reconcile;

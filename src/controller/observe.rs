@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::context::{Context, Outage};
 use super::queue::room::Room;
 use crate::catalog::error::CatalogError;
+use crate::catalog::known::Presence;
 use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::CatalogServiceId;
 use crate::domain::{reasons, validate};
@@ -37,9 +38,15 @@ pub(crate) async fn ask_catalog(
             ctx.memory.brake().record_shown();
             CatalogAnswer::Record(record)
         }
-        Err(CatalogError::NotFound) => CatalogAnswer::NotFound {
-            confirmed: ctx.memory.not_found(uid, id) >= CONFIRM_AFTER,
-        },
+        Err(CatalogError::NotFound) => {
+            let twice = ctx.memory.not_found(uid, id) >= CONFIRM_AFTER;
+            // A denial alone may be the fault of whatever stands between: a
+            // complete list, or the service's end as an event, says the same.
+            let known = matches!(ctx.known.presence(id), Presence::Absent { .. });
+            CatalogAnswer::NotFound {
+                confirmed: twice && known,
+            }
+        }
         Err(CatalogError::BadRecord(bad)) => CatalogAnswer::Bad(bad),
         Err(error) => {
             let (reason, message) = (reason(&error), words(&error));

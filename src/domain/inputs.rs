@@ -50,7 +50,8 @@ pub enum CatalogAnswer {
     },
     /// There is no such service.
     NotFound {
-        /// Whether a second read, some time later, said the same.
+        /// Whether a second read, some time later, said the same, and so did
+        /// a complete list or an event.
         confirmed: bool,
     },
     /// The record cannot be understood.

@@ -32,7 +32,20 @@ pub const WATCH: Backoff = Backoff {
     cap: Duration::from_secs(30),
 };
 
+/// Between two tries to follow the catalog's events.
+pub const STREAM: Backoff = Backoff {
+    base: Duration::from_millis(500),
+    cap: Duration::from_secs(3),
+};
+
 impl Backoff {
+    /// The delay before try number `attempt`, counted from 1, with full
+    /// jitter: `chance` in 0..1 picks any point of the step. For what many
+    /// replicas do to one server.
+    pub fn spread(&self, attempt: u32, chance: f64) -> Duration {
+        self.delay(attempt, 1.0).mul_f64(chance.clamp(0.0, 1.0))
+    }
+
     /// The delay before try number `attempt`, counted from 1, with jitter:
     /// `chance` in 0..1 picks a point in the upper half of the step, so that
     /// many that fail together do not come back together.
@@ -57,5 +70,7 @@ mod tests {
         assert_eq!(top, [100, 200, 400, 800, 1000, 1000]);
         assert_eq!(b.delay(3, 0.0).as_millis(), 200);
         assert_eq!(b.delay(u32::MAX, 1.0).as_millis(), 1000);
+        let spread = [0.0, 0.25, 1.0].map(|chance| b.spread(3, chance).as_millis());
+        assert_eq!(spread, [0, 100, 400]);
     }
 }

@@ -23,6 +23,7 @@ macro_rules! on_both_databases {
 
 mod commit_order;
 mod events;
+mod follower;
 mod lists;
 mod openapi;
 mod operation;

@@ -21,6 +21,7 @@ macro_rules! behaviours {
 
 behaviours![
     apply_preconditions,
+    catalog_events,
     catalog_faults,
     conditions,
     crd,
@@ -30,6 +31,7 @@ behaviours![
     frozen,
     installation,
     istiod_away,
+    leadership,
     loop_closed,
     mesh_api_missing,
     names,

@@ -14,10 +14,10 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use futures::StreamExt as _;
 use futures::stream;
+use futures::{FutureExt as _, StreamExt as _};
 use http::{StatusCode, header};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 /// What happens to a request.
@@ -58,6 +58,9 @@ struct Shared {
     upstream: String,
     http: reqwest::Client,
     fault: Mutex<Fault>,
+    /// Moves with the fault, which ends every event stream: those have no end
+    /// of their own at which the fault would show.
+    cut: watch::Sender<()>,
     requests: Mutex<Vec<Seen>>,
 }
 
@@ -91,6 +94,7 @@ impl Front {
                 upstream: upstream.to_owned(),
                 http: reqwest::Client::builder().no_proxy().build()?,
                 fault: Mutex::new(Fault::None),
+                cut: watch::Sender::default(),
                 requests: Mutex::default(),
             }),
             running: Mutex::new(None),
@@ -100,10 +104,11 @@ impl Front {
     }
 
     /// From now on this happens to requests. What is under way goes on as it
-    /// was, unless nobody listens any more.
+    /// was, unless nobody listens any more; but event streams are cut.
     pub fn set(&self, fault: Fault) -> Result<()> {
         let refuse = fault == Fault::Refuse;
         *lock(&self.shared.fault) = fault;
+        self.shared.cut.send_replace(());
         if refuse {
             self.close();
             Ok(())
@@ -255,16 +260,37 @@ async fn pass_on(shared: &Shared, request: Request) -> Result<Response> {
         .await?;
     let (status, mut headers) = (got.status(), got.headers().clone());
     headers.remove(header::TRANSFER_ENCODING);
-    let mut answer = Response::new(Body::from(got.bytes().await?));
+    let is_stream = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|type_| type_ == "text/event-stream");
+    let body = if is_stream {
+        let mut cut = shared.cut.subscribe();
+        let ended = async move {
+            let _ = cut.changed().await;
+        };
+        Body::from_stream(got.bytes_stream().take_until(ended.boxed()))
+    } else {
+        Body::from(got.bytes().await?)
+    };
+    let mut answer = Response::new(body);
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     Ok(answer)
 }
 
-/// The real answer's body, also where the client knows it already.
+/// The real answer's body, also where the client knows it already. An event
+/// stream's is its first piece.
 async fn whole(shared: &Shared, mut request: Request) -> Bytes {
     request.headers_mut().remove(header::IF_NONE_MATCH);
     let answer = forward(shared, request).await;
+    let is_stream = answer
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|type_| type_ == "text/event-stream");
+    if is_stream {
+        let first = answer.into_body().into_data_stream().next().await;
+        return first.and_then(Result::ok).unwrap_or_default();
+    }
     axum::body::to_bytes(answer.into_body(), usize::MAX)
         .await
         .unwrap_or_default()

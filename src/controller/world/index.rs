@@ -17,13 +17,15 @@ use crate::domain::validate::key;
 pub(super) struct Inner {
     pub(super) bindings: Mirror<Arc<ServiceBinding>>,
     /// Bindings that cannot be decoded.
-    pub(super) unreadable: Mirror<()>,
+    pub(super) unreadable: Mirror<String>,
     pub(super) services: Mirror<ServiceView>,
     pub(super) namespaces: Mirror<NamespaceView>,
     pub(super) virtual_services: Mirror<Arc<Rule>>,
     pub(super) destination_rules: Mirror<Arc<Rule>>,
     /// Service → bindings that name it.
     pub(super) by_service: BTreeMap<Id, BTreeSet<BindingKey>>,
+    /// ID in the catalog → bindings that name it.
+    pub(super) by_catalog_id: HashMap<String, BTreeSet<BindingKey>>,
     /// Uid → the binding that has it.
     pub(super) by_uid: HashMap<String, BindingKey>,
     /// Exact host → rules that claim it; and the rules with a wildcard.
@@ -120,12 +122,23 @@ impl Inner {
                     self.by_service.remove(&service);
                 }
             }
+            let id = &before.spec.catalog_service_id;
+            if let Some(keys) = self.by_catalog_id.get_mut(id) {
+                keys.remove(&key(before));
+                if keys.is_empty() {
+                    self.by_catalog_id.remove(id);
+                }
+            }
             self.by_uid
                 .remove(before.metadata.uid.as_deref().unwrap_or_default());
         }
         if let Some(after) = &change.after {
             self.by_service
                 .entry(service_of(after))
+                .or_default()
+                .insert(key(after));
+            self.by_catalog_id
+                .entry(after.spec.catalog_service_id.clone())
                 .or_default()
                 .insert(key(after));
             self.by_uid

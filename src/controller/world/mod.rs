@@ -16,7 +16,7 @@ use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror, Seen};
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, ServiceView};
-use crate::domain::names::{BindingKey, ClusterDomain};
+use crate::domain::names::{BindingKey, CatalogServiceId, ClusterDomain};
 use crate::domain::rule::Rule;
 use crate::domain::target::Target;
 use crate::domain::validate::key;
@@ -135,9 +135,18 @@ impl World {
         concerned
     }
 
-    /// Takes an event about bindings that cannot be decoded.
-    pub fn unreadable(&self, event: Event<Seen<()>>) {
+    /// Takes an event about bindings that cannot be decoded, with a word on
+    /// each.
+    pub fn unreadable(&self, event: Event<Seen<String>>) {
         self.lock().unreadable.take(event);
+    }
+
+    /// The bindings that cannot be decoded, with a word on each.
+    pub fn all_unreadable(&self) -> Vec<Seen<String>> {
+        let inner = self.lock();
+        let ids = inner.unreadable.iter().map(|(id, _)| id);
+        ids.filter_map(|id| inner.unreadable.seen(id).cloned())
+            .collect()
     }
 
     /// What is known of the binding from when it could be decoded last, under
@@ -233,7 +242,18 @@ impl World {
 
     /// Takes the server's answer to a write of ours.
     pub fn wrote_binding(&self, seen: Seen<Arc<ServiceBinding>>) {
-        self.lock().bindings.wrote(seen);
+        let mut inner = self.lock();
+        let id = seen.id.clone();
+        let before = inner.bindings.get(&id).cloned();
+        inner.bindings.wrote(seen);
+        let after = inner.bindings.get(&id).cloned();
+        // The answer may show an edit that the watch has yet to tell.
+        inner.index_binding(&Change {
+            id,
+            before,
+            after,
+            listed: false,
+        });
     }
 
     /// Takes the server's answer to a write of ours.
@@ -261,6 +281,16 @@ impl World {
             .bindings
             .get(&(key.namespace.clone(), key.name.clone()))
             .cloned()
+    }
+
+    /// The bindings that name this service of the catalog.
+    pub fn naming(&self, id: &CatalogServiceId) -> BTreeSet<BindingKey> {
+        let inner = self.lock();
+        inner
+            .by_catalog_id
+            .get(id.as_str())
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Every binding there is.

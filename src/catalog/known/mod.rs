@@ -1,0 +1,220 @@
+//! What is known of the catalog without asking it: every record, as of a
+//! position that a complete list and the events since then have reached.
+//! Plain values behind a lock; no IO.
+
+mod absent;
+mod stale;
+pub(crate) mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use state::{Read, State, WhyList};
+
+use super::error::CatalogError;
+use super::event::CatalogEvent;
+use crate::domain::names::CatalogServiceId;
+use crate::domain::record::{BadRecord, CatalogPosition, ServiceList, ServiceRecord};
+
+/// What is known of one service.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Presence {
+    /// No list was complete yet, or what is known of the service is out of
+    /// date: ask the catalog.
+    Unknown,
+    /// The catalog has it, and this is its record.
+    Present(Arc<ServiceRecord>),
+    /// The catalog has it, and its record cannot be understood.
+    Unreadable(BadRecord),
+    /// A complete list lacked it, or an event said that it went. The position
+    /// is that of the first of these, and does not move while it is away.
+    Absent {
+        /// Since when.
+        since: CatalogPosition,
+    },
+}
+
+/// What is known of the catalog. Written by whoever follows it, read by all.
+#[derive(Debug, Default)]
+pub struct Known {
+    state: Mutex<State>,
+    moved: watch::Sender<()>,
+}
+
+impl Known {
+    /// The position that is known, once a list was complete.
+    pub fn position(&self) -> Option<CatalogPosition> {
+        self.state().position().cloned()
+    }
+
+    /// Whether the catalog is followed at this moment, so that what is known
+    /// is no older than a silence that the contract allows.
+    pub fn is_live(&self) -> bool {
+        self.state().is_live()
+    }
+
+    /// Whether the last complete list held no service at all.
+    pub fn listed_nothing(&self) -> bool {
+        self.state().listed_nothing()
+    }
+
+    /// What is known of this service.
+    pub fn presence(&self, id: &CatalogServiceId) -> Presence {
+        self.state().presence(id)
+    }
+
+    /// Every record that is known.
+    pub fn records(&self) -> Vec<Arc<ServiceRecord>> {
+        self.state().records()
+    }
+
+    /// How long ago the catalog's stream said something; a stream that is
+    /// followed does so at least every ten seconds.
+    pub fn heard_ago(&self) -> Option<Duration> {
+        self.state().heard_at().map(|at| at.elapsed())
+    }
+
+    /// Waits until services changed, and takes their IDs. One consumer only.
+    pub async fn changed(&self) -> BTreeSet<CatalogServiceId> {
+        self.until(|state| {
+            let changed = std::mem::take(&mut state.changed);
+            (!changed.is_empty()).then_some(changed)
+        })
+        .await
+    }
+
+    /// Waits until the catalog is followed again, or answers again after reads
+    /// of it had failed. One consumer only.
+    pub async fn returned(&self) {
+        self.until(|state| std::mem::take(&mut state.returned).then_some(()))
+            .await;
+    }
+
+    /// Waits until the catalog is followed.
+    #[cfg(test)]
+    pub(super) async fn live(&self) {
+        self.until(|state| state.is_live().then_some(())).await;
+    }
+
+    /// Waits until something is known, or a first try to learn it has failed.
+    pub(super) async fn started(&self) {
+        self.until(|state| (!state.is_starting()).then_some(()))
+            .await;
+    }
+
+    /// Waits until what is known of the service is up to date, or nothing is
+    /// followed any more.
+    pub(super) async fn settled(&self, id: &CatalogServiceId) {
+        self.until(|state| {
+            let waits = state.is_live() && state.announced(id).is_some();
+            (!waits).then_some(())
+        })
+        .await;
+    }
+
+    /// The revision that was announced of a service whose record is not known.
+    pub(super) fn announced(&self, id: &CatalogServiceId) -> Option<u64> {
+        self.state().announced(id)
+    }
+
+    /// The read that failed last, and why, while none was answered since.
+    pub(super) fn failing(&self) -> Option<(CatalogServiceId, CatalogError)> {
+        self.state().failing().cloned()
+    }
+
+    /// A read of the service was answered, or failed.
+    pub(super) fn answered(&self, id: &CatalogServiceId, error: Option<&CatalogError>) {
+        self.write(|state| state.answered(id, error));
+    }
+
+    /// The catalog denied a service to somebody who asked for it. Where what
+    /// is known does not agree, a list is asked for.
+    pub(super) fn denied(&self, id: &CatalogServiceId) {
+        self.write(|state| state.denied(id));
+    }
+
+    pub(super) fn tried(&self) {
+        self.write(State::tried);
+    }
+
+    pub(super) fn resumed(&self) {
+        self.write(State::resumed);
+    }
+
+    pub(super) fn lost(&self) {
+        self.write(State::lost);
+    }
+
+    pub(super) fn hear(&self, event: &CatalogEvent, own: Option<&str>) {
+        self.write(|state| state.hear(event, own, Instant::now()));
+    }
+
+    pub(super) fn list_needed(&self) -> Option<WhyList> {
+        self.state().list_needed()
+    }
+
+    pub(super) fn list(&self, list: ServiceList) -> Result<(), String> {
+        self.write(|state| state.list(list))
+    }
+
+    pub(super) fn next_reads(&self) -> Vec<CatalogServiceId> {
+        self.state().next_reads(Instant::now())
+    }
+
+    pub(super) fn next_read_at(&self) -> Option<Instant> {
+        self.state().next_read_at(Instant::now())
+    }
+
+    pub(super) fn read(&self, read: impl IntoIterator<Item = (CatalogServiceId, Read)>) {
+        let now = Instant::now();
+        self.write(|state| {
+            for (id, read) in read {
+                state.read(&id, read, now);
+            }
+        });
+    }
+
+    pub(super) fn not_read(&self, ids: &[CatalogServiceId]) {
+        self.write(|state| state.not_read(ids, Instant::now()));
+    }
+
+    /// Waits until something moves after the call of this method.
+    pub(super) fn watch(&self) -> watch::Receiver<()> {
+        self.moved.subscribe()
+    }
+
+    fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = {
+            let mut state = self.state();
+            let live = state.is_live();
+            let result = change(&mut state);
+            state.returned |= !live && state.is_live();
+            result
+        };
+        self.moved.send_replace(());
+        result
+    }
+
+    async fn until<T>(&self, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        let mut moved = self.moved.subscribe();
+        loop {
+            if let Some(found) = look(&mut self.state()) {
+                return found;
+            }
+            // Fails only without a sender, which lives as long as we do.
+            let _ = moved.changed().await;
+        }
+    }
+
+    /// Nothing in here is left half-done by a panic, so a poisoned lock is
+    /// used on.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

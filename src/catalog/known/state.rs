@@ -1,0 +1,416 @@
+//! What follows from what the catalog said? Lists and events go in; presence,
+//! and what has to be asked next, come out. Plain values with time as an
+//! argument; no IO.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Presence;
+use super::absent::Absent;
+use super::stale::{Got, Stale};
+use crate::catalog::error::CatalogError;
+use crate::catalog::event::{CatalogEvent, EventKind};
+use crate::domain::names::CatalogServiceId;
+use crate::domain::record::{BadRecord, CatalogPosition, ServiceList, ServiceRecord};
+
+/// Why a complete list is needed.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum WhyList {
+    /// Nothing is known yet.
+    First,
+    /// The stream cannot be resumed from where it was left.
+    Reset,
+    /// The stream went back, or to another epoch, without saying so.
+    Rewound,
+    /// The stream left something out.
+    Gap,
+    /// The stream cannot be read on from where it stands.
+    Stuck,
+    /// A service that should be there was denied.
+    Denied,
+}
+
+/// What a read of one service gave.
+#[derive(Clone, Debug)]
+pub(crate) enum Read {
+    /// Its record.
+    Record(Arc<ServiceRecord>),
+    /// Its record, which cannot be understood.
+    Unreadable(BadRecord),
+    /// The catalog said that it has no such service.
+    Denied,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Service {
+    Present(Arc<ServiceRecord>),
+    Unreadable(BadRecord),
+}
+
+/// What is known, and what is not.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    /// Up to where everything is known, but for what is stale.
+    position: Option<CatalogPosition>,
+    /// Where the open stream stands.
+    heard: Option<CatalogPosition>,
+    /// Whether the open stream has said everything that there was.
+    caught_up: bool,
+    /// Why the stream alone is not enough, and how new a list must be to mend
+    /// that.
+    broken: Option<(WhyList, CatalogPosition)>,
+    /// What was known is of another history than what will be listed.
+    rewound: bool,
+    services: HashMap<CatalogServiceId, Service>,
+    absent: Absent,
+    stale: Stale,
+    /// Denied by a read, though nothing said that they went.
+    doubted: BTreeSet<CatalogServiceId>,
+    /// Whether a first list was tried, with whatever result.
+    tried: bool,
+    listed_nothing: bool,
+    /// The read that failed, and why, while no other has been answered since.
+    failing: Option<(CatalogServiceId, CatalogError)>,
+    /// Whether the catalog came back since somebody asked for that.
+    pub(super) returned: bool,
+    /// When the stream said something last.
+    heard_at: Option<Instant>,
+    pub(super) changed: BTreeSet<CatalogServiceId>,
+}
+
+impl State {
+    pub(super) fn position(&self) -> Option<&CatalogPosition> {
+        self.position.as_ref()
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        self.position.is_some() && self.caught_up && self.broken.is_none()
+    }
+
+    pub(super) fn listed_nothing(&self) -> bool {
+        self.listed_nothing
+    }
+
+    pub(super) fn heard_at(&self) -> Option<Instant> {
+        self.heard_at
+    }
+
+    pub(super) fn presence(&self, id: &CatalogServiceId) -> Presence {
+        if self.position.is_none() || self.stale.holds(id) {
+            return Presence::Unknown;
+        }
+        match self.services.get(id) {
+            Some(Service::Present(record)) => Presence::Present(Arc::clone(record)),
+            Some(Service::Unreadable(bad)) => Presence::Unreadable(bad.clone()),
+            None => match self.absent.since(id) {
+                Some(since) => Presence::Absent { since },
+                None => Presence::Unknown,
+            },
+        }
+    }
+
+    pub(super) fn records(&self) -> Vec<Arc<ServiceRecord>> {
+        let present = self.services.values().filter_map(|service| match service {
+            Service::Present(record) => Some(Arc::clone(record)),
+            Service::Unreadable(_) => None,
+        });
+        present.collect()
+    }
+
+    /// The revision that an event announced for a service whose record is not
+    /// known as of then.
+    pub(super) fn announced(&self, id: &CatalogServiceId) -> Option<u64> {
+        self.stale.announced(id)
+    }
+
+    /// Whether nothing is known yet, and nothing is known to stand in the way.
+    pub(super) fn is_starting(&self) -> bool {
+        self.position.is_none() && !self.tried
+    }
+
+    /// The read that failed last, and why, while none was answered since.
+    pub(super) fn failing(&self) -> Option<&(CatalogServiceId, CatalogError)> {
+        self.failing.as_ref()
+    }
+
+    /// A read got this answer. As long as they fail alike, the first failure
+    /// speaks for all.
+    pub(super) fn answered(&mut self, id: &CatalogServiceId, error: Option<&CatalogError>) {
+        use std::mem::discriminant;
+        let failed = error
+            .filter(|error| !matches!(error, CatalogError::NotFound | CatalogError::BadRecord(_)));
+        match (failed, &self.failing) {
+            (None, Some(_)) => self.works(),
+            (Some(new), Some((_, old))) if discriminant(new) == discriminant(old) => {}
+            (Some(new), _) => self.failing = Some((id.clone(), new.clone())),
+            (None, None) => {}
+        }
+    }
+
+    /// The catalog answered something.
+    fn works(&mut self) {
+        self.returned |= self.failing.take().is_some();
+    }
+
+    /// A first list was tried in vain.
+    pub(super) fn tried(&mut self) {
+        self.tried = true;
+    }
+
+    /// A stream was opened that goes on after what is known.
+    pub(super) fn resumed(&mut self) {
+        self.works();
+        self.heard.clone_from(&self.position);
+        self.caught_up = false;
+        // This one begins before what broke the last one; but what was heard
+        // since then may not have been true.
+        if let (Some((_, needed)), Some(position)) = (&mut self.broken, &self.position) {
+            needed.clone_from(position);
+        }
+    }
+
+    /// The stream has ended.
+    pub(super) fn lost(&mut self) {
+        self.heard = None;
+        self.caught_up = false;
+    }
+
+    /// Takes what the stream says. Changes of health that `own`, this
+    /// cluster's identity, reported itself are passed over.
+    pub(super) fn hear(&mut self, event: &CatalogEvent, own: Option<&str>, now: Instant) {
+        let Some(heard) = &self.heard else { return };
+        self.heard_at = Some(now);
+        let at = &event.position;
+        let back = at.epoch != heard.epoch || at.revision < heard.revision;
+        let ahead = at.revision.saturating_sub(heard.revision);
+        let broken = match &event.kind {
+            EventKind::Reset { .. } => {
+                // Going on in the same history, only events were lost.
+                self.rewound |= back;
+                Some(WhyList::Reset)
+            }
+            _ if back => {
+                self.rewound = true;
+                Some(WhyList::Rewound)
+            }
+            EventKind::Bookmark => (ahead > 0).then_some(WhyList::Gap),
+            // Told again.
+            _ if ahead == 0 => return,
+            _ => (ahead > 1).then_some(WhyList::Gap),
+        };
+        self.heard = Some(at.clone());
+        if let Some(why) = broken {
+            if self.rewound {
+                self.stale.forget_revisions();
+            }
+            self.broken = Some((why, at.clone()));
+        }
+        if matches!(event.kind, EventKind::Bookmark | EventKind::Reset { .. }) {
+            self.caught_up = true;
+        }
+        if self.is_covered(at) {
+            return;
+        }
+        self.take(&event.kind, at, own);
+        if self.broken.is_none() {
+            self.position = Some(at.clone());
+        }
+    }
+
+    /// Whether a list has shown this already.
+    fn is_covered(&self, at: &CatalogPosition) -> bool {
+        let covers =
+            |known: &CatalogPosition| known.epoch == at.epoch && known.revision >= at.revision;
+        !self.rewound && self.position.as_ref().is_some_and(covers)
+    }
+
+    fn take(&mut self, kind: &EventKind, at: &CatalogPosition, own: Option<&str>) {
+        match kind {
+            EventKind::Registered(id) | EventKind::Updated(id) => {
+                let known = matches!(self.services.get(id), Some(Service::Present(record))
+                    if record.revision >= at.revision);
+                let gone = self.absent.is_later(id, at);
+                if self.rewound || !(known || gone) {
+                    self.stale.mark(id, at.revision);
+                }
+            }
+            // What is known may be of another history, in which this event
+            // says nothing; a list will tell.
+            EventKind::Deregistered(id) if self.rewound => self.stale.mark(id, at.revision),
+            EventKind::Deregistered(id) => self.remove(id, at),
+            EventKind::HealthChanged { id, writer } => {
+                let ours = writer
+                    .as_ref()
+                    .is_some_and(|writer| Some(writer.cluster.as_str()) == own);
+                if !ours {
+                    self.changed.insert(id.clone());
+                }
+            }
+            EventKind::Bookmark | EventKind::Reset { .. } | EventKind::Other => {}
+        }
+    }
+
+    fn remove(&mut self, id: &CatalogServiceId, at: &CatalogPosition) {
+        self.stale.clear(id);
+        self.doubted.remove(id);
+        self.services.remove(id);
+        self.absent.add(id, at);
+        self.changed.insert(id.clone());
+    }
+
+    /// Why a complete list is needed now, if one is.
+    pub(super) fn list_needed(&self) -> Option<WhyList> {
+        match (&self.position, &self.broken) {
+            (None, _) => Some(WhyList::First),
+            (_, Some((why, _))) => Some(*why),
+            _ if !self.doubted.is_empty() => Some(WhyList::Denied),
+            _ => None,
+        }
+    }
+
+    /// Takes a complete list. One that is older than what it is to mend is
+    /// refused, and says so.
+    pub(super) fn list(&mut self, list: ServiceList) -> Result<(), String> {
+        self.works();
+        let at = list.position.clone();
+        if let Some((_, needed)) = &self.broken
+            && needed.epoch == at.epoch
+            && needed.revision > at.revision
+        {
+            return Err(format!(
+                "the list is of {at}, and the stream has come to {needed}"
+            ));
+        }
+        let another_epoch = |known: &CatalogPosition| known.epoch != at.epoch;
+        let known_to = self.position.as_ref();
+        let behind = known_to.is_some_and(|known| known.revision > at.revision);
+        let anew = known_to.is_none_or(another_epoch) || self.rewound;
+        self.listed_nothing = list.services.is_empty();
+        if anew {
+            self.absent.begin(&at);
+        }
+        self.compare(list, anew);
+        self.stale.listed(at.revision);
+        if anew || !behind {
+            self.position = Some(at.clone());
+        }
+        // A stream of another epoch than the list has yet to say so.
+        self.broken = None;
+        self.rewound = self.heard.as_ref().is_some_and(another_epoch);
+        if self.rewound {
+            self.broken = Some((WhyList::Rewound, at));
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, list: ServiceList, anew: bool) {
+        let at = list.position;
+        let newer = |service: &Service| matches!(service, Service::Present(record) if record.revision > at.revision);
+        let mut listed = HashMap::new();
+        let mut nameless = false;
+        for item in list.services {
+            let (id, service) = match item {
+                Ok(record) => (Some(record.id.clone()), Service::Present(Arc::new(record))),
+                Err(bad) => (bad.id.clone(), Service::Unreadable(bad)),
+            };
+            match id.map(|id| CatalogServiceId::parse(&id)) {
+                Some(Ok(id)) => {
+                    listed.insert(id, service);
+                }
+                _ => nameless = true,
+            }
+        }
+        let missing: Vec<_> = self
+            .services
+            .iter()
+            .filter(|(id, service)| !listed.contains_key(*id) && (anew || !newer(service)))
+            .map(|(id, _)| id.clone())
+            .collect();
+        // Any of those that are missing may be the one that has lost its name.
+        if nameless {
+            self.absent.uncertain();
+        } else {
+            for id in missing {
+                self.services.remove(&id);
+                self.absent.add(&id, &at);
+                self.changed.insert(id);
+            }
+        }
+        self.changed.extend(std::mem::take(&mut self.doubted));
+        for (id, service) in listed {
+            let newer = self.services.get(&id).is_some_and(newer) || self.absent.is_later(&id, &at);
+            if anew || !newer {
+                self.put(&id, service);
+            }
+        }
+    }
+
+    fn put(&mut self, id: &CatalogServiceId, service: Service) {
+        self.absent.remove(id);
+        if self.services.get(id) != Some(&service) {
+            self.services.insert(id.clone(), service);
+            self.changed.insert(id.clone());
+        }
+    }
+
+    /// The services that are to be read next; none while a list will tell.
+    pub(super) fn next_reads(&mut self, now: Instant) -> Vec<CatalogServiceId> {
+        if self.position.is_none() || self.broken.is_some() {
+            return Vec::new();
+        }
+        self.stale.due(now)
+    }
+
+    /// When the next service is to be read.
+    pub(super) fn next_read_at(&self, now: Instant) -> Option<Instant> {
+        let reads = self.position.is_some() && self.broken.is_none();
+        self.stale.next_at(now).filter(|_| reads)
+    }
+
+    /// Takes what a read of the service gave, which was sent because it was
+    /// stale.
+    pub(super) fn read(&mut self, id: &CatalogServiceId, read: Read, now: Instant) {
+        if !self.stale.holds(id) {
+            // A list, or its end, was quicker.
+            return;
+        }
+        match read {
+            Read::Record(record) => {
+                if self.stale.got(id, record.revision, now) != Got::Older {
+                    self.put(id, Service::Present(record));
+                    // Somebody may wait for this look, whatever it shows.
+                    self.changed.insert(id.clone());
+                }
+            }
+            Read::Unreadable(bad) => {
+                self.stale.clear(id);
+                self.put(id, Service::Unreadable(bad));
+                self.changed.insert(id.clone());
+            }
+            // Its end will be told, or else a list tells.
+            Read::Denied => {
+                if self.stale.denied(id, now) {
+                    self.doubted.insert(id.clone());
+                }
+            }
+        }
+    }
+
+    /// The reads of these services failed.
+    pub(super) fn not_read(&mut self, ids: &[CatalogServiceId], now: Instant) {
+        for id in ids {
+            self.stale.again(id, now);
+        }
+    }
+
+    /// The catalog denied a service to somebody who asked for it. Says whether
+    /// that has to be looked into.
+    pub(super) fn denied(&mut self, id: &CatalogServiceId) -> bool {
+        match self.presence(id) {
+            Presence::Absent { .. } => false,
+            _ => self.doubted.insert(id.clone()),
+        }
+    }
+}

@@ -1,0 +1,457 @@
+//! What is known after which lists and events.
+
+use super::state::State;
+use super::*;
+use crate::catalog::event::EventKind;
+use crate::catalog::report::WriterPosition;
+
+fn id(text: &str) -> CatalogServiceId {
+    CatalogServiceId::parse(text).unwrap()
+}
+
+fn at(epoch: &str, revision: u64) -> CatalogPosition {
+    CatalogPosition {
+        epoch: epoch.to_owned(),
+        revision,
+    }
+}
+
+fn record(id: &str, revision: u64) -> ServiceRecord {
+    ServiceRecord {
+        id: id.to_owned(),
+        revision,
+        ..Default::default()
+    }
+}
+
+fn list_of(position: CatalogPosition, services: &[(&str, u64)]) -> ServiceList {
+    let services = services
+        .iter()
+        .map(|(id, revision)| Ok(record(id, *revision)));
+    ServiceList {
+        position,
+        services: services.collect(),
+    }
+}
+
+fn read(id: &str, revision: u64) -> Read {
+    Read::Record(Arc::new(record(id, revision)))
+}
+
+/// A state that follows since it has listed a, b and c at e.10.
+struct Scene(State, Instant);
+
+impl Scene {
+    fn new() -> Self {
+        let mut state = State::default();
+        let services = [("a", 1), ("b", 2), ("c", 3)];
+        state.list(list_of(at("e", 10), &services)).unwrap();
+        state.resumed();
+        let mut scene = Self(state, Instant::now());
+        scene.say("e", 10, EventKind::Bookmark);
+        assert!(scene.0.is_live());
+        assert_eq!(scene.changed(), "a b c");
+        scene
+    }
+
+    fn say(&mut self, epoch: &str, revision: u64, kind: EventKind) {
+        let position = at(epoch, revision);
+        self.0
+            .hear(&CatalogEvent { position, kind }, Some("ours"), self.1);
+    }
+
+    fn updated(&mut self, revision: u64, of: &str) {
+        self.say("e", revision, EventKind::Updated(id(of)));
+    }
+
+    fn deregistered(&mut self, revision: u64, of: &str) {
+        self.say("e", revision, EventKind::Deregistered(id(of)));
+    }
+
+    fn list(&mut self, epoch: &str, revision: u64, services: &[(&str, u64)]) {
+        self.0.list(list_of(at(epoch, revision), services)).unwrap();
+    }
+
+    fn wait(&mut self, millis: u64) {
+        self.1 += Duration::from_millis(millis);
+    }
+
+    /// What is read now, and answered with this.
+    fn reads(&mut self, answer: Read) -> String {
+        let ids = self.0.next_reads(self.1);
+        for id in &ids {
+            self.0.read(id, answer.clone(), self.1);
+        }
+        words(ids)
+    }
+
+    fn changed(&mut self) -> String {
+        words(std::mem::take(&mut self.0.changed))
+    }
+
+    /// As in `7` (present, of that revision), `bad`, `gone e.8`, `?`.
+    fn presence(&self, of: &str) -> String {
+        match self.0.presence(&id(of)) {
+            Presence::Unknown => "?".to_owned(),
+            Presence::Present(record) => record.revision.to_string(),
+            Presence::Unreadable(_) => "bad".to_owned(),
+            Presence::Absent { since } => format!("gone {since}"),
+        }
+    }
+
+    fn position(&self) -> String {
+        self.0.position().unwrap().to_string()
+    }
+}
+
+fn words(ids: impl IntoIterator<Item = CatalogServiceId>) -> String {
+    let ids: Vec<_> = ids.into_iter().map(|id| id.to_string()).collect();
+    ids.join(" ")
+}
+
+fn reset() -> EventKind {
+    let reason = "because".to_owned();
+    EventKind::Reset { reason }
+}
+
+#[test]
+fn before_a_list_nothing_is_known_and_one_is_needed() {
+    let state = State::default();
+    assert_eq!(state.presence(&id("a")), Presence::Unknown);
+    assert_eq!(state.list_needed(), Some(WhyList::First));
+    assert!(!state.is_live() && state.is_starting());
+}
+
+#[test]
+fn a_change_makes_what_is_known_stale_until_it_is_read() {
+    let mut s = Scene::new();
+    s.updated(11, "a");
+    assert_eq!((s.presence("a"), s.presence("b")), ("?".into(), "2".into()));
+    assert_eq!((s.position(), s.changed()), ("e.11".into(), String::new()));
+    assert_eq!(s.reads(read("a", 11)), "a");
+    assert_eq!((s.presence("a"), s.changed()), ("11".into(), "a".into()));
+    assert_eq!(s.reads(read("a", 11)), "", "it is known");
+}
+
+#[test]
+fn an_event_that_is_known_already_needs_no_read() {
+    let mut s = Scene::new();
+    s.updated(11, "a");
+    // Read before the second event was heard.
+    s.reads(read("a", 12));
+    s.updated(12, "a");
+    assert_eq!(
+        (s.presence("a"), s.position()),
+        ("12".into(), "e.12".into())
+    );
+    s.updated(12, "a");
+    s.say("e", 12, EventKind::Deregistered(id("b")));
+    assert_eq!(
+        s.presence("b"),
+        "2",
+        "an event that is told again was taken for another"
+    );
+}
+
+#[test]
+fn a_record_that_is_older_than_its_event_is_not_taken() {
+    let mut s = Scene::new();
+    s.updated(11, "a");
+    for wait in [300, 600, 1200] {
+        assert_eq!(s.reads(read("a", 1)), "a");
+        assert_eq!(s.presence("a"), "?");
+        s.wait(wait - 1);
+        assert_eq!(s.reads(read("a", 1)), "", "it is asked again too soon");
+        s.wait(1);
+    }
+    assert_eq!(s.reads(read("a", 11)), "a");
+    assert_eq!(s.presence("a"), "11");
+}
+
+#[test]
+fn however_often_a_service_changes_it_is_read_every_300_ms_and_its_changes_are_told() {
+    let mut s = Scene::new();
+    let (mut reads, mut told) = (0, 0);
+    for n in 0..3_000 {
+        s.updated(11 + n, "a");
+        // Another event comes while the answer is on its way.
+        if !s.reads(read("a", 11 + n)).is_empty() {
+            reads += 1;
+        }
+        s.wait(1);
+        told += usize::from(!s.changed().is_empty());
+    }
+    assert_eq!((reads, told), (10, 10));
+}
+
+#[test]
+fn many_changes_are_read_together_but_no_more_than_a_page() {
+    let mut s = Scene::new();
+    for n in 0..250 {
+        s.updated(11 + n, &format!("s{n}"));
+    }
+    let reads: Vec<_> = (0..4).map(|_| s.0.next_reads(s.1).len()).collect();
+    assert_eq!(reads, [100, 100, 50, 0]);
+}
+
+#[test]
+fn what_went_is_absent_at_once_and_since_then_however_often_it_is_listed() {
+    let mut s = Scene::new();
+    s.deregistered(11, "a");
+    assert_eq!(
+        (s.presence("a"), s.changed()),
+        ("gone e.11".into(), "a".into())
+    );
+    assert_eq!(s.reads(Read::Denied), "", "it needs no read");
+    s.say("e", 15, reset());
+    s.list("e", 15, &[("b", 2), ("c", 3)]);
+    assert_eq!(
+        (s.presence("a"), s.changed()),
+        ("gone e.11".into(), String::new())
+    );
+    s.say("e", 16, EventKind::Registered(id("a")));
+    s.reads(read("a", 16));
+    assert_eq!(s.presence("a"), "16");
+    s.deregistered(17, "a");
+    assert_eq!(s.presence("a"), "gone e.17");
+}
+
+#[test]
+fn what_was_never_there_is_absent_since_the_first_list() {
+    let mut s = Scene::new();
+    s.updated(11, "b");
+    s.say("e", 20, reset());
+    s.list("e", 20, &[("b", 11)]);
+    assert_eq!(s.presence("x"), "gone e.10");
+    assert_eq!(s.presence("a"), "gone e.20");
+}
+
+#[test]
+fn a_health_report_of_others_is_told_and_ours_is_not_and_neither_is_read() {
+    let mut s = Scene::new();
+    for (revision, cluster, told) in [(11, "ours", ""), (12, "theirs", "a")] {
+        let writer = WriterPosition {
+            cluster: cluster.to_owned(),
+            epoch: 1,
+            sequence: 1,
+        };
+        let writer = Some(writer);
+        s.say(
+            "e",
+            revision,
+            EventKind::HealthChanged {
+                id: id("a"),
+                writer,
+            },
+        );
+        assert_eq!((s.changed(), s.presence("a")), (told.into(), "1".into()));
+        assert_eq!(s.reads(Read::Denied), "");
+    }
+    assert_eq!(s.position(), "e.12");
+}
+
+#[test]
+fn a_list_after_a_reset_tells_only_what_differs() {
+    let mut s = Scene::new();
+    s.say("e", 50, reset());
+    assert_eq!(s.0.list_needed(), Some(WhyList::Reset));
+    assert!(!s.0.is_live());
+    assert_eq!((s.position(), s.presence("a")), ("e.10".into(), "1".into()));
+    s.list("e", 51, &[("a", 1), ("b", 30), ("d", 40)]);
+    assert_eq!((s.changed(), s.position()), ("b c d".into(), "e.51".into()));
+    assert_eq!(s.presence("c"), "gone e.51");
+    assert!(s.0.is_live() && s.0.list_needed().is_none());
+    // The list has shown it.
+    s.deregistered(51, "a");
+    assert_eq!(s.presence("a"), "1");
+    s.deregistered(52, "a");
+    assert_eq!(s.presence("a"), "gone e.52");
+}
+
+#[test]
+fn what_was_heard_while_a_list_was_under_way_is_kept() {
+    let mut s = Scene::new();
+    s.0.denied(&id("c"));
+    assert_eq!(s.0.list_needed(), Some(WhyList::Denied));
+    assert!(s.0.is_live());
+    s.updated(11, "a");
+    s.reads(read("a", 11));
+    s.deregistered(12, "b");
+    s.updated(13, "d");
+    s.changed();
+    s.list("e", 10, &[("a", 1), ("b", 2), ("c", 3)]);
+    assert_eq!(
+        [
+            s.presence("a"),
+            s.presence("b"),
+            s.presence("c"),
+            s.presence("d")
+        ],
+        ["11", "gone e.12", "3", "?"]
+    );
+    // Whoever was denied it is told that somebody has looked.
+    assert_eq!((s.changed(), s.position()), ("c".into(), "e.13".into()));
+    assert_eq!(s.0.list_needed(), None);
+}
+
+#[test]
+fn an_event_that_was_left_out_needs_a_list_that_is_new_enough() {
+    for lost in [
+        EventKind::Updated(id("a")),
+        EventKind::Bookmark,
+        EventKind::Other,
+    ] {
+        let mut s = Scene::new();
+        s.say("e", 12, lost.clone());
+        assert_eq!(s.0.list_needed(), Some(WhyList::Gap), "{lost:?}");
+        assert!(!s.0.is_live());
+        assert_eq!(s.position(), "e.10", "nobody resumes behind the gap");
+        let old = list_of(at("e", 11), &[]);
+        assert!(s.0.list(old).unwrap_err().contains("e.12"));
+        assert_eq!(s.presence("b"), "2", "a list that is too old was taken");
+        s.list("e", 12, &[("a", 12), ("b", 2), ("c", 3)]);
+        assert_eq!((s.presence("a"), s.0.is_live()), ("12".into(), true));
+    }
+}
+
+#[test]
+fn a_revision_that_goes_back_is_another_history() {
+    let mut s = Scene::new();
+    s.deregistered(11, "a");
+    s.updated(12, "c");
+    s.changed();
+    s.say("e", 5, EventKind::Deregistered(id("b")));
+    assert_eq!(s.0.list_needed(), Some(WhyList::Rewound));
+    assert_eq!(
+        s.presence("b"),
+        "?",
+        "what is said in another history ends nothing"
+    );
+    s.list("e", 6, &[("a", 1), ("c", 3)]);
+    assert_eq!(
+        [
+            s.presence("a"),
+            s.presence("b"),
+            s.presence("c"),
+            s.presence("x")
+        ],
+        ["1", "gone e.6", "3", "gone e.6"]
+    );
+    assert_eq!((s.changed(), s.position()), ("a b".into(), "e.6".into()));
+    assert_eq!(
+        s.reads(Read::Denied),
+        "",
+        "a revision of the other history was waited for"
+    );
+}
+
+#[test]
+fn another_epoch_is_another_history_whoever_says_so_first() {
+    for said in [reset(), EventKind::Bookmark] {
+        let mut s = Scene::new();
+        s.deregistered(11, "a");
+        s.say("f", 90, said);
+        s.list("f", 90, &[("b", 2), ("c", 3)]);
+        assert_eq!(s.presence("a"), "gone f.90");
+        assert_eq!((s.position(), s.0.is_live()), ("f.90".into(), true));
+    }
+    let mut s = Scene::new();
+    s.0.denied(&id("c"));
+    s.list("f", 90, &[("c", 3)]);
+    assert_eq!(
+        (s.position(), s.presence("a")),
+        ("f.90".into(), "gone f.90".into())
+    );
+    assert!(!s.0.is_live(), "the stream is of another epoch");
+    s.0.lost();
+    s.0.resumed();
+    s.say("f", 90, EventKind::Bookmark);
+    s.list("f", 90, &[("c", 3)]);
+    assert!(s.0.is_live());
+}
+
+#[test]
+fn a_cut_changes_nothing_but_that_nothing_is_followed() {
+    let mut s = Scene::new();
+    s.updated(11, "a");
+    s.0.lost();
+    assert!(!s.0.is_live());
+    assert_eq!(
+        (s.presence("b"), s.presence("a"), s.position()),
+        ("2".into(), "?".into(), "e.11".into())
+    );
+    s.0.resumed();
+    assert!(!s.0.is_live(), "it has yet to catch up");
+    s.say("e", 11, EventKind::Bookmark);
+    assert!(s.0.is_live() && s.0.list_needed().is_none());
+    assert_eq!(s.reads(read("a", 11)), "a");
+}
+
+#[test]
+fn what_was_broken_when_the_stream_was_cut_still_needs_a_list() {
+    let mut s = Scene::new();
+    s.say("e", 14, EventKind::Deregistered(id("a")));
+    s.0.lost();
+    s.0.resumed();
+    s.say("e", 10, EventKind::Bookmark);
+    assert_eq!(
+        (s.0.list_needed(), s.0.is_live()),
+        (Some(WhyList::Gap), false)
+    );
+    s.list("e", 10, &[("a", 1), ("b", 2), ("c", 3)]);
+    assert!(s.0.is_live());
+}
+
+#[test]
+fn a_denial_removes_nothing_and_twice_in_a_row_asks_for_a_list() {
+    let mut s = Scene::new();
+    s.updated(11, "a");
+    assert_eq!(s.reads(Read::Denied), "a");
+    assert_eq!((s.presence("a"), s.0.list_needed()), ("?".into(), None));
+    s.wait(300);
+    assert_eq!(s.reads(Read::Denied), "a");
+    assert_eq!(
+        (s.presence("a"), s.0.list_needed()),
+        ("?".into(), Some(WhyList::Denied))
+    );
+    s.list("e", 11, &[("b", 2), ("c", 3)]);
+    assert_eq!(s.presence("a"), "gone e.11");
+    assert!(!s.0.denied(&id("a")), "what is absent anyway needs no list");
+}
+
+#[test]
+fn a_service_that_has_lost_its_name_in_a_list_may_be_any_of_those_that_are_missing() {
+    let mut s = Scene::new();
+    s.say("e", 20, reset());
+    let mut list = list_of(at("e", 20), &[("a", 1)]);
+    list.services.push(Err(BadRecord {
+        id: None,
+        field: "id".to_owned(),
+        message: "is missing".to_owned(),
+    }));
+    s.0.list(list).unwrap();
+    assert_eq!((s.presence("b"), s.presence("x")), ("2".into(), "?".into()));
+}
+
+#[test]
+fn a_record_that_cannot_be_understood_is_known_as_that() {
+    let mut s = Scene::new();
+    s.updated(11, "a");
+    let bad = BadRecord {
+        id: Some("a".to_owned()),
+        field: "timeout".to_owned(),
+        message: "is bad".to_owned(),
+    };
+    s.reads(Read::Unreadable(bad));
+    assert_eq!((s.presence("a"), s.changed()), ("bad".into(), "a".into()));
+    assert_eq!(s.0.records().len(), 2);
+}
+
+#[test]
+fn an_empty_list_is_told_from_a_list() {
+    let mut s = Scene::new();
+    assert!(!s.0.listed_nothing());
+    s.say("e", 20, reset());
+    s.list("e", 20, &[]);
+    assert!(s.0.listed_nothing());
+}
