@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::domain::duration::Millis;
-use crate::domain::names::{ClusterDomain, Namespace};
+use crate::domain::names::{ClusterDomain, ClusterId, Namespace};
 use crate::domain::policy::bounds::Bounds;
 
 /// Keeps a company's service catalog and its Istio mesh in step.
@@ -50,6 +50,12 @@ pub struct RunArgs {
     /// Where the catalog is.
     #[command(flatten)]
     pub catalog: CatalogArgs,
+
+    /// Identity of this cluster towards the catalog, which keeps the reports
+    /// of several clusters apart. Without it, the uid of the namespace
+    /// kube-system.
+    #[arg(long, env = "CATALOG_MESH_CLUSTER_ID", value_name = "ID", value_parser = ClusterId::parse)]
+    pub cluster_id: Option<ClusterId>,
 
     /// Time between two looks at a binding that nobody touches.
     #[arg(long, env = "CATALOG_MESH_PERIOD", value_name = "DURATION", default_value = "30s", value_parser = duration)]
