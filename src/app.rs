@@ -1,6 +1,9 @@
 //! The composition root: builds everything, runs it, and decides what happens
 //! when a part of it ends.
 
+pub mod diff;
+mod reach;
+
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +11,6 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use futures::FutureExt;
 use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube_runtime::reflector::{self, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
@@ -16,19 +18,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{interval, timeout};
 
 use crate::admin::{self, Readiness};
-use crate::args::{Locality, RunArgs};
+use crate::args::RunArgs;
 use crate::catalog::Catalog;
-use crate::catalog::by_url::CatalogByUrl;
-use crate::catalog::client::HttpCatalogConfig;
-use crate::catalog::counted::Counted;
-use crate::catalog::credentials::{AccessConfig, ApiUrl};
 use crate::catalog::follow::Follower;
-use crate::catalog::gated::Gated;
-use crate::catalog::hedged::HedgedCatalog;
 use crate::catalog::known::Known;
-use crate::catalog::limited::Limit;
-use crate::catalog::paced::Pace;
-use crate::catalog::patient::Patience;
 use crate::catalog::remembered::Remembering;
 use crate::controller::clients::{self, Clients};
 use crate::controller::clock::MachineClock;
@@ -44,7 +37,6 @@ use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, watches};
 use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
-use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
 
 /// How long running work may take to end after the first signal.
@@ -52,9 +44,6 @@ const GRACE: Duration = Duration::from_secs(20);
 
 /// How long letting go of the Lease may take after that.
 const RELEASE: Duration = Duration::from_secs(8);
-
-/// How long a call to the catalog may wait for its turn.
-const TURN: Duration = Duration::from_secs(20);
 
 /// Gate of readiness: every watched kind was listed.
 const GATE_LISTED: &str = "first lists";
@@ -72,7 +61,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
 
     let timing = timing(&args)?;
-    let config = kube_config(&args).await?;
+    let config = reach::kube_config(args.kubeconfig.as_deref()).await?;
     let (leadership, elector) = if args.read_only {
         // It takes no Lease, so that it stands in nobody's way.
         (Leadership::withheld(), None)
@@ -221,14 +210,8 @@ fn context(
         args.pod_name.clone(),
         metrics.clone(),
     );
-    let settings = Settings {
-        cluster_domain: args.cluster_domain.clone(),
-        root_namespace: args.root_namespace.clone(),
-        mesh_locality: args.locality == Locality::Mesh,
-        bounds: args.bounds.clone(),
-    };
     let options = Options {
-        settings,
+        settings: reach::settings(&args.mapping),
         period: args.period,
         concurrency: args.concurrency,
         limits: Limits {
@@ -237,13 +220,19 @@ fn context(
         },
         read_only: args.read_only,
     };
-    let (source, known) = (catalog(args, &metrics)?, Arc::<Known>::default());
+    let (source, known) = (
+        reach::catalog(&args.catalog, &metrics)?,
+        Arc::<Known>::default(),
+    );
     let ctx = Context {
         options,
         clients,
         cluster: Identity::new(args.cluster_id.clone()),
         mesh_api: MeshApi::default(),
-        world: World::new(args.cluster_domain.clone(), args.own_namespace.clone()),
+        world: World::new(
+            args.mapping.cluster_domain.clone(),
+            args.own_namespace.clone(),
+        ),
         catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
         known,
         leadership,
@@ -255,49 +244,6 @@ fn context(
         memory: Memory::default(),
     };
     Ok((Arc::new(ctx), source, sender))
-}
-
-async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
-    match &args.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))
-        }
-        None => Config::infer()
-            .await
-            .context("found no cluster: give --kubeconfig, set KUBECONFIG, or run inside of a Pod"),
-    }
-}
-
-/// The catalog itself, with nothing remembered but records and their ETags.
-fn catalog(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Arc<dyn Catalog>> {
-    let file = |name: &str| args.catalog_credentials.join(name);
-    let access = AccessConfig {
-        api_url: match &args.catalog_url {
-            Some(url) => ApiUrl::Given(url.clone()),
-            None => ApiUrl::File(file("api-url")),
-        },
-        api_key_file: Some(file("api-key")),
-        token_file: args.catalog_token_file.clone(),
-    };
-    let config = HttpCatalogConfig {
-        ca_file: args.catalog_ca_file.clone(),
-        ..HttpCatalogConfig::new(access)
-    };
-    let source = CatalogByUrl::new(config).context("cannot set up the client of the catalog")?;
-    // Patience is asked for last: when a call has its turn, and for a second
-    // request of it too.
-    let counted = Counted::new(source, metrics.catalog().clone());
-    let patient = Gated::new(Patience::default(), counted);
-    let limit = Limit::new(args.catalog_concurrency, TURN);
-    let limited = Gated::new(limit, HedgedCatalog::new(patient));
-    Ok(Arc::new(Gated::new(
-        Pace::new(args.catalog_qps, TURN),
-        limited,
-    )))
 }
 
 /// Tells the catalog what the cluster knows, once the cluster has a name.

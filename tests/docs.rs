@@ -27,6 +27,7 @@ const README: &str = "README.md";
 fn the_tables_of_flags_are_those_of_the_program() {
     check_generated("docs/flags.md", "run", &flags("run"));
     check_generated("docs/flags.md", "render", &flags("render"));
+    check_generated("docs/flags.md", "diff", &flags("diff"));
 }
 
 #[test]

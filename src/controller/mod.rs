@@ -19,7 +19,7 @@ pub mod observe;
 pub mod outcome;
 mod permit;
 pub mod queue;
-mod readable;
+pub(crate) mod readable;
 pub mod reconcile;
 pub mod registrar;
 pub mod report;
