@@ -19,13 +19,13 @@ use tokio::time::{interval, timeout};
 use crate::admin::{self, Readiness};
 use crate::args::{Locality, RunArgs};
 use crate::catalog::Catalog;
+use crate::catalog::by_url::CatalogByUrl;
 use crate::catalog::client::HttpCatalogConfig;
 use crate::catalog::counted::Counted;
 use crate::catalog::credentials::{AccessConfig, ApiUrl};
 use crate::catalog::follow::Follower;
 use crate::catalog::gated::Gated;
 use crate::catalog::hedged::HedgedCatalog;
-use crate::catalog::http::HttpCatalog;
 use crate::catalog::known::Known;
 use crate::catalog::limited::Limit;
 use crate::catalog::paced::Pace;
@@ -39,9 +39,11 @@ use crate::controller::election::Elector;
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
+use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
 use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, watches};
+use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
 use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
@@ -113,6 +115,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tasks.add("event sender", sender.run());
     tasks.add("gauges", gauges(Arc::clone(&ctx)));
     tasks.add("write-back", write_back(Arc::clone(&ctx)));
+    tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);
     }
@@ -230,7 +233,10 @@ fn context(
         settings,
         period: args.period,
         concurrency: args.concurrency,
-        max_delete_percent: args.max_delete_percent,
+        limits: Limits {
+            policy: args.policy.into(),
+            percent: args.max_delete_percent,
+        },
         read_only: args.read_only,
     };
     let (source, known) = (catalog(args, &metrics)?, Arc::<Known>::default());
@@ -245,6 +251,7 @@ fn context(
         leadership,
         write_back: Arc::default(),
         queue: Queue::new(usize::from(args.concurrency)),
+        registrar: Registrar::new(args.register.scope()),
         events,
         metrics,
         memory: Memory::default(),
@@ -282,11 +289,11 @@ fn catalog(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Arc<dyn Catalog>
         ca_file: args.catalog_ca_file.clone(),
         ..HttpCatalogConfig::new(access)
     };
-    let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
+    let source = CatalogByUrl::new(config).context("cannot set up the client of the catalog")?;
     // Patience is asked for last: when a call has its turn, and for a second
     // request of it too.
-    let http = Counted::new(http, metrics.catalog().clone());
-    let patient = Gated::new(Patience::default(), http);
+    let counted = Counted::new(source, metrics.catalog().clone());
+    let patient = Gated::new(Patience::default(), counted);
     let limit = Limit::new(args.catalog_concurrency, TURN);
     let limited = Gated::new(limit, HedgedCatalog::new(patient));
     Ok(Arc::new(Gated::new(
@@ -323,6 +330,10 @@ async fn gauges(ctx: Arc<Context>) {
             counts.virtual_services,
             counts.destination_rules,
         );
+        ctx.metrics.deletions_held(counts.deletions_held);
+        for (reason, records) in ctx.registrar.problems() {
+            ctx.metrics.unbound_records(reason, records);
+        }
         let silent_for = ctx.known.heard_ago().map(|ago| ago.as_secs_f64());
         ctx.metrics
             .catalog()

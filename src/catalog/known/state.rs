@@ -70,7 +70,8 @@ pub(super) struct State {
     doubted: BTreeSet<CatalogServiceId>,
     /// Whether a first list was tried, with whatever result.
     tried: bool,
-    listed_nothing: bool,
+    /// Where the last complete list was, if it held nothing.
+    nothing_at: Option<CatalogPosition>,
     /// The read that failed, and why, while no other has been answered since.
     failing: Option<(CatalogServiceId, CatalogError)>,
     /// Whether the catalog came back since somebody asked for that.
@@ -89,8 +90,8 @@ impl State {
         self.position.is_some() && self.caught_up && self.broken.is_none()
     }
 
-    pub(super) fn listed_nothing(&self) -> bool {
-        self.listed_nothing
+    pub(super) fn nothing_at(&self) -> Option<&CatalogPosition> {
+        self.nothing_at.as_ref()
     }
 
     pub(super) fn heard_at(&self) -> Option<Instant> {
@@ -287,7 +288,7 @@ impl State {
         let known_to = self.position.as_ref();
         let behind = known_to.is_some_and(|known| known.revision > at.revision);
         let anew = known_to.is_none_or(another_epoch) || self.rewound;
-        self.listed_nothing = list.services.is_empty();
+        self.nothing_at = list.services.is_empty().then(|| at.clone());
         if anew {
             self.absent.begin(&at);
         }
