@@ -2,6 +2,7 @@
 //! when a part of it ends.
 
 pub mod diff;
+mod life;
 mod reach;
 
 use std::future::pending;
@@ -12,9 +13,8 @@ use anyhow::{Context as _, anyhow};
 use futures::FutureExt;
 use kube::Config;
 use kube_runtime::reflector::{self, Store};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinError;
 use tokio::time::{interval, timeout};
 
 use crate::admin::{self, Readiness};
@@ -38,6 +38,7 @@ use crate::controller::{self, BindingRef, events, watches};
 use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
 use crate::metrics::Metrics;
+use life::{Tasks, stop_signal, stopped};
 
 /// How long running work may take to end after the first signal.
 const GRACE: Duration = Duration::from_secs(20);
@@ -289,56 +290,5 @@ async fn gauges(ctx: Arc<Context>) {
         let (due, running) = if idle { (0, 0) } else { ctx.queue.depth() };
         ctx.metrics
             .queue(due, running, usize::from(ctx.options.concurrency));
-    }
-}
-
-/// Becomes true with the first SIGTERM or SIGINT; the second ends the process.
-fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
-    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-            if first {
-                tracing::info!("stopping; a second signal ends at once");
-                sender.send_replace(true);
-            } else {
-                std::process::exit(130);
-            }
-        }
-    });
-    Ok(receiver)
-}
-
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        // The sender went with its task: no signal will come any more.
-        pending::<()>().await;
-    }
-}
-
-/// Tasks that run as long as the process does. One that ends is an error.
-#[derive(Default)]
-struct Tasks(JoinSet<&'static str>);
-
-impl Tasks {
-    fn add(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(async move {
-            task.await;
-            name
-        });
-    }
-
-    /// The name of the first task that ends.
-    async fn ended(&mut self) -> String {
-        match self.0.join_next().await {
-            Some(Ok(name)) => name.to_owned(),
-            Some(Err(panic)) => format!("task that panicked ({panic})"),
-            None => pending().await,
-        }
     }
 }
