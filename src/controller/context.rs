@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::brake::Brake;
 use super::clients::Clients;
+use super::cluster_id::Identity;
 use super::error::WriteError;
 use super::events::Events;
 use super::leadership::Leadership;
@@ -16,6 +17,7 @@ use super::queue::Queue;
 use super::queue::room::Room;
 use super::registrar::Registrar;
 use super::world::World;
+use super::write_back::WriteBack;
 use crate::catalog::Catalog;
 use crate::catalog::known::Known;
 use crate::domain::brake::Limits;
@@ -45,6 +47,8 @@ pub struct Context {
     pub options: Options,
     /// Clients of the API server.
     pub clients: Clients,
+    /// Who this cluster is towards the catalog.
+    pub cluster: Identity,
     /// Version of Istio's API.
     pub mesh_api: MeshApi,
     /// What the cluster holds.
@@ -55,6 +59,8 @@ pub struct Context {
     pub known: Arc<Known>,
     /// Whether this process may write.
     pub leadership: Leadership,
+    /// What the catalog is told.
+    pub write_back: Arc<WriteBack>,
     /// What is due.
     pub queue: Queue,
     /// Which Services get a binding because of the catalog.

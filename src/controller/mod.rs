@@ -6,11 +6,11 @@ pub mod brake;
 pub mod changes;
 pub mod clients;
 pub mod clock;
+pub mod cluster_id;
 pub mod context;
 pub mod election;
 pub mod error;
 pub mod events;
-
 pub mod gauges;
 mod guard;
 pub mod leadership;
@@ -24,11 +24,13 @@ mod readable;
 pub mod reconcile;
 pub mod registrar;
 pub mod report;
+mod slices;
 pub mod sources;
 pub mod watch;
 pub mod watches;
 pub mod withdraw;
 pub mod world;
+pub mod write_back;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

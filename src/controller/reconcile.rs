@@ -10,6 +10,7 @@ use super::error::WriteError;
 use super::outcome::{Looked, Outcome, finish};
 use super::queue::room::Room;
 use super::queue::state::{Lane, Next};
+use super::write_back::seam;
 use super::{observe, report, withdraw};
 use crate::api::service_binding::ServiceBinding;
 use crate::domain::inputs::{CatalogAnswer, Inputs};
@@ -52,7 +53,9 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
         Err(situation) => return Looked::found(situation),
     };
     let mut inputs = ctx.world.inputs(Arc::clone(binding), &target);
+    let key = validate::key(binding);
     if let Some(situation) = validate::before_the_catalog(&inputs, &target, settings) {
+        seam::obstructed(ctx, &key, &situation);
         let frozen = matches!(situation, Situation::Suspended { .. });
         if !frozen && !ctx.options.read_only && ownership::is_relieved(&inputs, &target.service) {
             return withdraw::relieved(ctx, binding).await;
@@ -62,6 +65,7 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     let before = ctx.known.position();
     inputs.catalog = observe::ask_catalog(ctx, &inputs, &target.catalog_id).await;
     let after = ctx.known.position();
+    seam::answered(ctx, &key, &target, &inputs.catalog);
     let mut looked = match validate::validate(&inputs, &target, settings) {
         Ok(valid) => program(ctx, &inputs, &target, valid).await,
         Err(Situation::Removed { .. }) => withdraw::gone_from_catalog(ctx, &inputs, &target).await,
@@ -90,6 +94,7 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     let plan = plan::plan(inputs, &target.service, desired);
     let programmed = Situation::Programmed {
         mismatch: valid.mismatch,
+        rival: ctx.write_back.rival(),
         notes: valid.notes,
     };
     let mut findings = Findings {

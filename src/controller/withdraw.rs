@@ -15,6 +15,7 @@ use super::context::Context;
 use super::error::WriteError;
 use super::outcome::{Looked, Outcome, finish};
 use super::queue::state::Next;
+use super::write_back::seam;
 use super::{observe, reconcile, report};
 use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
 use crate::domain::brake::{Held, Removal};
@@ -188,6 +189,7 @@ async fn end_of(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), Writ
     if let Ok(target) = validate::target(binding) {
         let inputs = ctx.world.inputs(Arc::clone(binding), &target);
         let frozen = validate::frozen(&inputs).is_some();
+        seam::deleted(ctx, binding, &target, frozen);
         for step in plan::removal(&inputs, &target.service, frozen) {
             apply::remove(ctx, &key, &step).await?;
         }

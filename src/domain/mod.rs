@@ -29,6 +29,7 @@ pub mod retry;
 pub mod rule;
 pub mod selector;
 pub mod situation;
+pub mod slice;
 pub mod status;
 pub mod target;
 pub mod validate;

@@ -53,6 +53,7 @@ behaviours![
     stop,
     stopping,
     transitions,
+    write_back,
 ];
 
 fn main() -> std::process::ExitCode {

@@ -40,7 +40,7 @@ const LISTS: Backoff = Backoff {
 pub struct Follower {
     catalog: Arc<dyn Catalog>,
     known: Arc<Known>,
-    cluster: Option<String>,
+    cluster: Box<dyn Fn() -> Option<String> + Send + Sync>,
     metrics: CatalogMetrics,
     lists_in_a_row: u32,
     listed_at: Option<Instant>,
@@ -58,18 +58,18 @@ type Reads = (
 
 impl Follower {
     /// A follower that writes down what it learns in `known`. Changes of
-    /// health that this cluster reported itself are passed over, where its
-    /// identity is given.
+    /// health that this cluster reported itself are passed over, as soon as
+    /// its identity is known.
     pub fn new(
         catalog: Arc<dyn Catalog>,
         known: Arc<Known>,
-        cluster: Option<String>,
+        cluster: impl Fn() -> Option<String> + Send + Sync + 'static,
         metrics: CatalogMetrics,
     ) -> Self {
         Self {
             catalog,
             known,
-            cluster,
+            cluster: Box::new(cluster),
             metrics,
             lists_in_a_row: 0,
             listed_at: None,
@@ -220,7 +220,7 @@ impl Follower {
         if let EventKind::Reset { reason } = &event.kind {
             tracing::info!(reason, position = %event.position, "the catalog's event stream was reset");
         }
-        self.known.hear(event, self.cluster.as_deref());
+        self.known.hear(event, (self.cluster)().as_deref());
     }
 
     fn take_list(&mut self, (why, list): Listed) -> Result<(), CatalogError> {
