@@ -1,11 +1,14 @@
 //! Flags and environment into typed configuration; every default is here.
 
+pub mod diff;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::diff::DiffArgs;
 use crate::domain::brake::SyncPolicy;
 use crate::domain::duration::Millis;
 use crate::domain::names::{ClusterDomain, ClusterId, Namespace};
@@ -395,80 +398,6 @@ impl From<Policy> for SyncPolicy {
             Policy::UpsertOnly => Self::UpsertOnly,
         }
     }
-}
-
-/// Flags of `diff`.
-#[derive(Args, Clone, Debug)]
-pub struct DiffArgs {
-    /// Names of ServiceBindings; without any, all of the namespace.
-    #[arg(value_name = "NAME")]
-    pub names: Vec<String>,
-
-    /// Namespace of the bindings; by default the kubeconfig's.
-    #[arg(short = 'n', long, value_name = "NAME", value_parser = Namespace::parse)]
-    pub namespace: Option<Namespace>,
-
-    /// Bindings of all namespaces.
-    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "names"])]
-    pub all_namespaces: bool,
-
-    /// File of ServiceBindings, `-` for standard input: what if these were
-    /// applied? Services in it count as if they were, too; other kinds are
-    /// passed over.
-    #[arg(short = 'f', long = "filename", value_name = "FILE",
-          conflicts_with_all = ["names", "all_namespaces"])]
-    pub files: Vec<PathBuf>,
-
-    /// File of catalog entries in place of the catalog: what if these came?
-    /// Bindings of other entries are passed over, unless they are named.
-    #[arg(long = "catalog", value_name = "FILE")]
-    pub entries: Vec<PathBuf>,
-
-    /// What is printed: `text` for people, or `json`.
-    #[arg(
-        short = 'o',
-        long,
-        value_name = "FORMAT",
-        default_value = "text",
-        hide_possible_values = true
-    )]
-    pub output: Output,
-
-    /// Add each value of the policy with its source, also where nothing
-    /// differs.
-    #[arg(long)]
-    pub explain: bool,
-
-    /// Where the catalog is.
-    #[command(flatten)]
-    pub catalog: CatalogArgs,
-
-    /// What every decision depends on.
-    #[command(flatten)]
-    pub mapping: MappingArgs,
-
-    /// Kubeconfig of the cluster; by default KUBECONFIG, then the Pod's own
-    /// service account.
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-
-    /// The operator's own namespace; `paused` on it pauses everything.
-    #[arg(
-        long,
-        env = "POD_NAMESPACE",
-        value_name = "NAME",
-        default_value = "aikernel-infrastructure"
-    )]
-    pub own_namespace: String,
-}
-
-/// What `diff` prints.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
 }
 
 /// Whose locality settings hold.

@@ -3,7 +3,8 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use catalog_mesh_controller::args::{Cli, Command, DiffArgs, RenderArgs, RunArgs};
+use catalog_mesh_controller::args::diff::DiffArgs;
+use catalog_mesh_controller::args::{Cli, Command, RenderArgs, RunArgs};
 use catalog_mesh_controller::{app, crd, render, telemetry};
 use clap::Parser;
 

@@ -4,14 +4,14 @@
 use anyhow::Context as _;
 
 use super::reach;
-use crate::args::DiffArgs;
+use crate::args::diff::DiffArgs;
 use crate::controller::clients::Clients;
 use crate::controller::leadership::Leadership;
 use crate::diff::question::Question;
 use crate::diff::{self, Printed, Reach};
 use crate::metrics::Metrics;
 
-/// What a look would change in the cluster now. An error means that it cannot
+/// What a sync would change in the cluster now. An error means that it cannot
 /// be told.
 pub async fn diff(args: DiffArgs) -> anyhow::Result<Printed> {
     // Every TLS client takes the process' provider; one that finds none panics.

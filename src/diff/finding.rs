@@ -16,6 +16,8 @@ pub(super) struct Finding {
     pub(super) binding: BindingKey,
     /// The objects that would change, in the order of the writes.
     pub(super) objects: Vec<Altered>,
+    /// Whether the binding itself goes, which was made for the catalog.
+    pub(super) leaves: bool,
     /// Why nothing, not everything, or something else than usual is done.
     pub(super) because: Option<Because>,
     /// What the user should know about the policy.
@@ -99,6 +101,7 @@ impl Finding {
         Self {
             binding,
             objects: Vec::new(),
+            leaves: false,
             because: None,
             notes: Vec::new(),
             policy: Vec::new(),
@@ -110,6 +113,8 @@ impl Finding {
         let all = |action| self.objects.iter().all(|object| object.action == action);
         if self.because.as_ref().is_some_and(|because| because.blocks) {
             Action::Blocked
+        } else if self.leaves {
+            Action::Remove
         } else if self.objects.is_empty() {
             Action::Nothing
         } else {

@@ -18,7 +18,7 @@ use crate::domain::names::shown;
 use crate::domain::plan::{Guard, Removal, Write};
 use crate::domain::situation::{InForce, Situation};
 use crate::domain::target::Target;
-use crate::domain::{build, labels, plan, reasons, validate};
+use crate::domain::{build, labels, ownership, plan, reasons, validate};
 
 /// What a look comes to before the catalog is asked.
 pub(super) enum Begun {
@@ -66,6 +66,9 @@ pub(super) fn begin(world: &World, binding: Arc<ServiceBinding>, settings: &Sett
         return Begun::Settled(deletion(finding, &inputs, &target));
     }
     match validate::before_the_catalog(&inputs, &target, settings) {
+        Some(Situation::Blocked { .. }) if ownership::is_relieved(&inputs, &target.service) => {
+            Begun::Settled(relieved(finding))
+        }
         Some(situation) => Begun::Settled(stuck(finding, &situation)),
         None => Begun::Ask(Box::new(Asked { target, inputs })),
     }
@@ -203,21 +206,39 @@ pub(super) fn stuck(finding: Finding, situation: &Situation) -> Finding {
     Finding { because, ..finding }
 }
 
+/// One that was made for the catalog, and whose objects a user's has.
+fn relieved(mut finding: Finding) -> Finding {
+    finding.leaves = true;
+    finding.because = Some(Because {
+        reason: reasons::ANOTHER_BINDING.to_owned(),
+        message: "another ServiceBinding, a user's, is for this service now; this one, made for the catalog, goes".to_owned(),
+        blocks: false,
+    });
+    finding
+}
+
 fn withdrawal(mut finding: Finding, inputs: &Inputs, target: &Target) -> Finding {
     let id = &target.catalog_id;
     let retained = inputs.binding.spec.deletion_policy == Some(DeletionPolicy::Retain);
     let steps = plan::withdrawal(inputs, &target.service);
-    let kept = retained || steps.is_empty();
-    let message = if retained && !steps.is_empty() {
-        format!("the catalog has no service {id}; its objects stay, since deletionPolicy is Retain")
-    } else if kept {
+    let made = ownership::made_for_catalog(&inputs.binding);
+    let nothing_to_remove = steps.is_empty() && !made;
+    let kept = retained || nothing_to_remove;
+    let message = if nothing_to_remove {
         format!("the catalog has no service {id}; register it, or correct spec.catalogServiceId")
+    } else if retained {
+        format!("the catalog has no service {id}; its objects stay, since deletionPolicy is Retain")
+    } else if made {
+        format!(
+            "the catalog no longer has service {id}, which this binding was made for: it goes, as far as --policy and the brake let it"
+        )
     } else {
         format!(
-            "the catalog no longer has service {id}; the operator removes the objects of a few bindings at a time, and none before the brake lets it"
+            "the catalog no longer has service {id}; its objects go, as far as --policy and the brake let them"
         )
     };
     if !kept {
+        finding.leaves = made;
         finding.take_away(steps);
     }
     finding.because = Some(Because {

@@ -33,7 +33,7 @@ use self::question::{Entries, Question, Scope};
 use self::records::Answers;
 use self::seen::{Cluster, Wrong};
 use self::unable::Unable;
-use crate::args::Output;
+use crate::args::diff::Output;
 use crate::catalog::Catalog;
 use crate::controller::error::brief;
 use crate::controller::mesh_api::MeshApi;

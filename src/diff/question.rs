@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::seen::Given;
 use super::unable::Unable;
-use crate::args::{DiffArgs, Output};
+use crate::args::diff::{DiffArgs, Output};
 use crate::domain::inputs::Settings;
 use crate::domain::names::BindingKey;
 use crate::domain::record::ServiceRecord;

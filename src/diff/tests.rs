@@ -5,20 +5,20 @@ use std::sync::{Arc, Mutex};
 
 use clap::Parser;
 use http::{Method, Request, Response};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, Time};
 use kube::client::{Body, ClientBuilder};
 use serde_json::{Value, json};
 use tower::BoxError;
 
 use super::fixtures::entry;
 use super::*;
-use crate::args::DiffArgs;
+use crate::args::diff::DiffArgs;
 use crate::catalog::error::CatalogError;
 use crate::catalog::fake::FakeCatalog;
 use crate::domain::build::build;
 use crate::domain::desired::DesiredObject;
-use crate::domain::fixtures::{UID, binding, inputs, record, settings, target};
-use crate::domain::labels::MANAGER;
+use crate::domain::fixtures::{UID, at, binding, inputs, record, settings, target};
+use crate::domain::labels::{self, MANAGER};
 use crate::domain::validate::validate;
 
 const BINDINGS: &str = "/apis/aikernel.io/v1alpha1/servicebindings";
@@ -397,11 +397,39 @@ async fn a_service_that_the_catalog_lacks_twice_loses_its_objects() {
     assert_eq!((verdict(&answer), differs), (("blocked", "Removed"), true));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_binding_that_was_made_for_the_catalog_goes_itself() {
+    let made = |created: i64| {
+        let mut made = binding();
+        let label = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        made.metadata.labels = Some([label(labels::LABEL_SOURCE, labels::SOURCE_CATALOG)].into());
+        made.metadata.creation_timestamp = Some(Time(at(created)));
+        made
+    };
+    let mut stub = Stub::new();
+    stub.lists.insert(BINDINGS.to_owned(), vec![json!(made(1))]);
+    let (answer, differs) = json_of(stub, FakeCatalog::new(), &[]).await;
+    assert_eq!((verdict(&answer), differs), (("remove", "Removed"), true));
+
+    let mut theirs = made(1);
+    theirs.metadata.labels = None;
+    theirs.metadata.name = Some("theirs".to_owned());
+    theirs.metadata.uid = Some("theirs".to_owned());
+    let mut stub = Stub::new();
+    let both = vec![json!(theirs), json!(made(2))];
+    stub.lists.insert(BINDINGS.to_owned(), both);
+    let (answer, differs) = json_of(stub, catalog(), &["web"]).await;
+    assert_eq!(
+        (verdict(&answer), differs),
+        (("remove", "AnotherBinding"), true)
+    );
+}
+
 #[tokio::test]
 async fn a_binding_that_is_being_deleted_takes_its_objects_along() {
     let mut ending = binding();
     ending.metadata.deletion_timestamp = ending.metadata.creation_timestamp.clone();
-    ending.metadata.finalizers = Some(vec![crate::domain::labels::FINALIZER.to_owned()]);
+    ending.metadata.finalizers = Some(vec![labels::FINALIZER.to_owned()]);
     let mut stub = Stub::new().written(|_| {});
     stub.lists.insert(BINDINGS.to_owned(), vec![json!(ending)]);
     // The catalog is not asked.
