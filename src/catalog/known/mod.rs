@@ -3,6 +3,7 @@
 //! Plain values behind a lock; no IO.
 
 mod absent;
+mod listed;
 mod stale;
 pub(crate) mod state;
 #[cfg(test)]
