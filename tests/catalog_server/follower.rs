@@ -131,7 +131,7 @@ async fn ends_in_what_the_catalog_holds(args: &[&str]) {
         known.is_live(),
         list.position
     );
-    println!(
+    eprintln!(
         "agreed {:?} after the last change; {said:#?}",
         quiet.elapsed()
     );

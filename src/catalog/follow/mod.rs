@@ -240,18 +240,13 @@ impl Follower {
         ids: &[CatalogServiceId],
         reads: Result<Reads, CatalogError>,
     ) -> Result<(), CatalogError> {
+        self.known.answered(ids, reads.as_ref().err());
         match reads {
             Ok(reads) => {
-                for id in ids {
-                    self.known.answered(id, None);
-                }
                 self.known.read(reads);
                 Ok(())
             }
             Err(error) => {
-                for id in ids.iter().take(1) {
-                    self.known.answered(id, Some(&error));
-                }
                 self.known.not_read(ids);
                 Err(error)
             }

@@ -71,7 +71,7 @@ pub(super) struct State {
     /// Whether a first list was tried, with whatever result.
     pub(super) tried: bool,
     pub(super) listed_nothing: bool,
-    /// The read that failed, and why, while no other has been answered since.
+    /// The read that failed last, and why, while none was answered since.
     pub(super) failing: Option<(CatalogServiceId, CatalogError)>,
     /// Whether the catalog came back since somebody asked for that.
     pub(super) returned: bool,
@@ -135,17 +135,21 @@ impl State {
         self.failing.as_ref()
     }
 
-    /// A read got this answer. As long as they fail alike, the first failure
-    /// speaks for all.
-    pub(super) fn answered(&mut self, id: &CatalogServiceId, error: Option<&CatalogError>) {
+    /// A read of this service, or of several at once, got this answer. Those of
+    /// several fail in other words, which are not to alternate.
+    pub(super) fn answered(
+        &mut self,
+        id: &CatalogServiceId,
+        several: bool,
+        error: Option<&CatalogError>,
+    ) {
         use std::mem::discriminant;
         let failed = error
             .filter(|error| !matches!(error, CatalogError::NotFound | CatalogError::BadRecord(_)));
         match (failed, &self.failing) {
-            (None, Some(_)) => self.works(),
-            (Some(new), Some((_, old))) if discriminant(new) == discriminant(old) => {}
+            (None, _) => self.works(),
+            (Some(new), Some((_, old))) if several && discriminant(new) == discriminant(old) => {}
             (Some(new), _) => self.failing = Some((id.clone(), new.clone())),
-            (None, None) => {}
         }
     }
 
