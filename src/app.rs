@@ -9,10 +9,10 @@ use anyhow::{Context as _, anyhow};
 use futures::FutureExt;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube_runtime::reflector;
+use kube_runtime::reflector::{self, Store};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{interval, timeout};
 
 use crate::admin::{self, Readiness};
@@ -30,18 +30,24 @@ use crate::catalog::limited::Limit;
 use crate::catalog::paced::Pace;
 use crate::catalog::patient::Patience;
 use crate::catalog::remembered::Remembering;
-use crate::controller::clients::Clients;
+use crate::controller::clients::{self, Clients};
+use crate::controller::clock::MachineClock;
 use crate::controller::context::{Context, Memory, Options};
+use crate::controller::election::Elector;
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
 use crate::controller::world::World;
-use crate::controller::{self, events, watches};
+use crate::controller::{self, BindingRef, events, watches};
+use crate::domain::election::{Lost, Timing};
 use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
 
 /// How long running work may take to end after the first signal.
 const GRACE: Duration = Duration::from_secs(20);
+
+/// How long letting go of the Lease may take after that.
+const RELEASE: Duration = Duration::from_secs(8);
 
 /// How long a call to the catalog may wait for its turn.
 const TURN: Duration = Duration::from_secs(20);
@@ -61,7 +67,25 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
 
-    let (ctx, source, sender) = context(&args, metrics.clone()).await?;
+    let timing = timing(&args)?;
+    let config = kube_config(&args).await?;
+    let (leadership, elector) = if args.read_only {
+        // It takes no Lease, so that it stands in nobody's way.
+        (Leadership::withheld(), None)
+    } else {
+        let client = clients::for_the_lease(config.clone())
+            .context("cannot set up the client for the Lease")?;
+        let (leadership, elector) = Elector::new(
+            client,
+            &args.own_namespace,
+            &args.pod_name,
+            timing,
+            Arc::new(MachineClock),
+            metrics.clone(),
+        );
+        (leadership, Some(elector))
+    };
+    let (ctx, source, sender) = context(&args, config, leadership, metrics.clone())?;
     let (store, writer) = reflector::store();
     let mut tasks = Tasks::default();
     let follower = Follower::new(
@@ -98,19 +122,56 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         name = tasks.ended() => return Err(anyhow!("the {name} ended by itself")),
     }
     readiness.set(GATE_LISTED, true);
-    tracing::info!("every kind was listed; reconciling");
+    tracing::info!("every kind was listed");
 
-    let mut told = stop.clone();
-    let work = controller::run(
-        Arc::clone(&ctx),
-        store,
-        async move { stopped(&mut told).await },
-    );
+    let work = work(Arc::clone(&ctx), store, stop.clone());
+    let Some(elector) = elector else {
+        return until_stopped(work, &mut tasks, &mut stop, &readiness).await;
+    };
+    // Whoever leads without knowing the cluster would only stand in the way.
+    let (resign, resigned) = oneshot::channel::<()>();
+    let mut election = tokio::spawn(elector.run(resigned.map(|_| ())));
+    let ended = tokio::select! {
+        ended = until_stopped(work, &mut tasks, &mut stop, &readiness) => ended,
+        lost = &mut election => return Err(no_longer_leading(lost)),
+    };
+    // Nothing runs any more that writes, so others may.
+    drop(resign);
+    match timeout(RELEASE, election).await {
+        Ok(Ok(Ok(()))) => ended,
+        Ok(lost) => ended.and(Err(no_longer_leading(lost))),
+        Err(_) => {
+            tracing::warn!("the Lease was not let go of in time and is left to expire");
+            ended
+        }
+    }
+}
+
+/// What the leader does, and only the leader.
+async fn work(ctx: Arc<Context>, store: Store<BindingRef>, mut stop: watch::Receiver<bool>) {
+    if !ctx.options.read_only {
+        let mut told = stop.clone();
+        tokio::select! {
+            _ = ctx.leadership.acquired() => {}
+            () = stopped(&mut told) => return,
+        }
+        watches::tell_all_undecodable(&ctx);
+    }
+    controller::run(ctx, store, async move { stopped(&mut stop).await }).await;
+}
+
+/// Lets the work run until the first signal, and end after it.
+async fn until_stopped(
+    work: impl Future<Output = ()>,
+    tasks: &mut Tasks,
+    stop: &mut watch::Receiver<bool>,
+    readiness: &Readiness,
+) -> anyhow::Result<()> {
     let mut work = std::pin::pin!(work);
     let ended = tokio::select! {
         () = &mut work => "controller".to_owned(),
         name = tasks.ended() => name,
-        () = stopped(&mut stop) => {
+        () = stopped(stop) => {
             readiness.set("not stopping", false);
             if timeout(GRACE, work).await.is_err() {
                 tracing::warn!("running work did not end within {} s and is cut off", GRACE.as_secs());
@@ -125,12 +186,29 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     Err(anyhow!("the {ended} ended by itself"))
 }
 
-async fn context(
+/// Why the process ends with its election.
+fn no_longer_leading(ended: Result<Result<(), Lost>, JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Err(lost)) => anyhow!(lost)
+            .context("this replica no longer leads, and ends so that nothing is written twice"),
+        Ok(Ok(())) => anyhow!("the election ended by itself"),
+        Err(panic) => anyhow!("the election panicked ({panic})"),
+    }
+}
+
+fn timing(args: &RunArgs) -> anyhow::Result<Timing> {
+    let (lease, renew) = (args.lease_duration, args.lease_renew_deadline);
+    Timing::new(lease, renew, args.lease_retry_period).map_err(Into::into)
+}
+
+fn context(
     args: &RunArgs,
+    config: Config,
+    leadership: Leadership,
     metrics: Metrics,
 ) -> anyhow::Result<(Arc<Context>, Arc<dyn Catalog>, events::Sender)> {
-    let clients = Clients::new(kube_config(args).await?)
-        .context("cannot set up the client of the API server")?;
+    let clients =
+        Clients::new(config, &leadership).context("cannot set up the client of the API server")?;
     let (events, sender) = events::channel(
         clients.requests.clone(),
         args.pod_name.clone(),
@@ -157,7 +235,7 @@ async fn context(
         world: World::new(args.cluster_domain.clone(), args.own_namespace.clone()),
         catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
         known,
-        leadership: Leadership::granted(0),
+        leadership,
         queue: Queue::new(usize::from(args.concurrency)),
         events,
         metrics,
@@ -224,7 +302,11 @@ async fn gauges(ctx: Arc<Context>) {
         ctx.metrics
             .catalog()
             .stream(ctx.known.is_live(), silent_for);
-        let (due, running) = ctx.queue.depth();
+        let leads = ctx.leadership.epoch();
+        ctx.metrics.leads(leads);
+        // What waits here while another replica leads is no backlog.
+        let idle = leads.is_none() && !ctx.options.read_only;
+        let (due, running) = if idle { (0, 0) } else { ctx.queue.depth() };
         ctx.metrics
             .queue(due, running, usize::from(ctx.options.concurrency));
     }

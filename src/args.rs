@@ -150,6 +150,20 @@ pub struct RunArgs {
     #[arg(long, env = "CATALOG_MESH_READ_ONLY")]
     pub read_only: bool,
 
+    /// How long others wait for a leader that no longer renews its Lease
+    /// before one of them takes over; whole seconds.
+    #[arg(long, env = "CATALOG_MESH_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub lease_duration: Duration,
+
+    /// How long a leader goes on that cannot renew its Lease. Then it stops
+    /// writing and ends.
+    #[arg(long, env = "CATALOG_MESH_LEASE_RENEW_DEADLINE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub lease_renew_deadline: Duration,
+
+    /// Time between two renewals of the Lease.
+    #[arg(long, env = "CATALOG_MESH_LEASE_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub lease_retry_period: Duration,
+
     /// Address of /metrics, /livez and /readyz.
     #[arg(
         long,
@@ -174,7 +188,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 
-    /// The operator's own namespace; `paused` on it pauses everything.
+    /// The operator's own namespace, where its Lease is; `paused` on it pauses
+    /// everything.
     #[arg(
         long,
         env = "POD_NAMESPACE",
@@ -183,7 +198,7 @@ pub struct RunArgs {
     )]
     pub own_namespace: String,
 
-    /// Name of this instance in Events.
+    /// Name of this instance in Events and in the Lease.
     #[arg(
         long,
         env = "POD_NAME",

@@ -2,6 +2,7 @@
 //! the contract names it, the service; never free text.
 
 pub mod catalog;
+mod leadership;
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -52,6 +53,7 @@ pub struct Metrics {
     depth: Gauge,
     watch_errors: IntCounterVec,
     catalog: CatalogMetrics,
+    leadership: leadership::Leadership,
 }
 
 const CONTROLLER: &str = "servicebinding";
@@ -195,6 +197,7 @@ impl Metrics {
                 &["kind"],
             )?,
             catalog: CatalogMetrics::new(&r)?,
+            leadership: leadership::Leadership::new(&r)?,
             registry: r.clone(),
         };
         // Series that are expected to exist before their first event.

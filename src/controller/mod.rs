@@ -4,15 +4,19 @@
 pub mod apply;
 pub mod changes;
 pub mod clients;
+pub mod clock;
 pub mod context;
+pub mod election;
 pub mod error;
 pub mod events;
+
 mod guard;
 pub mod leadership;
 pub mod mesh_api;
 pub mod mirror;
 pub mod observe;
 pub mod outcome;
+mod permit;
 pub mod queue;
 mod readable;
 pub mod reconcile;

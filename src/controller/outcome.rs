@@ -73,6 +73,9 @@ pub(crate) async fn finish(
             error: None,
         };
     }
+    if matches!(again, Some(WriteError::NotLeader)) {
+        return no_longer_leading(worked);
+    }
     // The finalizer was written meanwhile: the latest binding counts.
     let latest = ctx
         .world
@@ -98,6 +101,9 @@ pub(crate) async fn finish(
     if !ctx.options.read_only
         && let Err(error) = report::store_status(ctx, &latest, next_status).await
     {
+        if error == WriteError::NotLeader {
+            return no_longer_leading(worked);
+        }
         let stale = error == WriteError::Stale;
         let next = if stale { Next::Stale } else { Next::Failed };
         return Outcome {
@@ -122,6 +128,16 @@ pub(crate) async fn finish(
         error: again
             .filter(|error| !matches!(error, WriteError::Fight { .. }))
             .map(|error| error.to_string()),
+    }
+}
+
+/// Nothing more can be written, so nothing is said either: the next leader
+/// looks at all bindings anew.
+fn no_longer_leading(worked: Vec<Room>) -> Outcome {
+    Outcome {
+        next: Next::Failed,
+        worked,
+        error: None,
     }
 }
 

@@ -176,7 +176,8 @@ fn not_written(error: WriteError, findings: Findings) -> Looked {
                 "{manager} sets {fields} against us; take these fields out of its configuration, or delete the binding"
             ),
         },
-        WriteError::Stale => Situation::WriteRefused {
+        // Neither of these is told: see how a look ends.
+        WriteError::Stale | WriteError::NotLeader => Situation::WriteRefused {
             reason: reasons::WRITE_REFUSED,
             message: error.to_string(),
         },

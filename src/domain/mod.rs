@@ -12,6 +12,7 @@ pub mod brake;
 pub mod build;
 pub mod desired;
 pub mod duration;
+pub mod election;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod inputs;

@@ -499,7 +499,7 @@ async fn without_istios_kinds_bindings_say_so(rig: &Rig) -> Result<()> {
     scene.put(&scene.record("new")).await?;
     scene.create(&scene.binding("new")).await?;
     let ended = async {
-        scene.stack.operator.process.start().await?;
+        scene.stack.operator.start_again().await?;
         let missing = "False MeshApiMissing";
         for name in ["old", "new"] {
             let row = ["True Synced", missing, missing, NONE, ACTIVE, "Some(Error)"];

@@ -30,6 +30,7 @@ behaviours![
     frozen,
     installation,
     istiod_away,
+    leadership,
     loop_closed,
     mesh_api_missing,
     names,

@@ -1,12 +1,13 @@
 //! Does rbac/ grant what the operator uses, and nothing else?
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use crate::scene::{DR, Scene, VS};
-use crate::support::operator;
+use crate::scene::{DR, PROGRAM, Scene, VS};
+use crate::support::operator::{self, LEASE, NAMESPACE, Operator};
 use crate::support::rig::Rig;
 use crate::support::stack::PATIENCE;
 use crate::support::wait;
@@ -15,9 +16,25 @@ crate::tests![; alone: what_rbac_grants_is_what_the_operator_uses];
 
 type Rights = BTreeSet<String>;
 
+/// Where the replica that stands by is.
+const STANDBY: &str = "127.0.0.1:9181";
+
 async fn what_rbac_grants_is_what_the_operator_uses(rig: &Rig) -> Result<()> {
     let mark = rig.audit_mark().await?;
+    // The first operator of a cluster makes the Lease.
+    rig.kubectl(&["delete", "lease", LEASE, "-n", NAMESPACE, "--ignore-not-found"])
+        .await?;
     let scene = Scene::alone(rig, "rights").await?;
+    let standby = Operator::join(
+        rig.folder(),
+        &rig.api,
+        operator::ACCOUNT,
+        "operator-rights-standby",
+        Path::new(PROGRAM),
+        ["run", "--listen", STANDBY, "--pod-name", "standby"],
+    )
+    .await?;
+    standby.ready(&format!("http://{STANDBY}/readyz")).await?;
     walk(&scene).await?;
 
     let granted = granted(rig).await?;
@@ -77,10 +94,15 @@ async fn walk(scene: &Scene<'_>) -> Result<()> {
 
 /// The rules of the account's roles, one right a line.
 async fn granted(rig: &Rig) -> Result<Rights> {
-    let role = rig
-        .kubectl(&["get", "clusterrole", operator::ACCOUNT, "-o", "json"])
-        .await?;
-    let role: Value = serde_json::from_str(&role)?;
+    let everywhere = ["get", "clusterrole", operator::ACCOUNT, "-o", "json"];
+    let here = ["get", "role", operator::ACCOUNT, "-n", NAMESPACE, "-o", "json"];
+    let mut rights = rules(&rig.kubectl(&everywhere).await?)?;
+    rights.extend(rules(&rig.kubectl(&here).await?)?);
+    Ok(rights)
+}
+
+fn rules(role: &str) -> Result<Rights> {
+    let role: Value = serde_json::from_str(role)?;
     let list = |rule: &Value, key: &str| -> Result<Vec<String>> {
         let list = rule[key].as_array().with_context(|| format!("no {key}"))?;
         Ok(list

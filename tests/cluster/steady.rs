@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{DR, Scene, VS, version};
 use crate::support::rig::Rig;
-use crate::support::stack::{OPERATOR, PATIENCE, condition};
+use crate::support::stack::{self, OPERATOR, PATIENCE, condition};
 use crate::support::wait;
 
 crate::tests![
@@ -192,8 +192,9 @@ async fn a_restart_writes_nothing(rig: &Rig) -> Result<()> {
     let mark = scene.mark().await?;
     ensure!(operator.process.terminate(PATIENCE).await?, "a bad end");
     for round in ["terminated", "killed"] {
-        operator.process.start().await?;
+        operator.start_again().await?;
         operator.ready(&format!("http://{OPERATOR}/readyz")).await?;
+        stack::leads(operator).await?;
         periods(3).await;
         let writes = scene.writes_and_events(mark).await?;
         ensure!(writes.is_empty(), "{round}: {writes:?}");

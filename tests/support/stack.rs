@@ -77,7 +77,8 @@ pub async fn stop_shared() -> Result<()> {
     }
 }
 
-/// An operator that follows this catalog, ready.
+/// An operator that follows this catalog, ready and, unless it only reads,
+/// leading. It does not give up its Lease while a test stops the API server.
 pub async fn operator(
     rig: &Rig,
     name: &str,
@@ -93,11 +94,23 @@ pub async fn operator(
         OPERATOR,
         "--period",
         "2s",
+        "--lease-duration",
+        "2m",
+        "--lease-renew-deadline",
+        "100s",
     ];
     let args = args.iter().chain(more);
     let operator = rig.operator(name, program, args).await?;
     operator.ready(&format!("http://{OPERATOR}/readyz")).await?;
+    if !more.contains(&"--read-only") {
+        leads(&operator).await?;
+    }
     Ok(operator)
+}
+
+/// Waits until the operator leads.
+pub async fn leads(operator: &Operator) -> Result<()> {
+    operator.leads(&format!("http://{OPERATOR}/metrics")).await
 }
 
 /// A record of the catalog with nothing but what is required.

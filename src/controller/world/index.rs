@@ -17,7 +17,7 @@ use crate::domain::validate::key;
 pub(super) struct Inner {
     pub(super) bindings: Mirror<Arc<ServiceBinding>>,
     /// Bindings that cannot be decoded.
-    pub(super) unreadable: Mirror<()>,
+    pub(super) unreadable: Mirror<String>,
     pub(super) services: Mirror<ServiceView>,
     pub(super) namespaces: Mirror<NamespaceView>,
     pub(super) virtual_services: Mirror<Arc<Rule>>,

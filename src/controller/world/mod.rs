@@ -135,9 +135,18 @@ impl World {
         concerned
     }
 
-    /// Takes an event about bindings that cannot be decoded.
-    pub fn unreadable(&self, event: Event<Seen<()>>) {
+    /// Takes an event about bindings that cannot be decoded, with a word on
+    /// each.
+    pub fn unreadable(&self, event: Event<Seen<String>>) {
         self.lock().unreadable.take(event);
+    }
+
+    /// The bindings that cannot be decoded, with a word on each.
+    pub fn all_unreadable(&self) -> Vec<Seen<String>> {
+        let inner = self.lock();
+        let ids = inner.unreadable.iter().map(|(id, _)| id);
+        ids.filter_map(|id| inner.unreadable.seen(id).cloned())
+            .collect()
     }
 
     /// What is known of the binding from when it could be decoded last, under

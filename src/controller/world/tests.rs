@@ -290,7 +290,7 @@ fn the_owner_of_a_rule_lives_though_it_cannot_be_decoded() {
     world.rules(VirtualService, Event::Apply(rule(&theirs, 1)));
     let living = || world.inputs(Arc::new(heir.clone()), &target).living;
     assert!(living().is_empty());
-    world.unreadable(Event::Apply(object("shop", "poison", 2, ())));
+    world.unreadable(Event::Apply(object("shop", "poison", 2, String::new())));
     assert!(living().contains("uid-of-shop-poison"));
     world.unreadable(Event::Init);
     assert!(
