@@ -1,6 +1,8 @@
 //! The composition root: builds everything, runs it, and decides what happens
 //! when a part of it ends.
 
+mod catalog;
+
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,17 +20,8 @@ use tokio::time::{interval, timeout};
 use crate::admin::{self, Readiness};
 use crate::args::{Locality, RunArgs};
 use crate::catalog::Catalog;
-use crate::catalog::client::HttpCatalogConfig;
-use crate::catalog::counted::Counted;
-use crate::catalog::credentials::{AccessConfig, ApiUrl};
 use crate::catalog::follow::Follower;
-use crate::catalog::gated::Gated;
-use crate::catalog::hedged::HedgedCatalog;
-use crate::catalog::http::HttpCatalog;
 use crate::catalog::known::Known;
-use crate::catalog::limited::Limit;
-use crate::catalog::paced::Pace;
-use crate::catalog::patient::Patience;
 use crate::catalog::remembered::Remembering;
 use crate::controller::clients::{self, Clients};
 use crate::controller::clock::MachineClock;
@@ -48,9 +41,6 @@ const GRACE: Duration = Duration::from_secs(20);
 
 /// How long letting go of the Lease may take after that.
 const RELEASE: Duration = Duration::from_secs(8);
-
-/// How long a call to the catalog may wait for its turn.
-const TURN: Duration = Duration::from_secs(20);
 
 /// Gate of readiness: every watched kind was listed.
 const GATE_LISTED: &str = "first lists";
@@ -227,7 +217,7 @@ fn context(
         max_delete_percent: args.max_delete_percent,
         read_only: args.read_only,
     };
-    let (source, known) = (catalog(args, &metrics)?, Arc::<Known>::default());
+    let (source, known) = (catalog::source(args, &metrics)?, Arc::<Known>::default());
     let ctx = Context {
         options,
         clients,
@@ -257,34 +247,6 @@ async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
             .await
             .context("found no cluster: give --kubeconfig, set KUBECONFIG, or run inside of a Pod"),
     }
-}
-
-/// The catalog itself, with nothing remembered but records and their ETags.
-fn catalog(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Arc<dyn Catalog>> {
-    let file = |name: &str| args.catalog_credentials.join(name);
-    let access = AccessConfig {
-        api_url: match &args.catalog_url {
-            Some(url) => ApiUrl::Given(url.clone()),
-            None => ApiUrl::File(file("api-url")),
-        },
-        api_key_file: Some(file("api-key")),
-        token_file: args.catalog_token_file.clone(),
-    };
-    let config = HttpCatalogConfig {
-        ca_file: args.catalog_ca_file.clone(),
-        ..HttpCatalogConfig::new(access)
-    };
-    let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
-    // Patience is asked for last: when a call has its turn, and for a second
-    // request of it too.
-    let http = Counted::new(http, metrics.catalog().clone());
-    let patient = Gated::new(Patience::default(), http);
-    let limit = Limit::new(args.catalog_concurrency, TURN);
-    let limited = Gated::new(limit, HedgedCatalog::new(patient));
-    Ok(Arc::new(Gated::new(
-        Pace::new(args.catalog_qps, TURN),
-        limited,
-    )))
 }
 
 /// Keeps the gauges that nothing else moves.
