@@ -25,12 +25,14 @@ use crate::catalog::known::Known;
 use crate::catalog::remembered::Remembering;
 use crate::controller::clients::{self, Clients};
 use crate::controller::clock::MachineClock;
+use crate::controller::cluster_id::Identity;
 use crate::controller::context::{Context, Memory, Options};
 use crate::controller::election::Elector;
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
 use crate::controller::world::World;
+use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, watches};
 use crate::domain::election::{Lost, Timing};
 use crate::domain::inputs::Settings;
@@ -78,10 +80,11 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (ctx, source, sender) = context(&args, config, leadership, metrics.clone())?;
     let (store, writer) = reflector::store();
     let mut tasks = Tasks::default();
+    let us = Arc::clone(&ctx);
     let follower = Follower::new(
         source,
         Arc::clone(&ctx.known),
-        None,
+        move || us.cluster.known().map(|cluster| cluster.to_string()),
         metrics.catalog().clone(),
     );
     tasks.add("follower of the catalog", follower.run());
@@ -97,6 +100,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
     tasks.add("gauges", gauges(Arc::clone(&ctx)));
+    tasks.add("write-back", write_back(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);
     }
@@ -221,11 +225,13 @@ fn context(
     let ctx = Context {
         options,
         clients,
+        cluster: Identity::new(args.cluster_id.clone()),
         mesh_api: MeshApi::default(),
         world: World::new(args.cluster_domain.clone(), args.own_namespace.clone()),
         catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
         known,
         leadership,
+        write_back: Arc::default(),
         queue: Queue::new(usize::from(args.concurrency)),
         events,
         metrics,
@@ -247,6 +253,23 @@ async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
             .await
             .context("found no cluster: give --kubeconfig, set KUBECONFIG, or run inside of a Pod"),
     }
+}
+
+/// Tells the catalog what the cluster knows, once the cluster has a name.
+async fn write_back(ctx: Arc<Context>) {
+    if ctx.options.read_only {
+        return pending().await;
+    }
+    let cluster = ctx.cluster.settle(&ctx.clients.requests).await;
+    let sender = Sender {
+        write_back: Arc::clone(&ctx.write_back),
+        catalog: Arc::clone(&ctx.catalog),
+        cluster,
+        leadership: ctx.leadership.clone(),
+        metrics: ctx.metrics.clone(),
+        surroundings: ctx as Arc<dyn Surroundings>,
+    };
+    sender.run().await;
 }
 
 /// Keeps the gauges that nothing else moves.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::domain::duration::Millis;
-use crate::domain::names::{ClusterDomain, Namespace};
+use crate::domain::names::{ClusterDomain, ClusterId, Namespace};
 use crate::domain::policy::bounds::Bounds;
 
 /// Keeps a company's service catalog and its Istio mesh in step.
@@ -62,6 +62,12 @@ pub struct RunArgs {
     /// instead of the system's.
     #[arg(long, env = "CATALOG_MESH_CATALOG_CA_FILE", value_name = "FILE")]
     pub catalog_ca_file: Option<PathBuf>,
+
+    /// Identity of this cluster towards the catalog, which keeps the reports
+    /// of several clusters apart. Without it, the uid of the namespace
+    /// kube-system.
+    #[arg(long, env = "CATALOG_MESH_CLUSTER_ID", value_name = "ID", value_parser = ClusterId::parse)]
+    pub cluster_id: Option<ClusterId>,
 
     /// Most calls to the catalog at once.
     #[arg(

@@ -3,6 +3,7 @@
 
 pub mod catalog;
 mod leadership;
+pub mod reports;
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -54,6 +55,8 @@ pub struct Metrics {
     watch_errors: IntCounterVec,
     catalog: CatalogMetrics,
     leadership: leadership::Leadership,
+    /// Reports to the catalog.
+    pub reports: reports::Reports,
 }
 
 const CONTROLLER: &str = "servicebinding";
@@ -198,6 +201,7 @@ impl Metrics {
             )?,
             catalog: CatalogMetrics::new(&r)?,
             leadership: leadership::Leadership::new(&r)?,
+            reports: reports::Reports::new(&r)?,
             registry: r.clone(),
         };
         // Series that are expected to exist before their first event.

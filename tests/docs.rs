@@ -52,7 +52,9 @@ fn the_table_of_bounds_is_that_of_the_program() {
 fn the_table_of_metrics_is_that_of_the_program() {
     let table = metrics();
     // A family without a series is not served, and would be missing unnoticed.
-    let source = read("src/metrics.rs") + &read("src/metrics/catalog.rs");
+    let parts = fs::read_dir(root().join("src/metrics")).unwrap().flatten();
+    let parts = parts.map(|part| fs::read_to_string(part.path()).unwrap());
+    let source = read("src/metrics.rs") + &parts.collect::<String>();
     for name in source.split('"').filter(|text| is_metric_name(text)) {
         assert!(table.contains(&format!("`{name}`")), "{name} is missing");
     }
@@ -315,6 +317,7 @@ fn situations() -> String {
     };
     let programmed = |mismatch: Option<&str>| S::Programmed {
         mismatch: mismatch.map(str::to_owned),
+        rival: None,
         notes: Vec::new(),
     };
     let removed = |kept: Option<&str>| S::Removed {
@@ -344,6 +347,15 @@ fn situations() -> String {
             programmed(Some("x")),
             ThisGeneration,
             ", and is another service's",
+        ),
+        (
+            S::Programmed {
+                mismatch: None,
+                rival: Some(String::new()),
+                notes: Vec::new(),
+            },
+            ThisGeneration,
+            ", and another process reports to the catalog as this cluster",
         ),
         (away(), ThisGeneration, "; this generation is in force"),
         (

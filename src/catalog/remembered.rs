@@ -214,7 +214,7 @@ mod tests {
             let known = Arc::<Known>::default();
             let metrics = Metrics::new().unwrap().catalog().clone();
             let source: Arc<dyn Catalog> = Arc::clone(&fake) as _;
-            let follower = Follower::new(source, Arc::clone(&known), None, metrics);
+            let follower = Follower::new(source, Arc::clone(&known), || None, metrics);
             Self {
                 catalog: Arc::new(Remembering::new(Arc::clone(&fake), Arc::clone(&known))),
                 task: tokio::spawn(follower.run()),
@@ -333,7 +333,7 @@ mod tests {
         let metrics = Metrics::new().unwrap().catalog().clone();
         let deaf = Arc::new(FakeCatalog::new());
         deaf.away(Some(CatalogError::unavailable("no stream")));
-        let follower = Follower::new(deaf, Arc::clone(&scene.known), None, metrics);
+        let follower = Follower::new(deaf, Arc::clone(&scene.known), || None, metrics);
         let follower = tokio::spawn(follower.run());
         for n in 0..10 {
             assert_eq!(scene.timeout(n).await, "1s");

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::clients::Clients;
+use super::cluster_id::Identity;
 use super::error::WriteError;
 use super::events::Events;
 use super::leadership::Leadership;
@@ -14,6 +15,7 @@ use super::mesh_api::MeshApi;
 use super::queue::Queue;
 use super::queue::room::Room;
 use super::world::World;
+use super::write_back::WriteBack;
 use crate::catalog::Catalog;
 use crate::catalog::known::Known;
 use crate::domain::brake::Brake;
@@ -44,6 +46,8 @@ pub struct Context {
     pub options: Options,
     /// Clients of the API server.
     pub clients: Clients,
+    /// Who this cluster is towards the catalog.
+    pub cluster: Identity,
     /// Version of Istio's API.
     pub mesh_api: MeshApi,
     /// What the cluster holds.
@@ -54,6 +58,8 @@ pub struct Context {
     pub known: Arc<Known>,
     /// Whether this process may write.
     pub leadership: Leadership,
+    /// What the catalog is told.
+    pub write_back: Arc<WriteBack>,
     /// What is due.
     pub queue: Queue,
     /// Kubernetes Events.

@@ -5,11 +5,11 @@ pub mod apply;
 pub mod changes;
 pub mod clients;
 pub mod clock;
+pub mod cluster_id;
 pub mod context;
 pub mod election;
 pub mod error;
 pub mod events;
-
 mod guard;
 pub mod leadership;
 pub mod mesh_api;
@@ -21,10 +21,12 @@ pub mod queue;
 mod readable;
 pub mod reconcile;
 pub mod report;
+mod slices;
 pub mod sources;
 pub mod watch;
 pub mod watches;
 pub mod world;
+pub mod write_back;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

@@ -10,6 +10,7 @@ use super::error::WriteError;
 use super::outcome::{Looked, Outcome, finish};
 use super::queue::room::Room;
 use super::queue::state::Next;
+use super::write_back::seam;
 use super::{observe, report};
 use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
 use crate::domain::inputs::{CatalogAnswer, Inputs};
@@ -52,10 +53,13 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
         Err(situation) => return Looked::found(situation),
     };
     let mut inputs = ctx.world.inputs(Arc::clone(binding), &target);
+    let key = validate::key(binding);
     if let Some(situation) = validate::before_the_catalog(&inputs, &target, settings) {
+        seam::obstructed(ctx, &key, &situation);
         return Looked::found(situation);
     }
     inputs.catalog = observe::ask_catalog(ctx, &inputs, &target.catalog_id).await;
+    seam::answered(ctx, &key, &target, &inputs.catalog);
     let mut looked = match validate::validate(&inputs, &target, settings) {
         Ok(valid) => program(ctx, &inputs, &target, valid).await,
         Err(Situation::Removed { .. }) => withdraw_policy(ctx, &inputs, &target).await,
@@ -78,6 +82,7 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     let plan = plan::plan(inputs, &target.service, desired);
     let programmed = Situation::Programmed {
         mismatch: valid.mismatch,
+        rival: ctx.write_back.rival(),
         notes: valid.notes,
     };
     let mut findings = Findings {
@@ -221,6 +226,7 @@ async fn withdraw(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), Wr
     if let Ok(target) = validate::target(binding) {
         let inputs = ctx.world.inputs(Arc::clone(binding), &target);
         let frozen = validate::frozen(&inputs).is_some();
+        seam::deleted(ctx, binding, &target, frozen);
         for step in plan::removal(&inputs, &target.service, frozen) {
             apply::remove(ctx, &key, &step).await?;
         }

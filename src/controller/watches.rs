@@ -16,7 +16,8 @@ use super::mirror::Seen;
 use super::queue::state::Lane;
 use super::readable::{Readable, Unreadable};
 use super::world::Concerned;
-use super::{BindingRef, error, sources, watch};
+use super::{BindingRef, error, slices, sources, watch};
+use crate::api::endpoint_slice::EndpointSlice;
 use crate::api::mesh_rule::MeshRule;
 use crate::api::service_binding::ServiceBinding;
 use crate::domain::desired::MeshKind;
@@ -39,6 +40,10 @@ pub fn all(
         (
             "watch of Namespaces",
             Box::pin(follow_namespaces(Arc::clone(ctx))),
+        ),
+        (
+            "watch of EndpointSlices",
+            Box::pin(follow_slices(Arc::clone(ctx))),
         ),
         (
             "watch of VirtualServices",
@@ -91,6 +96,15 @@ async fn follow_namespaces(ctx: Arc<Context>) {
         ask(&ctx, concerned);
     };
     watch::follow(api, sink, failure(&ctx, "Namespace")).await;
+}
+
+async fn follow_slices(ctx: Arc<Context>) {
+    let api = || ready_with(Api::<EndpointSlice>::all(ctx.clients.watches.clone()));
+    let sink = |event: Event<EndpointSlice>| {
+        let services = ctx.world.slices(map(&event, slices::slice));
+        ctx.write_back.touched(&services);
+    };
+    watch::follow(api, sink, failure(&ctx, "EndpointSlice")).await;
 }
 
 async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
@@ -165,6 +179,7 @@ fn ask(ctx: &Context, concerned: Concerned) {
     }
     for key in &concerned.gone {
         ctx.queue.forget(key);
+        ctx.write_back.release(key);
     }
 }
 

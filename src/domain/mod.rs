@@ -27,6 +27,7 @@ pub mod record;
 pub mod retry;
 pub mod rule;
 pub mod situation;
+pub mod slice;
 pub mod status;
 pub mod target;
 pub mod validate;

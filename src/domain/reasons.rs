@@ -22,6 +22,8 @@ pub const SYNCED: &str = "Synced";
 pub const PROGRAMMED: &str = "Programmed";
 /// The record is another service's: its policy counts, nothing is reported.
 pub const RECORD_MISMATCH: &str = "RecordMismatch";
+/// Another process reports to the catalog as this cluster: nothing is reported.
+pub const DUPLICATE_WRITER: &str = "DuplicateWriter";
 /// The catalog gave no usable answer.
 pub const CATALOG_UNAVAILABLE: &str = "CatalogUnavailable";
 /// The catalog asked to be left alone for a while.

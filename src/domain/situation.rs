@@ -11,6 +11,9 @@ pub enum Situation {
     Programmed {
         /// Whose record it is, where it is another service's.
         mismatch: Option<String>,
+        /// Why nothing is reported back, where another process reports as this
+        /// cluster.
+        rival: Option<String>,
         /// What the user should know about the policy.
         notes: Vec<String>,
     },
@@ -170,10 +173,15 @@ impl Situation {
             look: Look::Period,
         };
         match self {
-            Self::Programmed { mismatch, notes } => Row {
-                catalog: match mismatch {
-                    Some(whose) => fact(Truth::True, r::RECORD_MISMATCH, whose),
-                    None => yes(r::SYNCED),
+            Self::Programmed {
+                mismatch,
+                rival,
+                notes,
+            } => Row {
+                catalog: match (mismatch, rival) {
+                    (Some(whose), _) => fact(Truth::True, r::RECORD_MISMATCH, whose),
+                    (None, Some(why)) => fact(Truth::True, r::DUPLICATE_WRITER, why),
+                    (None, None) => yes(r::SYNCED),
                 },
                 mesh: fact(Truth::True, r::PROGRAMMED, &notes.join("; ")),
                 ready: yes(r::SYNCED),
@@ -296,6 +304,12 @@ mod tests {
         };
         let programmed = |mismatch| S::Programmed {
             mismatch,
+            rival: None,
+            notes: Vec::new(),
+        };
+        let overtaken = S::Programmed {
+            mismatch: None,
+            rival: Some(said()),
             notes: Vec::new(),
         };
         let blocked = S::Blocked {
@@ -319,6 +333,7 @@ mod tests {
             // situation, in force | CatalogSynced | MeshProgrammed | Ready | summary | next look
             (programmed(None), Nothing, "True Synced", "True Programmed", "True Synced", Some(Synced), Look::Period),
             (programmed(Some(said())), Nothing, "True RecordMismatch", "True Programmed", "True Synced", Some(Synced), Look::Period),
+            (overtaken, Nothing, "True DuplicateWriter", "True Programmed", "True Synced", Some(Synced), Look::Period),
             (away(), ThisGeneration, "False CatalogUnavailable", "as it is", "as it is", Some(Error), Look::CatalogBack),
             (away(), AnEarlierOne, "False CatalogUnavailable", "as it is", "False CatalogUnavailable", Some(Error), Look::CatalogBack),
             (away(), Nothing, "False CatalogUnavailable", "False CatalogUnavailable", "False CatalogUnavailable", Some(Error), Look::CatalogBack),

@@ -168,7 +168,7 @@ pub struct Transition {
 }
 
 /// What changed between two statuses, as far as it is worth an Event: Ready
-/// with its reason, and Suspended.
+/// with its reason, Suspended, and that nothing is reported back any more.
 pub fn transitions(
     before: Option<&ServiceBindingStatus>,
     after: &ServiceBindingStatus,
@@ -185,6 +185,15 @@ pub fn transitions(
         (!same).then_some((old, new))
     };
     let mut found = Vec::new();
+    if let Some((_, new)) = changed(r::CATALOG_SYNCED)
+        && new.reason == r::DUPLICATE_WRITER
+    {
+        found.push(Transition {
+            reason: new.reason,
+            note: new.message,
+            warning: true,
+        });
+    }
     if let Some((_, new)) = changed(r::READY) {
         let warning = new.status != Truth::True.as_str();
         let note = if new.message.is_empty() {
@@ -223,6 +232,7 @@ mod tests {
     fn programmed() -> Situation {
         Situation::Programmed {
             mismatch: None,
+            rival: None,
             notes: Vec::new(),
         }
     }
@@ -421,6 +431,25 @@ mod tests {
             told(Some(&frozen), &thawed),
             [(r::ACTIVE.to_owned(), false)]
         );
+    }
+
+    #[test]
+    fn that_nothing_is_reported_back_any_more_is_worth_an_event() {
+        let overtaken = Situation::Programmed {
+            mismatch: None,
+            rival: Some("somebody else".to_owned()),
+            notes: Vec::new(),
+        };
+        let before = next(None, Some(1), &programmed(), wrote(), at(10));
+        let after = next(Some(&before), Some(1), &overtaken, at_rest(), at(20));
+        let told = transitions(Some(&before), &after);
+        let told: Vec<_> = told
+            .iter()
+            .map(|t| (t.reason.as_str(), t.warning))
+            .collect();
+        assert_eq!(told, [(r::DUPLICATE_WRITER, true)]);
+        let again = next(Some(&after), Some(1), &overtaken, at_rest(), at(30));
+        assert_eq!(transitions(Some(&after), &again), []);
     }
 
     #[test]

@@ -85,7 +85,7 @@ async fn ends_in_what_the_catalog_holds(args: &[&str]) {
     let follower = Follower::new(
         Arc::new(way),
         Arc::clone(&known),
-        None,
+        || None,
         metrics.catalog().clone(),
     );
     let follower = tokio::spawn(follower.run());

@@ -31,3 +31,4 @@ mod postgres;
 mod reports;
 mod server;
 mod services;
+mod write_back;

@@ -52,6 +52,7 @@ behaviours![
     stop,
     stopping,
     transitions,
+    write_back,
 ];
 
 fn main() -> std::process::ExitCode {

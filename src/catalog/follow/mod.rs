@@ -42,7 +42,7 @@ const LISTS: Backoff = Backoff {
 pub struct Follower {
     catalog: Arc<dyn Catalog>,
     known: Arc<Known>,
-    cluster: Option<String>,
+    cluster: Box<dyn Fn() -> Option<String> + Send + Sync>,
     metrics: CatalogMetrics,
     lists_in_a_row: u32,
     listed_at: Option<Instant>,
@@ -57,18 +57,18 @@ type Asked<T> = Option<BoxFuture<'static, T>>;
 
 impl Follower {
     /// A follower that writes down what it learns in `known`. Changes of
-    /// health that this cluster reported itself are passed over, where its
-    /// identity is given.
+    /// health that this cluster reported itself are passed over, as soon as
+    /// its identity is known.
     pub fn new(
         catalog: Arc<dyn Catalog>,
         known: Arc<Known>,
-        cluster: Option<String>,
+        cluster: impl Fn() -> Option<String> + Send + Sync + 'static,
         metrics: CatalogMetrics,
     ) -> Self {
         Self {
             catalog,
             known,
-            cluster,
+            cluster: Box::new(cluster),
             metrics,
             lists_in_a_row: 0,
             listed_at: None,
@@ -219,7 +219,7 @@ impl Follower {
         if let EventKind::Reset { reason } = &event.kind {
             tracing::info!(reason, position = %event.position, "the catalog's event stream was reset");
         }
-        self.known.hear(event, self.cluster.as_deref());
+        self.known.hear(event, (self.cluster)().as_deref());
     }
 
     fn take_list(&mut self, (why, list): Listed) -> Result<(), CatalogError> {

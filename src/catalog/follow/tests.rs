@@ -59,7 +59,7 @@ impl Scene {
         let metrics = Metrics::new().unwrap().catalog().clone();
         let catalog: Arc<dyn Catalog> = Arc::clone(&fake) as _;
         let ours = Some("ours".to_owned());
-        let follower = Follower::new(catalog, Arc::clone(&known), ours, metrics);
+        let follower = Follower::new(catalog, Arc::clone(&known), move || ours.clone(), metrics);
         Self {
             task: tokio::spawn(follower.run()),
             begun: Calls::default(),

@@ -2,6 +2,7 @@
 //! that answer "which bindings does this change concern".
 
 mod index;
+mod slices;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -34,15 +35,18 @@ pub enum Watched {
     VirtualServices,
     /// DestinationRules.
     DestinationRules,
+    /// EndpointSlices.
+    EndpointSlices,
 }
 
 /// Every kind that is watched.
-pub const WATCHED: [Watched; 5] = [
+pub const WATCHED: [Watched; 6] = [
     Watched::Bindings,
     Watched::Services,
     Watched::Namespaces,
     Watched::VirtualServices,
     Watched::DestinationRules,
+    Watched::EndpointSlices,
 ];
 
 /// Which bindings a change concerns, and whether it came with a list.
@@ -108,6 +112,7 @@ impl World {
             Watched::Namespaces => inner.namespaces.complete(),
             Watched::VirtualServices => inner.virtual_services.complete(),
             Watched::DestinationRules => inner.destination_rules.complete(),
+            Watched::EndpointSlices => inner.slices.mirror.complete(),
         }
     }
 
@@ -293,6 +298,13 @@ impl World {
             .unwrap_or_default()
     }
 
+    /// Whether everything is paused.
+    pub fn is_paused(&self) -> bool {
+        let inner = self.lock();
+        let own = inner.namespace(&self.own_namespace);
+        own.is_some_and(|namespace| namespace.paused)
+    }
+
     /// Every binding there is.
     pub fn keys(&self) -> Vec<BindingKey> {
         self.lock()
@@ -344,6 +356,7 @@ impl World {
         let complete = inner.bindings.complete()
             && inner.services.complete()
             && inner.namespaces.complete()
+            && inner.slices.mirror.complete()
             && seen(MeshKind::VirtualService, &inner.virtual_services)
             && seen(MeshKind::DestinationRule, &inner.destination_rules);
         if complete {

@@ -225,6 +225,9 @@ async fn the_world_is_complete_when_all_was_listed_or_is_known_to_be_missing() {
     let mut complete = Box::pin(world.complete());
     assert!(futures::poll!(&mut complete).is_pending());
     world.rules_missing(DestinationRule, "404".to_owned());
+    assert!(futures::poll!(&mut complete).is_pending());
+    world.slices(Event::Init);
+    world.slices(Event::InitDone);
     complete.await;
 }
 
