@@ -1,7 +1,9 @@
 //! The composition root: builds everything, runs it, and decides what happens
 //! when a part of it ends.
 
+mod background;
 mod catalog;
+mod stop;
 
 use std::future::pending;
 use std::sync::Arc;
@@ -12,10 +14,11 @@ use futures::FutureExt;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube_runtime::reflector::{self, Store};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
+
+use stop::stopped;
 
 use crate::admin::{self, Readiness};
 use crate::args::{Locality, RunArgs};
@@ -31,9 +34,10 @@ use crate::controller::election::Elector;
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
+use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
-use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, watches};
+use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
 use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
@@ -51,7 +55,7 @@ const GATE_LISTED: &str = "first lists";
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     // Every TLS client takes the process' provider; one that finds none panics.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let mut stop = stop_signal()?;
+    let mut stop = stop::signals()?;
     let metrics = Metrics::new().context("cannot register the metrics")?;
     let readiness = Readiness::default();
     readiness.set(GATE_LISTED, false);
@@ -99,8 +103,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let serving = admin::serve(listener, metrics, readiness.clone());
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
-    tasks.add("gauges", gauges(Arc::clone(&ctx)));
-    tasks.add("write-back", write_back(Arc::clone(&ctx)));
+    tasks.add("gauges", background::gauges(Arc::clone(&ctx)));
+    tasks.add("write-back", background::write_back(Arc::clone(&ctx)));
+    tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);
     }
@@ -218,7 +223,10 @@ fn context(
         settings,
         period: args.period,
         concurrency: args.concurrency,
-        max_delete_percent: args.max_delete_percent,
+        limits: Limits {
+            policy: args.policy.into(),
+            percent: args.max_delete_percent,
+        },
         read_only: args.read_only,
     };
     let (source, known) = (catalog::source(args, &metrics)?, Arc::<Known>::default());
@@ -233,6 +241,7 @@ fn context(
         leadership,
         write_back: Arc::default(),
         queue: Queue::new(usize::from(args.concurrency)),
+        registrar: Registrar::new(args.register.scope()),
         events,
         metrics,
         memory: Memory::default(),
@@ -252,77 +261,6 @@ async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
         None => Config::infer()
             .await
             .context("found no cluster: give --kubeconfig, set KUBECONFIG, or run inside of a Pod"),
-    }
-}
-
-/// Tells the catalog what the cluster knows, once the cluster has a name.
-async fn write_back(ctx: Arc<Context>) {
-    if ctx.options.read_only {
-        return pending().await;
-    }
-    let cluster = ctx.cluster.settle(&ctx.clients.requests).await;
-    let sender = Sender {
-        write_back: Arc::clone(&ctx.write_back),
-        catalog: Arc::clone(&ctx.catalog),
-        cluster,
-        leadership: ctx.leadership.clone(),
-        metrics: ctx.metrics.clone(),
-        surroundings: ctx as Arc<dyn Surroundings>,
-    };
-    sender.run().await;
-}
-
-/// Keeps the gauges that nothing else moves.
-async fn gauges(ctx: Arc<Context>) {
-    let mut tick = interval(Duration::from_secs(2));
-    loop {
-        tick.tick().await;
-        let counts = ctx.world.counts();
-        ctx.metrics.objects(
-            counts.bindings,
-            counts.virtual_services,
-            counts.destination_rules,
-        );
-        let silent_for = ctx.known.heard_ago().map(|ago| ago.as_secs_f64());
-        ctx.metrics
-            .catalog()
-            .stream(ctx.known.is_live(), silent_for);
-        let leads = ctx.leadership.epoch();
-        ctx.metrics.leads(leads);
-        // What waits here while another replica leads is no backlog.
-        let idle = leads.is_none() && !ctx.options.read_only;
-        let (due, running) = if idle { (0, 0) } else { ctx.queue.depth() };
-        ctx.metrics
-            .queue(due, running, usize::from(ctx.options.concurrency));
-    }
-}
-
-/// Becomes true with the first SIGTERM or SIGINT; the second ends the process.
-fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
-    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-            if first {
-                tracing::info!("stopping; a second signal ends at once");
-                sender.send_replace(true);
-            } else {
-                std::process::exit(130);
-            }
-        }
-    });
-    Ok(receiver)
-}
-
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        // The sender went with its task: no signal will come any more.
-        pending::<()>().await;
     }
 }
 

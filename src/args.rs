@@ -6,9 +6,12 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::domain::brake::SyncPolicy;
 use crate::domain::duration::Millis;
 use crate::domain::names::{ClusterDomain, ClusterId, Namespace};
 use crate::domain::policy::bounds::Bounds;
+use crate::domain::registration::Scope;
+use crate::domain::selector::LabelSelector;
 
 /// Keeps a company's service catalog and its Istio mesh in step.
 #[derive(Debug, Parser)]
@@ -39,13 +42,16 @@ pub enum Command {
 /// Flags of `run`. Each can be given by an environment variable too.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// URL of the catalog. Without it, the file `api-url` of
-    /// --catalog-credentials says where it is.
+    /// URL of the catalog: http(s) for the Catalog API, postgres for its
+    /// database. Without it, the file `api-url` of --catalog-credentials says
+    /// where it is, which is the place for a URL with a password.
     #[arg(long, env = "CATALOG_MESH_CATALOG_URL", value_name = "URL")]
     pub catalog_url: Option<String>,
 
     /// Folder of the mounted Secret `catalog-credentials`, with the files
-    /// `api-url` and `api-key`. Both are read again when they change.
+    /// `api-url` and `api-key`; for a database `api-url`, and `report-url`
+    /// where reports have a role of their own. They are read again when they
+    /// change.
     #[arg(
         long,
         env = "CATALOG_MESH_CATALOG_CREDENTIALS",
@@ -59,7 +65,8 @@ pub struct RunArgs {
     pub catalog_token_file: Option<PathBuf>,
 
     /// PEM file of the authorities that may sign the catalog's certificate,
-    /// instead of the system's.
+    /// instead of the system's (a database's: besides them). It is read again
+    /// when it changes.
     #[arg(long, env = "CATALOG_MESH_CATALOG_CA_FILE", value_name = "FILE")]
     pub catalog_ca_file: Option<PathBuf>,
 
@@ -140,9 +147,20 @@ pub struct RunArgs {
     )]
     pub bounds: Bounds,
 
-    /// Share of the bindings, in percent, whose objects may be removed within
-    /// ten minutes because the catalog no longer has their services. One is
-    /// always allowed.
+    /// Whether what was made for a service goes when the catalog no longer has
+    /// it: `sync` removes it, `upsert-only` never does.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_POLICY",
+        value_name = "POLICY",
+        default_value = "sync"
+    )]
+    pub policy: Policy,
+
+    /// Share of the bindings, in percent, that may lose what was made for them
+    /// within ten minutes because the catalog no longer has their services. One
+    /// is always allowed, also where this is 0; `--policy=upsert-only` allows
+    /// none.
     #[arg(
         long,
         env = "CATALOG_MESH_MAX_DELETE_PERCENT",
@@ -151,6 +169,10 @@ pub struct RunArgs {
         value_parser = clap::value_parser!(u8).range(0..=100)
     )]
     pub max_delete_percent: u8,
+
+    /// Which services of the catalog get a binding by themselves.
+    #[command(flatten)]
+    pub register: RegisterArgs,
 
     /// Write nothing anywhere; say in the log what would be written.
     #[arg(long, env = "CATALOG_MESH_READ_ONLY")]
@@ -214,6 +236,72 @@ pub struct RunArgs {
     pub pod_name: String,
 }
 
+/// Which services of the catalog get a binding by themselves.
+#[derive(Args, Clone, Debug)]
+pub struct RegisterArgs {
+    /// Whether a ServiceBinding is made for each service of the catalog whose
+    /// Service is in the cluster and has none.
+    #[arg(
+        long = "register",
+        env = "CATALOG_MESH_REGISTER",
+        value_name = "on|off",
+        default_value = "on"
+    )]
+    pub on: Switch,
+
+    /// Make bindings in these namespaces only, separated by commas.
+    #[arg(
+        long = "register-namespaces",
+        env = "CATALOG_MESH_REGISTER_NAMESPACES",
+        value_name = "LIST",
+        value_delimiter = ',',
+        value_parser = Namespace::parse
+    )]
+    pub namespaces: Vec<Namespace>,
+
+    /// Make bindings only for Services with these labels, such as
+    /// `mesh=yes,tier!=test,public,!internal`.
+    #[arg(
+        long = "register-service-labels",
+        env = "CATALOG_MESH_REGISTER_SERVICE_LABELS",
+        value_name = "SELECTOR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub service_labels: LabelSelector,
+
+    /// Make bindings only for records with these labels in the catalog.
+    #[arg(
+        long = "register-catalog-labels",
+        env = "CATALOG_MESH_REGISTER_CATALOG_LABELS",
+        value_name = "SELECTOR",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub record_labels: LabelSelector,
+}
+
+impl RegisterArgs {
+    /// The same as the core needs it.
+    pub fn scope(&self) -> Scope {
+        Scope {
+            on: self.on == Switch::On,
+            namespaces: self.namespaces.iter().map(ToString::to_string).collect(),
+            service_labels: self.service_labels.clone(),
+            record_labels: self.record_labels.clone(),
+        }
+    }
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Switch {
+    /// On.
+    On,
+    /// Off.
+    Off,
+}
+
 /// Flags of `render`.
 #[derive(Args, Clone, Debug)]
 pub struct RenderArgs {
@@ -265,6 +353,24 @@ pub struct RenderArgs {
     /// Add each value of the policy with its source, as comments.
     #[arg(long)]
     pub explain: bool,
+}
+
+/// Whether what the catalog no longer has is removed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Policy {
+    /// It is.
+    Sync,
+    /// It never is.
+    UpsertOnly,
+}
+
+impl From<Policy> for SyncPolicy {
+    fn from(policy: Policy) -> Self {
+        match policy {
+            Policy::Sync => Self::Sync,
+            Policy::UpsertOnly => Self::UpsertOnly,
+        }
+    }
 }
 
 /// Whose locality settings hold.

@@ -721,6 +721,73 @@ async fn without_its_credential_file_nothing_is_sent() {
     assert_eq!(site.requests().len(), 0);
 }
 
+/// How the kubelet replaces a Secret: the files are links into `..data`, which
+/// is a link to a folder, and is replaced by another one in a single step.
+fn mount(folder: &Path, version: &str, files: &[(&str, &str)]) {
+    let inside = folder.join(version);
+    std::fs::create_dir(&inside).unwrap();
+    for (name, content) in files {
+        std::fs::write(inside.join(name), content).unwrap();
+        let link = folder.join(name);
+        if !link.is_symlink() {
+            std::os::unix::fs::symlink(Path::new("..data").join(name), link).unwrap();
+        }
+    }
+    let fresh = folder.join("..data_tmp");
+    std::os::unix::fs::symlink(version, &fresh).unwrap();
+    let before = std::fs::read_link(folder.join("..data"));
+    std::fs::rename(fresh, folder.join("..data")).unwrap();
+    if let Ok(before) = before {
+        std::fs::remove_dir_all(folder.join(before)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_the_kubelet_swaps_is_used_by_the_next_request() {
+    let (old, new) = (
+        Site::serve(|_, _| json(RECORD)).await,
+        Site::serve(|_, _| json(RECORD)).await,
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let files = |site: &Site, n: u8| {
+        [
+            ("api-url", site.url()),
+            ("api-key", format!("key{n}")),
+            ("token", format!("token{n}")),
+        ]
+    };
+    let swap = |version: &str, site: &Site, n: u8| {
+        let files = files(site, n);
+        let files: Vec<_> = files
+            .iter()
+            .map(|(name, text)| (*name, text.as_str()))
+            .collect();
+        mount(folder.path(), version, &files);
+    };
+    swap("..2026_01", &old, 1);
+    let file = |name: &str| folder.path().join(name);
+    let catalog = HttpCatalog::new(HttpCatalogConfig::new(AccessConfig {
+        api_url: ApiUrl::File(file("api-url")),
+        api_key_file: Some(file("api-key")),
+        token_file: Some(file("token")),
+    }))
+    .unwrap();
+    get(&catalog).await.unwrap();
+    swap("..2026_02", &new, 2);
+    // The files are read at most once a second.
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
+    get(&catalog).await.unwrap();
+    for (site, key, token) in [
+        (old, "key1", "Bearer token1"),
+        (new, "key2", "Bearer token2"),
+    ] {
+        let requests = site.requests();
+        assert_eq!(requests.len(), 1);
+        assert_eq!(header(&requests[0], "x-api-key"), Some(key));
+        assert_eq!(header(&requests[0], "authorization"), Some(token));
+    }
+}
+
 // --- TLS -------------------------------------------------------------------------
 
 struct Tls {
@@ -795,6 +862,32 @@ async fn tls_is_verified_against_the_given_authority_and_the_name() {
         let message = unavailable(get_over_tls(tls, ca.map(String::as_str)).await.unwrap_err());
         assert!(message.contains(why), "{message}");
     }
+}
+
+#[tokio::test]
+async fn an_authority_that_changed_is_trusted_without_a_restart() {
+    let (right, other) = (serve_tls("localhost"), serve_tls("other.test"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &other.ca_pem).unwrap();
+    let mut config = config(&format!("https://localhost:{}", right.address.port()));
+    config.ca_file = Some(file.path().to_owned());
+    let catalog = HttpCatalog::new(config).unwrap();
+    let reading = async |pem: &str| {
+        std::fs::write(file.path(), pem).unwrap();
+        // The file is read at most once a second.
+        tokio::time::sleep(Duration::from_millis(1_050)).await;
+        get(&catalog).await.map(|_| ())
+    };
+    let refused = |answer| unavailable(Result::unwrap_err(answer));
+    assert!(refused(reading(&other.ca_pem).await).contains("certificate"));
+    reading(&right.ca_pem).await.unwrap();
+    assert!(refused(reading(&other.ca_pem).await).contains("certificate"));
+    let message = refused(reading("no certificate").await);
+    assert!(
+        message.contains("CA file") && message.contains("no certificate in PEM"),
+        "{message}"
+    );
+    reading(&right.ca_pem).await.unwrap();
 }
 
 #[test]

@@ -255,6 +255,7 @@ fn metrics() -> String {
     metrics.synced(SyncResult::Success, 0.1);
     metrics.reconciled(ReconcileResult::Success, 0.1);
     metrics.wrote("VirtualService", true);
+    metrics.unbound_records("InvalidName", 0);
     metrics.watch_failed("Service");
     let text = metrics.exposition().unwrap();
 
@@ -365,6 +366,8 @@ fn situations() -> String {
         ),
         (away(), Nothing, "; nothing was ever programmed"),
         (S::NotFound, ThisGeneration, ""),
+        (S::Unlisted(String::new()), ThisGeneration, ""),
+        (S::DeletionHeld(String::new()), ThisGeneration, ""),
         (removed(None), ThisGeneration, "; the objects are removed"),
         (
             removed(Some("x")),
@@ -418,7 +421,11 @@ fn title(situation: &Situation) -> &'static str {
         Situation::Programmed { .. } => "The record was read, the objects are stored",
         Situation::CatalogAway { .. } => "The catalog gives no usable answer",
         Situation::NotFound => "The catalog said once that there is no such service",
-        Situation::Removed { .. } => "The catalog said it twice",
+        Situation::Unlisted(_) => "It said so twice; no complete list says so yet",
+        Situation::DeletionHeld(_) => {
+            "The service is gone, and the brake keeps what was made for it"
+        }
+        Situation::Removed { .. } => "The service is gone",
         Situation::InvalidRecord(_) => "The record is wrong or out of bounds",
         Situation::InvalidBinding(_) => "The binding is wrong",
         Situation::Blocked { .. } => "Somebody else is in the way",

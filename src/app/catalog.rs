@@ -7,12 +7,12 @@ use anyhow::Context as _;
 
 use crate::args::RunArgs;
 use crate::catalog::Catalog;
+use crate::catalog::by_url::CatalogByUrl;
 use crate::catalog::client::HttpCatalogConfig;
 use crate::catalog::counted::Counted;
 use crate::catalog::credentials::{AccessConfig, ApiUrl};
 use crate::catalog::gated::Gated;
 use crate::catalog::hedged::HedgedCatalog;
-use crate::catalog::http::HttpCatalog;
 use crate::catalog::limited::Limit;
 use crate::catalog::paced::Pace;
 use crate::catalog::patient::Patience;
@@ -36,11 +36,11 @@ pub(super) fn source(args: &RunArgs, metrics: &Metrics) -> anyhow::Result<Arc<dy
         ca_file: args.catalog_ca_file.clone(),
         ..HttpCatalogConfig::new(access)
     };
-    let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
+    let source = CatalogByUrl::new(config).context("cannot set up the client of the catalog")?;
     // Patience is asked for last: when a call has its turn, and for a second
     // request of it too.
-    let http = Counted::new(http, metrics.catalog().clone());
-    let patient = Gated::new(Patience::default(), http);
+    let counted = Counted::new(source, metrics.catalog().clone());
+    let patient = Gated::new(Patience::default(), counted);
     let limit = Limit::new(args.catalog_concurrency, TURN);
     let limited = Gated::new(limit, HedgedCatalog::new(patient));
     Ok(Arc::new(Gated::new(

@@ -6,6 +6,8 @@
 #![warn(missing_docs)]
 
 mod answer;
+mod authorities;
+pub mod by_url;
 mod cache;
 pub mod client;
 pub mod counted;
@@ -22,6 +24,7 @@ pub mod limited;
 pub mod paced;
 mod pages;
 pub mod patient;
+pub mod postgres;
 pub mod remembered;
 pub mod report;
 mod silence;

@@ -1,4 +1,5 @@
-//! From what changed in the catalog to the bindings that are looked at.
+//! From what changed in the catalog to the bindings that are looked at, and to
+//! the Services that may get one.
 
 use std::sync::Arc;
 
@@ -10,7 +11,9 @@ use crate::catalog::known::Presence;
 /// Asks for a look at the bindings of each service that changed; never ends.
 pub async fn follow(ctx: Arc<Context>) {
     loop {
-        for id in ctx.known.changed().await {
+        let changed = ctx.known.changed().await;
+        ctx.registrar.records_changed(&changed, &ctx.known);
+        for id in changed {
             let gone = matches!(ctx.known.presence(&id), Presence::Absent { .. });
             let lane = if gone { Lane::Urgent } else { Lane::Normal };
             for key in ctx.world.naming(&id) {
@@ -20,11 +23,14 @@ pub async fn follow(ctx: Arc<Context>) {
     }
 }
 
-/// Lets those go on that wait for the catalog as soon as it is back; never
-/// ends.
+/// Lets those go on that wait for the catalog as soon as it is followed again,
+/// also those whose service was denied before a list could say so; never ends.
 pub async fn release(ctx: Arc<Context>) {
     loop {
         ctx.known.returned().await;
         ctx.queue.works(Room::Catalog);
+        for key in ctx.world.denied() {
+            ctx.queue.add(&key, Lane::Bulk);
+        }
     }
 }

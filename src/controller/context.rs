@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::brake::Brake;
 use super::clients::Clients;
 use super::cluster_id::Identity;
 use super::error::WriteError;
@@ -14,11 +15,12 @@ use super::leadership::Leadership;
 use super::mesh_api::MeshApi;
 use super::queue::Queue;
 use super::queue::room::Room;
+use super::registrar::Registrar;
 use super::world::World;
 use super::write_back::WriteBack;
 use crate::catalog::Catalog;
 use crate::catalog::known::Known;
-use crate::domain::brake::Brake;
+use crate::domain::brake::Limits;
 use crate::domain::inputs::Settings;
 use crate::domain::names::CatalogServiceId;
 use crate::domain::reasons;
@@ -33,9 +35,8 @@ pub struct Options {
     pub period: Duration,
     /// Most reconciliations at once.
     pub concurrency: u16,
-    /// Share of the bindings whose objects may be removed within ten minutes
-    /// because the catalog no longer has their services, in percent.
-    pub max_delete_percent: u8,
+    /// How far the brake lets removals go.
+    pub limits: Limits,
     /// Whether nothing at all is written.
     pub read_only: bool,
 }
@@ -62,6 +63,8 @@ pub struct Context {
     pub write_back: Arc<WriteBack>,
     /// What is due.
     pub queue: Queue,
+    /// Which Services get a binding because of the catalog.
+    pub registrar: Registrar,
     /// Kubernetes Events.
     pub events: Events,
     /// Metrics.
@@ -74,10 +77,11 @@ pub struct Context {
 /// second try, nothing else.
 #[derive(Debug, Default)]
 pub struct Memory {
+    /// The brake on removals.
+    pub brake: Brake,
     not_found: Mutex<HashMap<String, (CatalogServiceId, Instant)>>,
     taken_back: Mutex<HashMap<String, HashMap<String, Instant>>>,
     fights: Mutex<HashMap<String, Fight>>,
-    brake: Mutex<Brake>,
     outages: Mutex<HashMap<Room, Outage>>,
 }
 
@@ -103,11 +107,6 @@ pub struct Fight {
 }
 
 impl Memory {
-    /// The brake on removals.
-    pub fn brake(&self) -> MutexGuard<'_, Brake> {
-        lock(&self.brake)
-    }
-
     /// What was said when the room's matter was last found to be away.
     pub fn outage(&self, room: Room) -> Outage {
         let outages = lock(&self.outages);

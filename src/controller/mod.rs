@@ -2,6 +2,7 @@
 //! them the queue and kube's `Controller`, which runs what the queue releases.
 
 pub mod apply;
+pub mod brake;
 pub mod changes;
 pub mod clients;
 pub mod clock;
@@ -20,11 +21,13 @@ mod permit;
 pub mod queue;
 mod readable;
 pub mod reconcile;
+pub mod registrar;
 pub mod report;
 mod slices;
 pub mod sources;
 pub mod watch;
 pub mod watches;
+pub mod withdraw;
 pub mod world;
 pub mod write_back;
 

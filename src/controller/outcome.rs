@@ -207,6 +207,17 @@ fn tell(
             syncDuration = duration,
             "Synced service"
         );
+    } else if told.changed && matches!(situation, Situation::DeletionHeld(_)) {
+        tracing::warn!(
+            audit = true,
+            event = "DeletionHeld",
+            catalogServiceId = id,
+            serviceName = service,
+            namespace = target,
+            binding = name,
+            situation = ?situation,
+            "The catalog lost this service; nothing is removed until it is beyond doubt or approved"
+        );
     } else if !told.changed {
         tracing::debug!(
             catalogServiceId = id,

@@ -181,6 +181,7 @@ fn ask(ctx: &Context, concerned: Concerned) {
         ctx.queue.forget(key);
         ctx.write_back.release(key);
     }
+    ctx.registrar.concerned(&concerned);
 }
 
 /// The event, if its object could be decoded. One that could not is told of,

@@ -32,8 +32,10 @@ pub const CATALOG_RATE_LIMITED: &str = "CatalogRateLimited";
 pub const CATALOG_UNAUTHORIZED: &str = "CatalogUnauthorized";
 /// The catalog says there is no such service; a second read will tell.
 pub const NOT_FOUND: &str = "NotFound";
-/// The service is gone from the catalog, as two reads said.
+/// The service is gone from the catalog, as two reads and its list said.
 pub const REMOVED: &str = "Removed";
+/// The service is gone from the catalog, and the brake keeps what was made.
+pub const DELETION_HELD: &str = "DeletionHeld";
 /// The record has a value that is wrong or out of bounds.
 pub const INVALID_RECORD: &str = "InvalidRecord";
 /// The binding has a value that is wrong together with the record.

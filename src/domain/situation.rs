@@ -26,11 +26,16 @@ pub enum Situation {
     },
     /// The catalog said once that there is no such service.
     NotFound,
-    /// It said so again some time later.
+    /// It said so again some time later; no complete list says so yet.
+    Unlisted(String),
+    /// The service is gone from the catalog.
     Removed {
         /// Why the objects are kept all the same, if they are.
         kept: Option<String>,
     },
+    /// The service is gone from the catalog, and what was made for it is kept
+    /// until the removal is beyond doubt, or approved.
+    DeletionHeld(String),
     /// The record is wrong or out of bounds.
     InvalidRecord(String),
     /// The binding is wrong, alone or together with the record.
@@ -205,6 +210,16 @@ impl Situation {
                 look: Look::Confirm,
                 ..base
             },
+            Self::Unlisted(message) => Row {
+                catalog: said(r::NOT_FOUND, message),
+                ready: said(r::NOT_FOUND, message),
+                ..base
+            },
+            Self::DeletionHeld(message) => Row {
+                catalog: said(r::REMOVED, message),
+                ready: said(r::DELETION_HELD, message),
+                ..base
+            },
             Self::Removed {
                 kept: Some(message),
             } => Row {
@@ -338,6 +353,8 @@ mod tests {
             (away(), AnEarlierOne, "False CatalogUnavailable", "as it is", "False CatalogUnavailable", Some(Error), Look::CatalogBack),
             (away(), Nothing, "False CatalogUnavailable", "False CatalogUnavailable", "False CatalogUnavailable", Some(Error), Look::CatalogBack),
             (S::NotFound, ThisGeneration, "False NotFound", "as it is", "False NotFound", Some(Error), Look::Confirm),
+            (S::Unlisted(said()), ThisGeneration, "False NotFound", "as it is", "False NotFound", Some(Error), Look::Period),
+            (S::DeletionHeld(said()), ThisGeneration, "False Removed", "as it is", "False DeletionHeld", Some(Error), Look::Period),
             (S::Removed { kept: None }, ThisGeneration, "False Removed", "False Removed", "False Removed", Some(Error), Look::Period),
             (S::Removed { kept: Some(said()) }, ThisGeneration, "False Removed", "as it is", "False Removed", Some(Error), Look::Period),
             (S::InvalidRecord(said()), ThisGeneration, "False InvalidRecord", "as it is", "False InvalidRecord", Some(Error), Look::Period),

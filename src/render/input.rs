@@ -212,6 +212,6 @@ fn view(service: Service) -> ServiceView {
             .into_iter()
             .filter_map(port)
             .collect(),
-        ignored: false,
+        ..ServiceView::default()
     }
 }

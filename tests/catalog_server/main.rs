@@ -27,8 +27,10 @@ mod follower;
 mod lists;
 mod openapi;
 mod operation;
+#[allow(dead_code, reason = "shared with tests/catalog_sources")]
 mod postgres;
 mod reports;
+#[allow(dead_code, reason = "shared with tests/catalog_sources")]
 mod server;
 mod services;
 mod write_back;

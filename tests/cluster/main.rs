@@ -21,8 +21,10 @@ macro_rules! behaviours {
 
 behaviours![
     apply_preconditions,
+    canary,
     catalog_events,
     catalog_faults,
+    catalog_sync,
     conditions,
     crd,
     fields,

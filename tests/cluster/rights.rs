@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use crate::scene::{DR, PROGRAM, Scene, VS};
 use crate::support::operator::{self, LEASE, NAMESPACE, Operator};
 use crate::support::rig::Rig;
-use crate::support::stack::PATIENCE;
+use crate::support::stack::{PATIENCE, Stack};
 use crate::support::wait;
 
 crate::tests![; alone: what_rbac_grants_is_what_the_operator_uses];
@@ -24,7 +25,8 @@ async fn what_rbac_grants_is_what_the_operator_uses(rig: &Rig) -> Result<()> {
     // The first operator of a cluster makes the Lease.
     rig.kubectl(&["delete", "lease", LEASE, "-n", NAMESPACE, "--ignore-not-found"])
         .await?;
-    let scene = Scene::alone(rig, "rights").await?;
+    let stack = Stack::start_with(rig, Path::new(PROGRAM), &["--register=on"]).await?;
+    let scene = Scene::beside(rig, Arc::new(stack), "rights").await?;
     let standby = Operator::join(
         rig.folder(),
         &rig.api,
@@ -72,7 +74,22 @@ async fn what_rbac_grants_is_what_the_operator_uses(rig: &Rig) -> Result<()> {
 
 /// Everything that a binding can live through.
 async fn walk(scene: &Scene<'_>) -> Result<()> {
-    scene.bound("web").await?;
+    // One that the catalog makes and takes.
+    scene.service("made").await?;
+    scene.put(&scene.record("made")).await?;
+    wait::until("the catalog's binding", PATIENCE, async || {
+        scene.bindings().get("made").await?;
+        Ok(())
+    })
+    .await?;
+    scene.synced("made").await?;
+    scene.stack.catalog.delete(&scene.id("made")).await?;
+    scene.gone("made").await?;
+
+    scene.service("web").await?;
+    scene.create(&scene.binding("web")).await?;
+    scene.put(&scene.record("web")).await?;
+    scene.synced("web").await?;
     for kind in [VS, DR] {
         let rule = scene.rule(kind, "web").await?;
         let mut spec = rule.data["spec"].clone();

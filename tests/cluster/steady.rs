@@ -242,12 +242,12 @@ async fn an_operator_killed_half_way_goes_on_where_it_was(rig: &Rig) -> Result<(
         scene.service(name).await?;
         scene.put(&scene.record(name)).await?;
     }
-    let operator = &scene.stack.operator.process;
+    let operator = &scene.stack.operator;
     for (n, name) in names.iter().enumerate() {
         scene.create(&scene.binding(name)).await?;
         if n % 10 == 5 {
-            operator.kill().await?;
-            operator.start().await?;
+            operator.process.kill().await?;
+            operator.start_again().await?;
         }
     }
     let mut uids = Vec::new();

@@ -26,7 +26,7 @@ impl State {
         let known_to = self.position.as_ref();
         let behind = known_to.is_some_and(|known| known.revision > at.revision);
         let anew = known_to.is_none_or(another_epoch) || self.rewound;
-        self.listed_nothing = list.services.is_empty();
+        self.nothing_at = list.services.is_empty().then(|| at.clone());
         if anew {
             self.absent.begin(&at);
         }

@@ -60,9 +60,9 @@ impl Known {
         self.state().is_live()
     }
 
-    /// Whether the last complete list held no service at all.
-    pub fn listed_nothing(&self) -> bool {
-        self.state().listed_nothing()
+    /// Where the last complete list was, if it held no service at all.
+    pub fn listed_nothing_at(&self) -> Option<CatalogPosition> {
+        self.state().nothing_at().cloned()
     }
 
     /// What is known of this service.

@@ -70,7 +70,8 @@ pub(super) struct State {
     pub(super) doubted: BTreeSet<CatalogServiceId>,
     /// Whether a first list was tried, with whatever result.
     pub(super) tried: bool,
-    pub(super) listed_nothing: bool,
+    /// Where the last complete list was, if it held nothing.
+    pub(super) nothing_at: Option<CatalogPosition>,
     /// The read that failed last, and why, while none was answered since.
     pub(super) failing: Option<(CatalogServiceId, CatalogError)>,
     /// Whether the catalog came back since somebody asked for that.
@@ -89,8 +90,8 @@ impl State {
         self.position.is_some() && self.caught_up && self.broken.is_none()
     }
 
-    pub(super) fn listed_nothing(&self) -> bool {
-        self.listed_nothing
+    pub(super) fn nothing_at(&self) -> Option<&CatalogPosition> {
+        self.nothing_at.as_ref()
     }
 
     pub(super) fn heard_at(&self) -> Option<Instant> {

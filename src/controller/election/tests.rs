@@ -3,11 +3,16 @@ use std::time::Duration;
 
 use http::{Request, Response};
 use jiff::SignedDuration;
+use k8s_openapi::api::core::v1::Service;
+use kube::Api;
+use kube::api::PostParams;
+use kube::client::ClientBuilder;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{BoxError, Layer, ServiceExt, service_fn};
 
 use super::fixtures::{Machine, S, Way, World, lock};
+use crate::controller::error::WriteError;
 use crate::controller::leadership::{Leadership, NotLeader};
 use crate::controller::permit::Permit;
 use crate::domain::election::Lost;
@@ -104,6 +109,30 @@ async fn a_leader_that_is_cut_off_ends_before_the_lease_does() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_term_counts_from_before_its_renewal_was_sent_however_late_the_answer_is() {
+    fastrand::seed(1);
+    let world = Arc::new(World::default());
+    let machine = world.machine(1.0);
+    let (leadership, elector) = world.elector(&machine);
+    tokio::spawn(elector.run(std::future::pending()));
+    leadership.acquired().await;
+    lock(&machine.way).slow = 2 * S;
+    let (begun, mut renewed, mut known) = (Instant::now(), Instant::now(), 0);
+    while leadership.epoch().is_some() {
+        // What the server stored last was on its way already.
+        let stored = version(&world);
+        if stored != known {
+            (renewed, known) = (Instant::now(), stored);
+        }
+        if begun.elapsed() > 20 * S {
+            lock(&machine.way).cut = true;
+        }
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert!(renewed.elapsed() <= 10 * S, "{:?}", renewed.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_machine_that_was_suspended_does_not_lead_when_it_wakes() {
     let suspended = |_: &World, machine: &Machine| machine.clock.set(SignedDuration::from_secs(60));
     let (ended, _) = ends_with(suspended).await;
@@ -192,6 +221,26 @@ async fn only_reads_pass_the_fence_of_who_does_not_lead() {
         assert!(refused.is::<NotLeader>(), "{method}: {refused}");
         let leader = Leadership::granted(1);
         sent(&leader, method, S).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_the_permit_refused_is_told_from_an_api_server_that_is_away() {
+    let server = service_fn(async |_: Request<kube::client::Body>| {
+        Err::<Response<kube::client::Body>, BoxError>("away".into())
+    });
+    for (leadership, expected) in [
+        (Leadership::withheld(), true),
+        (Leadership::granted(1), false),
+    ] {
+        let client = ClientBuilder::new(server, "here")
+            .with_layer(&Permit(leadership))
+            .build();
+        let services = Api::<Service>::default_namespaced(client);
+        let (params, service) = (PostParams::default(), Service::default());
+        let error = services.create(&params, &service).await.unwrap_err();
+        let error = WriteError::from_kube(&error);
+        assert_eq!(error == WriteError::NotLeader, expected, "{error}");
     }
 }
 

@@ -11,6 +11,7 @@ use crate::controller::mirror::{Change, Id, Mirror};
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{NamespaceView, Rival, ServiceView};
 use crate::domain::names::{BindingKey, ClusterDomain};
+use crate::domain::ownership;
 use crate::domain::rule::{Rule, covers, expand};
 use crate::domain::validate::key;
 
@@ -75,20 +76,22 @@ impl Inner {
             .filter(|other| **other != me);
         others
             .filter_map(|other| {
-                let metadata = &self
-                    .bindings
-                    .get(&(other.namespace.clone(), other.name.clone()))?
-                    .metadata;
-                Some(Rival {
-                    key: other.clone(),
-                    created: metadata
-                        .creation_timestamp
-                        .as_ref()
-                        .map_or(i64::MAX, |t| t.0.as_second()),
-                    uid: metadata.uid.clone().unwrap_or_default(),
-                })
+                let id = (other.namespace.clone(), other.name.clone());
+                Some(ownership::as_rival(self.bindings.get(&id)?))
             })
             .collect()
+    }
+
+    /// The bindings that name the Service, each with its record's ID.
+    pub(super) fn bindings_of(&self, service: &Id) -> Vec<(Rival, String)> {
+        let keys = self.by_service.get(service).into_iter().flatten();
+        keys.filter_map(|key| {
+            let id = (key.namespace.clone(), key.name.clone());
+            let binding = self.bindings.get(&id)?;
+            let of = binding.spec.catalog_service_id.clone();
+            Some((ownership::as_rival(binding), of))
+        })
+        .collect()
     }
 
     /// Rules that bear the Service's name in its namespace, or claim its host.
@@ -170,6 +173,13 @@ impl Inner {
         {
             concerned.edited.insert(me.clone());
         }
+        let unchanged = matches!((&change.before, &change.after),
+            (Some(before), Some(after)) if same_to_us(before, after));
+        if !unchanged {
+            concerned.services.insert(change.id.clone());
+            let both = change.before.iter().chain(&change.after);
+            concerned.services.extend(both.map(|b| service_of(b)));
+        }
         match (&change.before, &change.after) {
             (_, None) => {
                 concerned.gone.insert(me.clone());
@@ -177,7 +187,7 @@ impl Inner {
             (_, Some(after)) if after.metadata.deletion_timestamp.is_some() => {
                 concerned.urgent.insert(me.clone());
             }
-            (Some(before), Some(after)) if same_to_us(before, after) => return,
+            (Some(_), Some(_)) if unchanged => return,
             (_, Some(_)) if change.listed => {
                 concerned.listed.insert(me);
                 return;
@@ -276,5 +286,6 @@ fn same_to_us(before: &ServiceBinding, after: &ServiceBinding) -> bool {
         && b.deletion_timestamp == a.deletion_timestamp
         && b.finalizers == a.finalizers
         && b.annotations == a.annotations
+        && ownership::made_for_catalog(before) == ownership::made_for_catalog(after)
         && before.status == after.status
 }

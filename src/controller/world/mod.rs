@@ -17,8 +17,10 @@ use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror, Seen};
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, ServiceView};
-use crate::domain::names::{BindingKey, CatalogServiceId, ClusterDomain};
+use crate::domain::names::{BindingKey, CatalogServiceId, ClusterDomain, ServiceKey};
+use crate::domain::registration::Surroundings;
 use crate::domain::rule::Rule;
+use crate::domain::status;
 use crate::domain::target::Target;
 use crate::domain::validate::key;
 
@@ -62,6 +64,13 @@ pub struct Concerned {
     pub gone: BTreeSet<BindingKey>,
     /// Those of the others that their owners changed themselves.
     pub edited: BTreeSet<BindingKey>,
+    /// Services around which something changed that decides whether they get a
+    /// binding.
+    pub services: BTreeSet<Id>,
+    /// Namespaces that changed.
+    pub namespaces: BTreeSet<String>,
+    /// Whether the operator's own Namespace did.
+    pub all: bool,
 }
 
 /// How many objects there are.
@@ -73,6 +82,8 @@ pub struct Counts {
     pub virtual_services: usize,
     /// DestinationRules of ours.
     pub destination_rules: usize,
+    /// ServiceBindings whose removal the brake holds.
+    pub deletions_held: usize,
 }
 
 /// What the cluster holds.
@@ -125,7 +136,27 @@ impl World {
             bindings: inner.bindings.len(),
             virtual_services: ours(&inner.virtual_services),
             destination_rules: ours(&inner.destination_rules),
+            deletions_held: inner
+                .bindings
+                .iter()
+                .filter(|(_, binding)| status::deletion_is_held(binding.status.as_ref()))
+                .count(),
         }
+    }
+
+    /// The bindings whose service was denied, which is not believed yet.
+    pub fn denied(&self) -> Vec<BindingKey> {
+        let inner = self.lock();
+        let denied = inner
+            .bindings
+            .iter()
+            .filter(|(_, binding)| status::is_denied(binding.status.as_ref()));
+        denied.map(|(_, binding)| key(binding)).collect()
+    }
+
+    /// How many bindings are known.
+    pub fn bindings_known(&self) -> usize {
+        self.lock().bindings.len()
     }
 
     /// Takes an event about bindings.
@@ -177,6 +208,7 @@ impl World {
         for change in inner.services.take(event) {
             if change.before != change.after {
                 concerned.now.extend(inner.bound_to(&change.id));
+                concerned.services.insert(change.id);
             }
         }
         self.note_complete(&inner);
@@ -193,6 +225,8 @@ impl World {
             }
             let name = &change.id.1;
             let all = *name == self.own_namespace;
+            concerned.namespaces.insert(name.clone());
+            concerned.all |= all;
             let concerns = |id: &Id, b: &ServiceBinding| {
                 all || id.0 == *name || b.spec.namespace.as_ref() == Some(name)
             };
@@ -312,6 +346,20 @@ impl World {
             .iter()
             .map(|(_, binding)| key(binding))
             .collect()
+    }
+
+    /// What decides whether the Service gets a binding.
+    pub fn around(&self, service: &ServiceKey) -> Surroundings {
+        let inner = self.lock();
+        let id: Id = (service.namespace.to_string(), service.name.to_string());
+        let paused = |namespace: &NamespaceView| namespace.paused;
+        Surroundings {
+            service: inner.services.get(&id).cloned(),
+            namespace: inner.namespace(&id.0).cloned(),
+            all_paused: inner.namespace(&self.own_namespace).is_some_and(paused),
+            bindings: inner.bindings_of(&id),
+            name_taken: inner.bindings.get(&id).is_some() || inner.unreadable.get(&id).is_some(),
+        }
     }
 
     /// What is known about a binding, but for the catalog's answer.
