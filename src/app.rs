@@ -15,7 +15,7 @@ use kube::Config;
 use kube_runtime::reflector::{self, Store};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinError;
-use tokio::time::{interval, timeout};
+use tokio::time::timeout;
 
 use crate::admin::{self, Readiness};
 use crate::args::RunArgs;
@@ -34,7 +34,7 @@ use crate::controller::queue::Queue;
 use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
 use crate::controller::write_back::sender::{Sender, Surroundings};
-use crate::controller::{self, BindingRef, events, watches};
+use crate::controller::{self, BindingRef, events, gauges, watches};
 use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
 use crate::metrics::Metrics;
@@ -101,7 +101,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let serving = admin::serve(listener, metrics, readiness.clone());
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
-    tasks.add("gauges", gauges(Arc::clone(&ctx)));
+    tasks.add("gauges", gauges::keep(Arc::clone(&ctx)));
     tasks.add("write-back", write_back(Arc::clone(&ctx)));
     tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
@@ -262,33 +262,4 @@ async fn write_back(ctx: Arc<Context>) {
         surroundings: ctx as Arc<dyn Surroundings>,
     };
     sender.run().await;
-}
-
-/// Keeps the gauges that nothing else moves.
-async fn gauges(ctx: Arc<Context>) {
-    let mut tick = interval(Duration::from_secs(2));
-    loop {
-        tick.tick().await;
-        let counts = ctx.world.counts();
-        ctx.metrics.objects(
-            counts.bindings,
-            counts.virtual_services,
-            counts.destination_rules,
-        );
-        ctx.metrics.deletions_held(counts.deletions_held);
-        for (reason, records) in ctx.registrar.problems() {
-            ctx.metrics.unbound_records(reason, records);
-        }
-        let silent_for = ctx.known.heard_ago().map(|ago| ago.as_secs_f64());
-        ctx.metrics
-            .catalog()
-            .stream(ctx.known.is_live(), silent_for);
-        let leads = ctx.leadership.epoch();
-        ctx.metrics.leads(leads);
-        // What waits here while another replica leads is no backlog.
-        let idle = leads.is_none() && !ctx.options.read_only;
-        let (due, running) = if idle { (0, 0) } else { ctx.queue.depth() };
-        ctx.metrics
-            .queue(due, running, usize::from(ctx.options.concurrency));
-    }
 }

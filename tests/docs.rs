@@ -256,7 +256,7 @@ fn metrics() -> String {
     metrics.synced(SyncResult::Success, 0.1);
     metrics.reconciled(ReconcileResult::Success, 0.1);
     metrics.wrote("VirtualService", true);
-    metrics.unbound_records("InvalidName", 0);
+    metrics.bindings().unbound_records("InvalidName", 0);
     metrics.watch_failed("Service");
     let text = metrics.exposition().unwrap();
 

@@ -11,6 +11,7 @@ pub mod context;
 pub mod election;
 pub mod error;
 pub mod events;
+pub mod gauges;
 mod guard;
 pub mod leadership;
 pub mod mesh_api;
