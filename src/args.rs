@@ -1,6 +1,7 @@
 //! Flags and environment into typed configuration; every default is here.
 
 pub mod diff;
+pub mod sync;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -8,13 +9,11 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use self::diff::DiffArgs;
-use crate::domain::brake::SyncPolicy;
 use crate::domain::duration::Millis;
 use crate::domain::names::{ClusterDomain, ClusterId, Namespace};
 use crate::domain::policy::bounds::Bounds;
-use crate::domain::registration::Scope;
-use crate::domain::selector::LabelSelector;
+use diff::DiffArgs;
+use sync::{Policy, RegisterArgs};
 
 /// Keeps a company's service catalog and its Istio mesh in step.
 #[derive(Debug, Parser)]
@@ -163,72 +162,6 @@ pub struct RunArgs {
         default_value = "catalog-mesh-controller"
     )]
     pub pod_name: String,
-}
-
-/// Which services of the catalog get a binding by themselves.
-#[derive(Args, Clone, Debug)]
-pub struct RegisterArgs {
-    /// Whether a ServiceBinding is made for each service of the catalog whose
-    /// Service is in the cluster and has none.
-    #[arg(
-        long = "register",
-        env = "CATALOG_MESH_REGISTER",
-        value_name = "on|off",
-        default_value = "on"
-    )]
-    pub on: Switch,
-
-    /// Make bindings in these namespaces only, separated by commas.
-    #[arg(
-        long = "register-namespaces",
-        env = "CATALOG_MESH_REGISTER_NAMESPACES",
-        value_name = "LIST",
-        value_delimiter = ',',
-        value_parser = Namespace::parse
-    )]
-    pub namespaces: Vec<Namespace>,
-
-    /// Make bindings only for Services with these labels, such as
-    /// `mesh=yes,tier!=test,public,!internal`.
-    #[arg(
-        long = "register-service-labels",
-        env = "CATALOG_MESH_REGISTER_SERVICE_LABELS",
-        value_name = "SELECTOR",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub service_labels: LabelSelector,
-
-    /// Make bindings only for records with these labels in the catalog.
-    #[arg(
-        long = "register-catalog-labels",
-        env = "CATALOG_MESH_REGISTER_CATALOG_LABELS",
-        value_name = "SELECTOR",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub record_labels: LabelSelector,
-}
-
-impl RegisterArgs {
-    /// The same as the core needs it.
-    pub fn scope(&self) -> Scope {
-        Scope {
-            on: self.on == Switch::On,
-            namespaces: self.namespaces.iter().map(ToString::to_string).collect(),
-            service_labels: self.service_labels.clone(),
-            record_labels: self.record_labels.clone(),
-        }
-    }
-}
-
-/// On or off.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
 }
 
 /// Where the catalog is, and how it is asked.
@@ -380,24 +313,6 @@ pub struct RenderArgs {
     /// Add each value of the policy with its source, as comments.
     #[arg(long)]
     pub explain: bool,
-}
-
-/// Whether what the catalog no longer has is removed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Policy {
-    /// It is.
-    Sync,
-    /// It never is.
-    UpsertOnly,
-}
-
-impl From<Policy> for SyncPolicy {
-    fn from(policy: Policy) -> Self {
-        match policy {
-            Policy::Sync => Self::Sync,
-            Policy::UpsertOnly => Self::UpsertOnly,
-        }
-    }
 }
 
 /// Whose locality settings hold.

@@ -75,7 +75,8 @@ impl<C: Catalog> Remembering<C> {
         }
         let announced = self.known.announced(id);
         let answer = self.inner.get_service(id).await;
-        self.known.answered(id, answer.as_ref().err());
+        self.known
+            .answered(std::slice::from_ref(id), answer.as_ref().err());
         match &answer {
             Ok(record) if announced.is_some_and(|announced| record.revision < announced) => {
                 Err(CatalogError::unavailable(

@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::catalog::fake::{Calls, FakeCatalog};
 use crate::catalog::known::Presence;
-use crate::domain::record::CatalogPosition;
+use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceRecord};
 use crate::metrics::Metrics;
 
 /// A catalog of some services, and a follower of it; ended when dropped.

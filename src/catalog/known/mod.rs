@@ -3,6 +3,7 @@
 //! Plain values behind a lock; no IO.
 
 mod absent;
+mod listed;
 mod stale;
 pub(crate) mod state;
 #[cfg(test)]
@@ -128,9 +129,11 @@ impl Known {
         self.state().failing().cloned()
     }
 
-    /// A read of the service was answered, or failed.
-    pub(super) fn answered(&self, id: &CatalogServiceId, error: Option<&CatalogError>) {
-        self.write(|state| state.answered(id, error));
+    /// A read of these services was answered, or failed.
+    pub(super) fn answered(&self, ids: &[CatalogServiceId], error: Option<&CatalogError>) {
+        if let Some(id) = ids.first() {
+            self.write(|state| state.answered(id, ids.len() > 1, error));
+        }
     }
 
     /// The catalog denied a service to somebody who asked for it. Where what
