@@ -1,9 +1,9 @@
 //! The composition root: builds everything, runs it, and decides what happens
 //! when a part of it ends.
 
-mod background;
-mod catalog;
-mod stop;
+pub mod diff;
+mod life;
+mod reach;
 
 use std::future::pending;
 use std::sync::Arc;
@@ -12,16 +12,13 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use futures::FutureExt;
 use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube_runtime::reflector::{self, Store};
 use tokio::sync::{oneshot, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinError;
 use tokio::time::timeout;
 
-use stop::stopped;
-
 use crate::admin::{self, Readiness};
-use crate::args::{Locality, RunArgs};
+use crate::args::RunArgs;
 use crate::catalog::Catalog;
 use crate::catalog::follow::Follower;
 use crate::catalog::known::Known;
@@ -36,11 +33,12 @@ use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
 use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
-use crate::controller::{self, BindingRef, events, watches};
+use crate::controller::write_back::sender::{Sender, Surroundings};
+use crate::controller::{self, BindingRef, events, gauges, watches};
 use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
-use crate::domain::inputs::Settings;
 use crate::metrics::Metrics;
+use life::{Tasks, stop_signal, stopped};
 
 /// How long running work may take to end after the first signal.
 const GRACE: Duration = Duration::from_secs(20);
@@ -55,7 +53,7 @@ const GATE_LISTED: &str = "first lists";
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     // Every TLS client takes the process' provider; one that finds none panics.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let mut stop = stop::signals()?;
+    let mut stop = stop_signal()?;
     let metrics = Metrics::new().context("cannot register the metrics")?;
     let readiness = Readiness::default();
     readiness.set(GATE_LISTED, false);
@@ -64,7 +62,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
 
     let timing = timing(&args)?;
-    let config = kube_config(&args).await?;
+    let config = reach::kube_config(args.kubeconfig.as_deref()).await?;
     let (leadership, elector) = if args.read_only {
         // It takes no Lease, so that it stands in nobody's way.
         (Leadership::withheld(), None)
@@ -103,9 +101,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let serving = admin::serve(listener, metrics, readiness.clone());
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
-    tasks.add("gauges", background::gauges(Arc::clone(&ctx)));
-    tasks.add("write-back", background::write_back(Arc::clone(&ctx)));
+    tasks.add("gauges", gauges::keep(Arc::clone(&ctx)));
     tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
+    tasks.add("write-back", write_back(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);
     }
@@ -213,14 +211,8 @@ fn context(
         args.pod_name.clone(),
         metrics.clone(),
     );
-    let settings = Settings {
-        cluster_domain: args.cluster_domain.clone(),
-        root_namespace: args.root_namespace.clone(),
-        mesh_locality: args.locality == Locality::Mesh,
-        bounds: args.bounds.clone(),
-    };
     let options = Options {
-        settings,
+        settings: reach::settings(&args.mapping),
         period: args.period,
         concurrency: args.concurrency,
         limits: Limits {
@@ -229,13 +221,19 @@ fn context(
         },
         read_only: args.read_only,
     };
-    let (source, known) = (catalog::source(args, &metrics)?, Arc::<Known>::default());
+    let (source, known) = (
+        reach::catalog(&args.catalog, &metrics)?,
+        Arc::<Known>::default(),
+    );
     let ctx = Context {
         options,
         clients,
         cluster: Identity::new(args.cluster_id.clone()),
         mesh_api: MeshApi::default(),
-        world: World::new(args.cluster_domain.clone(), args.own_namespace.clone()),
+        world: World::new(
+            args.mapping.cluster_domain.clone(),
+            args.own_namespace.clone(),
+        ),
         catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
         known,
         leadership,
@@ -249,39 +247,19 @@ fn context(
     Ok((Arc::new(ctx), source, sender))
 }
 
-async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
-    match &args.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))
-        }
-        None => Config::infer()
-            .await
-            .context("found no cluster: give --kubeconfig, set KUBECONFIG, or run inside of a Pod"),
+/// Tells the catalog what the cluster knows, once the cluster has a name.
+async fn write_back(ctx: Arc<Context>) {
+    if ctx.options.read_only {
+        return pending().await;
     }
-}
-
-/// Tasks that run as long as the process does. One that ends is an error.
-#[derive(Default)]
-struct Tasks(JoinSet<&'static str>);
-
-impl Tasks {
-    fn add(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(async move {
-            task.await;
-            name
-        });
-    }
-
-    /// The name of the first task that ends.
-    async fn ended(&mut self) -> String {
-        match self.0.join_next().await {
-            Some(Ok(name)) => name.to_owned(),
-            Some(Err(panic)) => format!("task that panicked ({panic})"),
-            None => pending().await,
-        }
-    }
+    let cluster = ctx.cluster.settle(&ctx.clients.requests).await;
+    let sender = Sender {
+        write_back: Arc::clone(&ctx.write_back),
+        catalog: Arc::clone(&ctx.catalog),
+        cluster,
+        leadership: ctx.leadership.clone(),
+        metrics: ctx.metrics.clone(),
+        surroundings: ctx as Arc<dyn Surroundings>,
+    };
+    sender.run().await;
 }

@@ -37,65 +37,28 @@ pub enum Command {
     /// Exit code 0: rendered. 1: a binding, a record or a Service is wrong.
     /// 2: a file cannot be read, or the command line is not complete.
     Render(Box<RenderArgs>),
+    /// Print what a sync would change in the cluster now, and why.
+    ///
+    /// Writes nothing, and needs no running operator.
+    ///
+    /// Exit code 0: nothing. 1: something, or a binding is blocked, and the
+    /// output says by what. 2: it cannot be told, since the cluster or the
+    /// catalog is away or the command line or a file is wrong.
+    Diff(Box<DiffArgs>),
 }
 
 /// Flags of `run`. Each can be given by an environment variable too.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// URL of the catalog: http(s) for the Catalog API, postgres for its
-    /// database. Without it, the file `api-url` of --catalog-credentials says
-    /// where it is, which is the place for a URL with a password.
-    #[arg(long, env = "CATALOG_MESH_CATALOG_URL", value_name = "URL")]
-    pub catalog_url: Option<String>,
-
-    /// Folder of the mounted Secret `catalog-credentials`, with the files
-    /// `api-url` and `api-key`; for a database `api-url`, and `report-url`
-    /// where reports have a role of their own. They are read again when they
-    /// change.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_CATALOG_CREDENTIALS",
-        value_name = "DIR",
-        default_value = "/etc/catalog-credentials"
-    )]
-    pub catalog_credentials: PathBuf,
-
-    /// File with a service-account token that is sent as a bearer token.
-    #[arg(long, env = "CATALOG_MESH_CATALOG_TOKEN_FILE", value_name = "FILE")]
-    pub catalog_token_file: Option<PathBuf>,
-
-    /// PEM file of the authorities that may sign the catalog's certificate,
-    /// instead of the system's (a database's: besides them). It is read again
-    /// when it changes.
-    #[arg(long, env = "CATALOG_MESH_CATALOG_CA_FILE", value_name = "FILE")]
-    pub catalog_ca_file: Option<PathBuf>,
+    /// Where the catalog is.
+    #[command(flatten)]
+    pub catalog: CatalogArgs,
 
     /// Identity of this cluster towards the catalog, which keeps the reports
     /// of several clusters apart. Without it, the uid of the namespace
     /// kube-system.
     #[arg(long, env = "CATALOG_MESH_CLUSTER_ID", value_name = "ID", value_parser = ClusterId::parse)]
     pub cluster_id: Option<ClusterId>,
-
-    /// Most calls to the catalog at once.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_CATALOG_CONCURRENCY",
-        value_name = "N",
-        default_value_t = 16
-    )]
-    pub catalog_concurrency: usize,
-
-    /// Most calls to the catalog in a second; as many may go at once after a
-    /// second of rest. Looks at bindings cost none while the catalog's event
-    /// stream is followed.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_CATALOG_QPS",
-        value_name = "N",
-        default_value_t = 50,
-        value_parser = clap::value_parser!(u32).range(1..=10_000)
-    )]
-    pub catalog_qps: u32,
 
     /// Time between two looks at a binding that nobody touches.
     #[arg(long, env = "CATALOG_MESH_PERIOD", value_name = "DURATION", default_value = "30s", value_parser = duration)]
@@ -106,46 +69,9 @@ pub struct RunArgs {
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 
-    /// The cluster's domain.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_CLUSTER_DOMAIN",
-        value_name = "DOMAIN",
-        default_value = "cluster.local",
-        value_parser = cluster_domain
-    )]
-    pub cluster_domain: ClusterDomain,
-
-    /// Istio's root namespace.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_ROOT_NAMESPACE",
-        value_name = "NAME",
-        default_value = "istio-system"
-    )]
-    pub root_namespace: String,
-
-    /// Whose locality settings hold where outlier detection is asked for and
-    /// locality is not: `off` keeps traffic spread over all zones, `mesh`
-    /// leaves it to the mesh's own settings.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_LOCALITY",
-        value_name = "WHOSE",
-        default_value = "off"
-    )]
-    pub locality: Locality,
-
-    /// Narrower bounds for values of policies, such as
-    /// `timeout=1ms..10s,retries=0..5`.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_BOUNDS",
-        value_name = "LIST",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub bounds: Bounds,
+    /// What every decision depends on.
+    #[command(flatten)]
+    pub mapping: MappingArgs,
 
     /// Whether what was made for a service goes when the catalog no longer has
     /// it: `sync` removes it, `upsert-only` never does.
@@ -302,6 +228,104 @@ pub enum Switch {
     Off,
 }
 
+/// Where the catalog is, and how it is asked.
+#[derive(Args, Clone, Debug)]
+pub struct CatalogArgs {
+    /// URL of the catalog: http(s) for the Catalog API, postgres for its
+    /// database. Without it, the file `api-url` of --catalog-credentials says
+    /// where it is, which is the place for a URL with a password.
+    #[arg(long, env = "CATALOG_MESH_CATALOG_URL", value_name = "URL")]
+    pub catalog_url: Option<String>,
+
+    /// Folder of the mounted Secret `catalog-credentials`, with the files
+    /// `api-url` and `api-key`; for a database `api-url`, and `report-url`
+    /// where reports have a role of their own. They are read again when they
+    /// change.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_CATALOG_CREDENTIALS",
+        value_name = "DIR",
+        default_value = "/etc/catalog-credentials"
+    )]
+    pub catalog_credentials: PathBuf,
+
+    /// File with a service-account token that is sent as a bearer token.
+    #[arg(long, env = "CATALOG_MESH_CATALOG_TOKEN_FILE", value_name = "FILE")]
+    pub catalog_token_file: Option<PathBuf>,
+
+    /// PEM file of the authorities that may sign the catalog's certificate,
+    /// instead of the system's (a database's: besides them). It is read again
+    /// when it changes.
+    #[arg(long, env = "CATALOG_MESH_CATALOG_CA_FILE", value_name = "FILE")]
+    pub catalog_ca_file: Option<PathBuf>,
+
+    /// Most calls to the catalog at once.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_CATALOG_CONCURRENCY",
+        value_name = "N",
+        default_value_t = 16
+    )]
+    pub catalog_concurrency: usize,
+
+    /// Most calls to the catalog in a second; as many may go at once after a
+    /// second of rest. Looks at bindings cost none while the catalog's event
+    /// stream is followed.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_CATALOG_QPS",
+        value_name = "N",
+        default_value_t = 50,
+        value_parser = clap::value_parser!(u32).range(1..=10_000)
+    )]
+    pub catalog_qps: u32,
+}
+
+/// What every decision depends on, whoever makes it.
+#[derive(Args, Clone, Debug)]
+pub struct MappingArgs {
+    /// The cluster's domain.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_CLUSTER_DOMAIN",
+        value_name = "DOMAIN",
+        default_value = "cluster.local",
+        value_parser = cluster_domain
+    )]
+    pub cluster_domain: ClusterDomain,
+
+    /// Istio's root namespace.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_ROOT_NAMESPACE",
+        value_name = "NAME",
+        default_value = "istio-system"
+    )]
+    pub root_namespace: String,
+
+    /// Whose locality settings hold where outlier detection is asked for and
+    /// locality is not: `off` keeps traffic spread over all zones, `mesh`
+    /// leaves it to the mesh's own settings.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_LOCALITY",
+        value_name = "WHOSE",
+        default_value = "off"
+    )]
+    pub locality: Locality,
+
+    /// Narrower bounds for values of policies, such as
+    /// `timeout=1ms..10s,retries=0..5`.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_BOUNDS",
+        value_name = "LIST",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub bounds: Bounds,
+}
+
 /// Flags of `render`.
 #[derive(Args, Clone, Debug)]
 pub struct RenderArgs {
@@ -371,6 +395,80 @@ impl From<Policy> for SyncPolicy {
             Policy::UpsertOnly => Self::UpsertOnly,
         }
     }
+}
+
+/// Flags of `diff`.
+#[derive(Args, Clone, Debug)]
+pub struct DiffArgs {
+    /// Names of ServiceBindings; without any, all of the namespace.
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+
+    /// Namespace of the bindings; by default the kubeconfig's.
+    #[arg(short = 'n', long, value_name = "NAME", value_parser = Namespace::parse)]
+    pub namespace: Option<Namespace>,
+
+    /// Bindings of all namespaces.
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "names"])]
+    pub all_namespaces: bool,
+
+    /// File of ServiceBindings, `-` for standard input: what if these were
+    /// applied? Services in it count as if they were, too; other kinds are
+    /// passed over.
+    #[arg(short = 'f', long = "filename", value_name = "FILE",
+          conflicts_with_all = ["names", "all_namespaces"])]
+    pub files: Vec<PathBuf>,
+
+    /// File of catalog entries in place of the catalog: what if these came?
+    /// Bindings of other entries are passed over, unless they are named.
+    #[arg(long = "catalog", value_name = "FILE")]
+    pub entries: Vec<PathBuf>,
+
+    /// What is printed: `text` for people, or `json`.
+    #[arg(
+        short = 'o',
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    pub output: Output,
+
+    /// Add each value of the policy with its source, also where nothing
+    /// differs.
+    #[arg(long)]
+    pub explain: bool,
+
+    /// Where the catalog is.
+    #[command(flatten)]
+    pub catalog: CatalogArgs,
+
+    /// What every decision depends on.
+    #[command(flatten)]
+    pub mapping: MappingArgs,
+
+    /// Kubeconfig of the cluster; by default KUBECONFIG, then the Pod's own
+    /// service account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The operator's own namespace; `paused` on it pauses everything.
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        value_name = "NAME",
+        default_value = "aikernel-infrastructure"
+    )]
+    pub own_namespace: String,
+}
+
+/// What `diff` prints.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// Whose locality settings hold.

@@ -1,15 +1,17 @@
 //! Every metric that the operator serves. Labels are closed sets or, where
 //! the contract names it, the service; never free text.
 
+pub mod bindings;
 pub mod catalog;
 mod leadership;
 pub mod reports;
 
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
 };
 
+use bindings::BindingMetrics;
 use catalog::CatalogMetrics;
 
 /// How a synchronisation ended.
@@ -32,15 +34,6 @@ pub enum ReconcileResult {
     Error,
 }
 
-/// Whose binding it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Bound {
-    /// A user's.
-    ByUser,
-    /// One that was made for an entry of the catalog.
-    ForCatalog,
-}
-
 /// Every metric that the operator serves. Cloning shares them.
 #[derive(Clone)]
 pub struct Metrics {
@@ -53,9 +46,7 @@ pub struct Metrics {
     writes: IntCounterVec,
     fence_skips: IntCounter,
     undecodable: IntCounter,
-    deletions: IntCounterVec,
-    deletions_held: IntGauge,
-    unbound_records: IntGaugeVec,
+    made: BindingMetrics,
     events_dropped: IntCounter,
     reconcile_total: IntCounterVec,
     reconcile_errors: IntCounter,
@@ -143,25 +134,7 @@ impl Metrics {
                 "catalog_mesh_fence_skips_total",
                 "Objects that were not written, since nothing had changed.",
             )?,
-            deletions: counters(
-                "catalog_mesh_deletions_total",
-                "Removals, by what went: the objects of a user's binding, or a binding that was made for the catalog.",
-                &["binding"],
-            )?,
-            deletions_held: gauge(
-                "catalog_mesh_deletions_held",
-                "Bindings whose service is gone and whose removal the brake holds.",
-            )?,
-            unbound_records: registered(
-                &r,
-                IntGaugeVec::new(
-                    Opts::new(
-                        "catalog_mesh_unbound_records",
-                        "Records of the catalog that no binding can be made for, by why; the log names them.",
-                    ),
-                    &["reason"],
-                )?,
-            )?,
+            made: BindingMetrics::new(&r)?,
             undecodable: counter(
                 "catalog_mesh_undecodable_total",
                 "Bindings that were received and could not be decoded.",
@@ -239,9 +212,6 @@ impl Metrics {
         for result in [SyncResult::Success, SyncResult::Failure] {
             metrics.sync_total.with_label_values(&[sync_label(result)]);
         }
-        for bound in [Bound::ByUser, Bound::ForCatalog] {
-            metrics.deletions.with_label_values(&[bound_label(bound)]);
-        }
         for result in [
             ReconcileResult::Success,
             ReconcileResult::RequeueAfter,
@@ -291,24 +261,9 @@ impl Metrics {
         self.fence_skips.inc_by(objects as u64);
     }
 
-    /// What was made for a service is removed.
-    pub fn removed(&self, bound: Bound) {
-        self.deletions
-            .with_label_values(&[bound_label(bound)])
-            .inc();
-    }
-
-    /// How many removals the brake holds.
-    pub fn deletions_held(&self, bindings: usize) {
-        self.deletions_held
-            .set(i64::try_from(bindings).unwrap_or(i64::MAX));
-    }
-
-    /// How many records of the catalog no binding can be made for.
-    pub fn unbound_records(&self, reason: &'static str, records: usize) {
-        self.unbound_records
-            .with_label_values(&[reason])
-            .set(i64::try_from(records).unwrap_or(i64::MAX));
+    /// What is made and removed because of the catalog.
+    pub fn bindings(&self) -> &BindingMetrics {
+        &self.made
     }
 
     /// A binding could not be decoded.
@@ -370,13 +325,6 @@ fn sync_label(result: SyncResult) -> &'static str {
     match result {
         SyncResult::Success => "success",
         SyncResult::Failure => "failure",
-    }
-}
-
-fn bound_label(bound: Bound) -> &'static str {
-    match bound {
-        Bound::ByUser => "user",
-        Bound::ForCatalog => "catalog",
     }
 }
 

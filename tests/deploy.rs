@@ -49,7 +49,7 @@ fn the_deployment_starts_the_program_as_it_is() {
     }
     assert_eq!(
         container["volumeMounts"][0]["mountPath"],
-        run.catalog_credentials.to_str().unwrap()
+        run.catalog.catalog_credentials.to_str().unwrap()
     );
     let secret = &pod["volumes"][0]["secret"];
     assert_eq!(

@@ -27,6 +27,7 @@ const README: &str = "README.md";
 fn the_tables_of_flags_are_those_of_the_program() {
     check_generated("docs/flags.md", "run", &flags("run"));
     check_generated("docs/flags.md", "render", &flags("render"));
+    check_generated("docs/flags.md", "diff", &flags("diff"));
 }
 
 #[test]
@@ -255,7 +256,7 @@ fn metrics() -> String {
     metrics.synced(SyncResult::Success, 0.1);
     metrics.reconciled(ReconcileResult::Success, 0.1);
     metrics.wrote("VirtualService", true);
-    metrics.unbound_records("InvalidName", 0);
+    metrics.bindings().unbound_records("InvalidName", 0);
     metrics.watch_failed("Service");
     let text = metrics.exposition().unwrap();
 

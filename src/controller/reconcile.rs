@@ -64,8 +64,8 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     }
     let before = ctx.known.position();
     inputs.catalog = observe::ask_catalog(ctx, &inputs, &target.catalog_id).await;
-    seam::answered(ctx, &key, &target, &inputs.catalog);
     let after = ctx.known.position();
+    seam::answered(ctx, &key, &target, &inputs.catalog);
     let mut looked = match validate::validate(&inputs, &target, settings) {
         Ok(valid) => program(ctx, &inputs, &target, valid).await,
         Err(Situation::Removed { .. }) => withdraw::gone_from_catalog(ctx, &inputs, &target).await,

@@ -26,7 +26,7 @@ use crate::domain::situation::Situation;
 use crate::domain::status::{self, Findings, Transition};
 use crate::domain::target::Target;
 use crate::domain::{ownership, plan, reasons, validate};
-use crate::metrics::Bound;
+use crate::metrics::bindings::Bound;
 
 /// Takes back what was made for a service that the catalog no longer has, as
 /// far as the brake lets it: a binding that was made for the catalog goes
@@ -68,7 +68,7 @@ pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &T
             return reconcile::not_written(error, Findings::default());
         }
     }
-    ctx.metrics.removed(Bound::ByUser);
+    ctx.metrics.bindings().removed(Bound::ByUser);
     let findings = Findings {
         removed: true,
         wrote: true,
@@ -138,7 +138,7 @@ async fn drop_binding(ctx: &Context, binding: &ServiceBinding, reason: &str, not
     if let Err(error) = answer {
         return reconcile::not_written(error, Findings::default());
     }
-    ctx.metrics.removed(Bound::ForCatalog);
+    ctx.metrics.bindings().removed(Bound::ForCatalog);
     let transition = Transition {
         reason: reason.to_owned(),
         note: note.to_owned(),

@@ -27,6 +27,7 @@ behaviours![
     catalog_sync,
     conditions,
     crd,
+    diff,
     fields,
     foreign,
     frozen,

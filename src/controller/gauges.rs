@@ -1,33 +1,14 @@
-//! What goes on beside the looks, as long as the process runs?
+//! The gauges that nothing else moves.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::interval;
 
-use crate::controller::context::Context;
-use crate::controller::write_back::sender::{Sender, Surroundings};
+use super::context::Context;
 
-/// Tells the catalog what the cluster knows, once the cluster has a name.
-pub(super) async fn write_back(ctx: Arc<Context>) {
-    if ctx.options.read_only {
-        return pending().await;
-    }
-    let cluster = ctx.cluster.settle(&ctx.clients.requests).await;
-    let sender = Sender {
-        write_back: Arc::clone(&ctx.write_back),
-        catalog: Arc::clone(&ctx.catalog),
-        cluster,
-        leadership: ctx.leadership.clone(),
-        metrics: ctx.metrics.clone(),
-        surroundings: ctx as Arc<dyn Surroundings>,
-    };
-    sender.run().await;
-}
-
-/// Keeps the gauges that nothing else moves.
-pub(super) async fn gauges(ctx: Arc<Context>) {
+/// Keeps them up to date; never ends.
+pub async fn keep(ctx: Arc<Context>) {
     let mut tick = interval(Duration::from_secs(2));
     loop {
         tick.tick().await;
@@ -37,9 +18,9 @@ pub(super) async fn gauges(ctx: Arc<Context>) {
             counts.virtual_services,
             counts.destination_rules,
         );
-        ctx.metrics.deletions_held(counts.deletions_held);
+        ctx.metrics.bindings().deletions_held(counts.deletions_held);
         for (reason, records) in ctx.registrar.problems() {
-            ctx.metrics.unbound_records(reason, records);
+            ctx.metrics.bindings().unbound_records(reason, records);
         }
         let silent_for = ctx.known.heard_ago().map(|ago| ago.as_secs_f64());
         ctx.metrics
