@@ -1,17 +1,19 @@
 //! Flags and environment into typed configuration; every default is here.
 
+pub mod catalog;
+pub mod sync;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::domain::brake::SyncPolicy;
 use crate::domain::duration::Millis;
 use crate::domain::names::{ClusterDomain, ClusterId, Namespace};
 use crate::domain::policy::bounds::Bounds;
-use crate::domain::registration::Scope;
-use crate::domain::selector::LabelSelector;
+use catalog::CatalogArgs;
+use sync::{Policy, RegisterArgs};
 
 /// Keeps a company's service catalog and its Istio mesh in step.
 #[derive(Debug, Parser)]
@@ -162,125 +164,6 @@ pub struct RunArgs {
     pub pod_name: String,
 }
 
-/// Which services of the catalog get a binding by themselves.
-#[derive(Args, Clone, Debug)]
-pub struct RegisterArgs {
-    /// Whether a ServiceBinding is made for each service of the catalog whose
-    /// Service is in the cluster and has none.
-    #[arg(
-        long = "register",
-        env = "CATALOG_MESH_REGISTER",
-        value_name = "on|off",
-        default_value = "on"
-    )]
-    pub on: Switch,
-
-    /// Make bindings in these namespaces only, separated by commas.
-    #[arg(
-        long = "register-namespaces",
-        env = "CATALOG_MESH_REGISTER_NAMESPACES",
-        value_name = "LIST",
-        value_delimiter = ',',
-        value_parser = Namespace::parse
-    )]
-    pub namespaces: Vec<Namespace>,
-
-    /// Make bindings only for Services with these labels, such as
-    /// `mesh=yes,tier!=test,public,!internal`.
-    #[arg(
-        long = "register-service-labels",
-        env = "CATALOG_MESH_REGISTER_SERVICE_LABELS",
-        value_name = "SELECTOR",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub service_labels: LabelSelector,
-
-    /// Make bindings only for records with these labels in the catalog.
-    #[arg(
-        long = "register-catalog-labels",
-        env = "CATALOG_MESH_REGISTER_CATALOG_LABELS",
-        value_name = "SELECTOR",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub record_labels: LabelSelector,
-}
-
-impl RegisterArgs {
-    /// The same as the core needs it.
-    pub fn scope(&self) -> Scope {
-        Scope {
-            on: self.on == Switch::On,
-            namespaces: self.namespaces.iter().map(ToString::to_string).collect(),
-            service_labels: self.service_labels.clone(),
-            record_labels: self.record_labels.clone(),
-        }
-    }
-}
-
-/// On or off.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Switch {
-    /// On.
-    On,
-    /// Off.
-    Off,
-}
-
-/// Where the catalog is, and how it is asked.
-#[derive(Args, Clone, Debug)]
-pub struct CatalogArgs {
-    /// URL of the catalog: http(s) for the Catalog API, postgres for its
-    /// database. Without it, the file `api-url` of --catalog-credentials says
-    /// where it is, which is the place for a URL with a password.
-    #[arg(long, env = "CATALOG_MESH_CATALOG_URL", value_name = "URL")]
-    pub catalog_url: Option<String>,
-
-    /// Folder of the mounted Secret `catalog-credentials`, with the files
-    /// `api-url` and `api-key`; for a database `api-url`, and `report-url`
-    /// where reports have a role of their own. They are read again when they
-    /// change.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_CATALOG_CREDENTIALS",
-        value_name = "DIR",
-        default_value = "/etc/catalog-credentials"
-    )]
-    pub catalog_credentials: PathBuf,
-
-    /// File with a service-account token that is sent as a bearer token.
-    #[arg(long, env = "CATALOG_MESH_CATALOG_TOKEN_FILE", value_name = "FILE")]
-    pub catalog_token_file: Option<PathBuf>,
-
-    /// PEM file of the authorities that may sign the catalog's certificate,
-    /// instead of the system's (a database's: besides them). It is read again
-    /// when it changes.
-    #[arg(long, env = "CATALOG_MESH_CATALOG_CA_FILE", value_name = "FILE")]
-    pub catalog_ca_file: Option<PathBuf>,
-
-    /// Most calls to the catalog at once.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_CATALOG_CONCURRENCY",
-        value_name = "N",
-        default_value_t = 16
-    )]
-    pub catalog_concurrency: usize,
-
-    /// Most calls to the catalog in a second; as many may go at once after a
-    /// second of rest. Looks at bindings cost none while the catalog's event
-    /// stream is followed.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_CATALOG_QPS",
-        value_name = "N",
-        default_value_t = 50,
-        value_parser = clap::value_parser!(u32).range(1..=10_000)
-    )]
-    pub catalog_qps: u32,
-}
-
 /// What every decision depends on, whoever makes it.
 #[derive(Args, Clone, Debug)]
 pub struct MappingArgs {
@@ -377,24 +260,6 @@ pub struct RenderArgs {
     /// Add each value of the policy with its source, as comments.
     #[arg(long)]
     pub explain: bool,
-}
-
-/// Whether what the catalog no longer has is removed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
-pub enum Policy {
-    /// It is.
-    Sync,
-    /// It never is.
-    UpsertOnly,
-}
-
-impl From<Policy> for SyncPolicy {
-    fn from(policy: Policy) -> Self {
-        match policy {
-            Policy::Sync => Self::Sync,
-            Policy::UpsertOnly => Self::UpsertOnly,
-        }
-    }
 }
 
 /// Flags of `diff`.

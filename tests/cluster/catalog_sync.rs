@@ -10,7 +10,7 @@ use kube::{Api, ResourceExt};
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
-use crate::scene::{DR, MANAGED_BY, PROGRAM, Scene, UID, VS, message};
+use crate::scene::{DR, IGNORE, MANAGED_BY, PROGRAM, Scene, UID, VS, message};
 use crate::support::catalog::Catalog;
 use crate::support::envoy::Options;
 use crate::support::rig::Rig;
@@ -27,7 +27,6 @@ crate::tests![;
 ];
 
 const SOURCE: &str = "catalog-mesh.aikernel.io/source";
-const IGNORE: &str = "catalog-mesh.aikernel.io/ignore";
 
 /// Beside an operator that makes bindings.
 async fn registering<'a>(rig: &'a Rig, name: &str) -> Result<Scene<'a>> {
@@ -195,7 +194,7 @@ async fn what_a_catalog_forgot_is_kept_until_somebody_approves_each(rig: &Rig) -
     // process knows as much.
     empty.put(&scene.record("other")).await?;
     scene.stack.operator.process.kill().await?;
-    scene.stack.operator.process.start().await?;
+    scene.stack.operator.start_again().await?;
     scene.stack.operator.ready(&format!("http://{OPERATOR}/readyz")).await?;
     let mark = scene.mark().await?;
     tokio::time::sleep(Duration::from_secs(5)).await;

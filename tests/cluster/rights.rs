@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::scene::{DR, PROGRAM, Scene, VS};
+use crate::scene::{DR, IGNORE, PROGRAM, Scene, VS};
 use crate::support::operator::{self, LEASE, NAMESPACE, Operator};
 use crate::support::rig::Rig;
 use crate::support::stack::{PATIENCE, Stack};
@@ -105,6 +106,12 @@ async fn walk(scene: &Scene<'_>) -> Result<()> {
             .await?;
     }
     scene.synced("web").await?;
+    // Else it would be made again.
+    let ignore = json!({"metadata": {"annotations": {IGNORE: "true"}}});
+    let services = scene.services();
+    services
+        .patch("web", &PatchParams::default(), &Patch::Merge(ignore))
+        .await?;
     scene.delete_binding("web").await?;
     scene.gone("web").await
 }

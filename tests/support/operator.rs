@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::apiserver::ApiServer;
 use super::metrics::{self, Samples};
@@ -16,6 +16,8 @@ use super::process::{Process, Spec};
 
 pub const NAMESPACE: &str = "aikernel-infrastructure";
 pub const ACCOUNT: &str = "catalog-mesh-controller";
+/// Where leaders note for each other what they removed lately.
+const REMOVALS: &str = "catalog-mesh.aikernel.io/removals";
 /// As the API server's audit log names it.
 pub const USER: &str = "system:serviceaccount:aikernel-infrastructure:catalog-mesh-controller";
 
@@ -39,7 +41,9 @@ impl Operator {
         program: &Path,
         args: impl IntoIterator<Item = A>,
     ) -> Result<Self> {
-        free_lease(&api.client).await?;
+        // What it removes counts from nothing: another test's removals are not
+        // this one's.
+        free_lease(&api.client, json!({REMOVALS: null})).await?;
         Self::join(run, api, ACCOUNT, name, program, args).await
     }
 
@@ -67,7 +71,7 @@ impl Operator {
 
     /// Starts it again after its end; it leads at once.
     pub async fn start_again(&self) -> Result<()> {
-        free_lease(&self.admin).await?;
+        free_lease(&self.admin, json!({})).await?;
         self.process.start().await
     }
 
@@ -100,8 +104,11 @@ impl Operator {
 
 /// Does at once what time would do: whoever held the Lease is dead, and an
 /// operator that starts next is not to wait for him.
-async fn free_lease(admin: &kube::Client) -> Result<()> {
-    let nobody = json!({"spec": {"holderIdentity": ""}});
+async fn free_lease(admin: &kube::Client, annotations: Value) -> Result<()> {
+    let nobody = json!({
+        "metadata": {"annotations": annotations},
+        "spec": {"holderIdentity": ""},
+    });
     let leases = Api::<Lease>::namespaced(admin.clone(), NAMESPACE);
     let params = PatchParams::default();
     match leases.patch(LEASE, &params, &Patch::Merge(nobody)).await {

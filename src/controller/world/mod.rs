@@ -3,7 +3,7 @@
 
 mod index;
 mod slices;
-mod sums;
+pub mod sums;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +13,6 @@ use kube_runtime::watcher::Event;
 use tokio::sync::watch;
 
 use index::Inner;
-pub use sums::Counts;
 
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror, Seen};
