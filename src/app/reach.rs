@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
-use crate::args::{CatalogArgs, Locality, MappingArgs};
+use crate::args::catalog::CatalogArgs;
+use crate::args::{Locality, MappingArgs};
 use crate::catalog::Catalog;
 use crate::catalog::by_url::CatalogByUrl;
 use crate::catalog::client::HttpCatalogConfig;

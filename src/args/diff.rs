@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::{CatalogArgs, MappingArgs};
+use super::MappingArgs;
+use super::catalog::CatalogArgs;
 use crate::domain::names::Namespace;
 
 /// Flags of `diff`.

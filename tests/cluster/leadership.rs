@@ -25,11 +25,6 @@ crate::tests![; alone:
     a_leader_whose_lease_is_taken_or_deleted_stops_and_leaves_it_so,
 ];
 
-/// The second replica has an account of its own with the same rights, so that
-/// the audit log tells the two apart.
-const SECOND: &str = "catalog-mesh-second";
-const SECOND_USER: &str = "system:serviceaccount:aikernel-infrastructure:catalog-mesh-second";
-
 const FIRST_PORT: &str = "127.0.0.1:9180";
 const SECOND_PORT: &str = "127.0.0.1:9181";
 
@@ -37,6 +32,10 @@ const SECOND_PORT: &str = "127.0.0.1:9181";
 struct Pair<'a> {
     scene: Scene<'a>,
     second: Operator,
+    /// The second replica has an account of its own with the same rights, so
+    /// that the audit log tells it from the first, and from that of a test
+    /// before, whose last request may be logged late.
+    account: String,
 }
 
 impl<'a> Pair<'a> {
@@ -51,11 +50,12 @@ impl<'a> Pair<'a> {
             .await?;
         leads(&operator, FIRST_PORT).await?;
 
-        grant(rig).await?;
+        let account = format!("second-{name}");
+        grant(rig, &account).await?;
         let second = Operator::join(
             rig.folder(),
             &rig.api,
-            SECOND,
+            &account,
             &format!("operator-{name}-2"),
             Path::new(PROGRAM),
             args(SECOND_PORT),
@@ -64,7 +64,11 @@ impl<'a> Pair<'a> {
         second.ready(&format!("http://{SECOND_PORT}/readyz")).await?;
         let stack = Arc::new(Stack { catalog, operator });
         let scene = Scene::beside(rig, stack, name).await?;
-        Ok(Self { scene, second })
+        Ok(Self {
+            scene,
+            second,
+            account,
+        })
     }
 
     fn first(&self) -> &Operator {
@@ -89,7 +93,13 @@ impl<'a> Pair<'a> {
         Ok(())
     }
 
-    /// What that user asked to change, his Lease included.
+    /// What the second replica asked to change, the Lease included.
+    async fn writes_by_second(&self, since: Mark) -> Result<Vec<String>> {
+        let user = format!("system:serviceaccount:{NAMESPACE}:{}", self.account);
+        self.writes_by(&user, since).await
+    }
+
+    /// What that user asked to change, the Lease included.
     async fn writes_by(&self, user: &str, since: Mark) -> Result<Vec<String>> {
         let rig = self.scene.rig;
         let writes = rig.api.audit.writes_by(user, since, &rig.client).await?;
@@ -102,18 +112,18 @@ async fn leads(operator: &Operator, port: &str) -> Result<()> {
     operator.leads(&format!("http://{port}/metrics")).await
 }
 
-/// The second account may do what the first may.
-async fn grant(rig: &Rig) -> Result<()> {
-    let subject = json!([{"kind": "ServiceAccount", "name": SECOND, "namespace": NAMESPACE}]);
+/// This account may do what the operator's own may.
+async fn grant(rig: &Rig, account: &str) -> Result<()> {
+    let subject = json!([{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]);
     for (kind, role) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
         let binding = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": kind,
-            "metadata": {"name": SECOND, "namespace": NAMESPACE},
+            "metadata": {"name": account, "namespace": NAMESPACE},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": role, "name": ACCOUNT},
             "subjects": subject,
         });
-        let file = rig.folder().join(format!("{SECOND}-{kind}.json"));
+        let file = rig.folder().join(format!("{account}-{kind}.json"));
         std::fs::write(&file, binding.to_string())?;
         rig.api.apply_manifests(&file).await?;
     }
@@ -128,7 +138,7 @@ async fn who_stands_by_writes_nothing_until_the_leader_is_killed_and_within_16_s
     pair.scene.bound("web").await?;
     pair.set_timeout("6s").await?;
     pair.timeout_is("6s").await?;
-    let before = pair.writes_by(SECOND_USER, mark).await?;
+    let before = pair.writes_by_second(mark).await?;
     ensure!(before.is_empty(), "{before:?}");
 
     pair.first().process.kill().await?;
@@ -138,7 +148,7 @@ async fn who_stands_by_writes_nothing_until_the_leader_is_killed_and_within_16_s
     let after = killed.elapsed();
     eprintln!("SIGKILL: the other wrote {:.1} s later", after.as_secs_f64());
     ensure!(after < Duration::from_secs(16), "{after:?}");
-    let by_whom = pair.writes_by(SECOND_USER, mark).await?;
+    let by_whom = pair.writes_by_second(mark).await?;
     ensure!(
         by_whom.iter().any(|write| write.starts_with("patch virtualservices")),
         "{by_whom:?}"
