@@ -22,6 +22,7 @@ macro_rules! behaviours {
 behaviours![
     apply_preconditions,
     catalog_faults,
+    chaos,
     conditions,
     crd,
     fields,
