@@ -1,6 +1,10 @@
 //! The composition root: builds everything, runs it, and decides what happens
 //! when a part of it ends.
 
+pub mod diff;
+mod life;
+mod reach;
+
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,38 +12,39 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use futures::FutureExt;
 use kube::Config;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube_runtime::reflector;
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
-use tokio::time::{interval, timeout};
+use kube_runtime::reflector::{self, Store};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinError;
+use tokio::time::timeout;
 
 use crate::admin::{self, Readiness};
-use crate::args::{Locality, RunArgs};
+use crate::args::RunArgs;
 use crate::catalog::Catalog;
-use crate::catalog::client::HttpCatalogConfig;
-use crate::catalog::credentials::{AccessConfig, ApiUrl};
-use crate::catalog::gated::Gated;
-use crate::catalog::hedged::HedgedCatalog;
-use crate::catalog::http::HttpCatalog;
-use crate::catalog::limited::Limit;
-use crate::catalog::patient::Patience;
-use crate::controller::clients::Clients;
+use crate::catalog::follow::Follower;
+use crate::catalog::known::Known;
+use crate::catalog::remembered::Remembering;
+use crate::controller::clients::{self, Clients};
+use crate::controller::clock::MachineClock;
+use crate::controller::cluster_id::Identity;
 use crate::controller::context::{Context, Memory, Options};
+use crate::controller::election::Elector;
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::queue::Queue;
+use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
-use crate::controller::{self, events, watches};
-use crate::domain::inputs::Settings;
+use crate::controller::write_back::sender::{Sender, Surroundings};
+use crate::controller::{self, BindingRef, events, gauges, watches};
+use crate::domain::brake::Limits;
+use crate::domain::election::{Lost, Timing};
 use crate::metrics::Metrics;
+use life::{Tasks, stop_signal, stopped};
 
 /// How long running work may take to end after the first signal.
 const GRACE: Duration = Duration::from_secs(20);
 
-/// How long a call to the catalog may wait for its turn.
-const TURN: Duration = Duration::from_secs(20);
+/// How long letting go of the Lease may take after that.
+const RELEASE: Duration = Duration::from_secs(8);
 
 /// Gate of readiness: every watched kind was listed.
 const GATE_LISTED: &str = "first lists";
@@ -56,13 +61,49 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
 
-    let (ctx, sender) = context(&args, metrics.clone()).await?;
+    let timing = timing(&args)?;
+    let config = reach::kube_config(args.kubeconfig.as_deref()).await?;
+    let (leadership, elector) = if args.read_only {
+        // It takes no Lease, so that it stands in nobody's way.
+        (Leadership::withheld(), None)
+    } else {
+        let client = clients::for_the_lease(config.clone())
+            .context("cannot set up the client for the Lease")?;
+        let (leadership, elector) = Elector::new(
+            client,
+            &args.own_namespace,
+            &args.pod_name,
+            timing,
+            Arc::new(MachineClock),
+            metrics.clone(),
+        );
+        (leadership, Some(elector))
+    };
+    let (ctx, source, sender) = context(&args, config, leadership, metrics.clone())?;
     let (store, writer) = reflector::store();
     let mut tasks = Tasks::default();
+    let us = Arc::clone(&ctx);
+    let follower = Follower::new(
+        source,
+        Arc::clone(&ctx.known),
+        move || us.cluster.known().map(|cluster| cluster.to_string()),
+        metrics.catalog().clone(),
+    );
+    tasks.add("follower of the catalog", follower.run());
+    tasks.add(
+        "changes of the catalog",
+        controller::changes::follow(Arc::clone(&ctx)),
+    );
+    tasks.add(
+        "return of the catalog",
+        controller::changes::release(Arc::clone(&ctx)),
+    );
     let serving = admin::serve(listener, metrics, readiness.clone());
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
-    tasks.add("gauges", gauges(Arc::clone(&ctx)));
+    tasks.add("gauges", gauges::keep(Arc::clone(&ctx)));
+    tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
+    tasks.add("write-back", write_back(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);
     }
@@ -78,19 +119,56 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         name = tasks.ended() => return Err(anyhow!("the {name} ended by itself")),
     }
     readiness.set(GATE_LISTED, true);
-    tracing::info!("every kind was listed; reconciling");
+    tracing::info!("every kind was listed");
 
-    let mut told = stop.clone();
-    let work = controller::run(
-        Arc::clone(&ctx),
-        store,
-        async move { stopped(&mut told).await },
-    );
+    let work = work(Arc::clone(&ctx), store, stop.clone());
+    let Some(elector) = elector else {
+        return until_stopped(work, &mut tasks, &mut stop, &readiness).await;
+    };
+    // Whoever leads without knowing the cluster would only stand in the way.
+    let (resign, resigned) = oneshot::channel::<()>();
+    let mut election = tokio::spawn(elector.run(resigned.map(|_| ())));
+    let ended = tokio::select! {
+        ended = until_stopped(work, &mut tasks, &mut stop, &readiness) => ended,
+        lost = &mut election => return Err(no_longer_leading(lost)),
+    };
+    // Nothing runs any more that writes, so others may.
+    drop(resign);
+    match timeout(RELEASE, election).await {
+        Ok(Ok(Ok(()))) => ended,
+        Ok(lost) => ended.and(Err(no_longer_leading(lost))),
+        Err(_) => {
+            tracing::warn!("the Lease was not let go of in time and is left to expire");
+            ended
+        }
+    }
+}
+
+/// What the leader does, and only the leader.
+async fn work(ctx: Arc<Context>, store: Store<BindingRef>, mut stop: watch::Receiver<bool>) {
+    if !ctx.options.read_only {
+        let mut told = stop.clone();
+        tokio::select! {
+            _ = ctx.leadership.acquired() => {}
+            () = stopped(&mut told) => return,
+        }
+        watches::tell_all_undecodable(&ctx);
+    }
+    controller::run(ctx, store, async move { stopped(&mut stop).await }).await;
+}
+
+/// Lets the work run until the first signal, and end after it.
+async fn until_stopped(
+    work: impl Future<Output = ()>,
+    tasks: &mut Tasks,
+    stop: &mut watch::Receiver<bool>,
+    readiness: &Readiness,
+) -> anyhow::Result<()> {
     let mut work = std::pin::pin!(work);
     let ended = tokio::select! {
         () = &mut work => "controller".to_owned(),
         name = tasks.ended() => name,
-        () = stopped(&mut stop) => {
+        () = stopped(stop) => {
             readiness.set("not stopping", false);
             if timeout(GRACE, work).await.is_err() {
                 tracing::warn!("running work did not end within {} s and is cut off", GRACE.as_secs());
@@ -105,147 +183,83 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     Err(anyhow!("the {ended} ended by itself"))
 }
 
-async fn context(
+/// Why the process ends with its election.
+fn no_longer_leading(ended: Result<Result<(), Lost>, JoinError>) -> anyhow::Error {
+    match ended {
+        Ok(Err(lost)) => anyhow!(lost)
+            .context("this replica no longer leads, and ends so that nothing is written twice"),
+        Ok(Ok(())) => anyhow!("the election ended by itself"),
+        Err(panic) => anyhow!("the election panicked ({panic})"),
+    }
+}
+
+fn timing(args: &RunArgs) -> anyhow::Result<Timing> {
+    let (lease, renew) = (args.lease_duration, args.lease_renew_deadline);
+    Timing::new(lease, renew, args.lease_retry_period).map_err(Into::into)
+}
+
+fn context(
     args: &RunArgs,
+    config: Config,
+    leadership: Leadership,
     metrics: Metrics,
-) -> anyhow::Result<(Arc<Context>, events::Sender)> {
-    let clients = Clients::new(kube_config(args).await?)
-        .context("cannot set up the client of the API server")?;
+) -> anyhow::Result<(Arc<Context>, Arc<dyn Catalog>, events::Sender)> {
+    let clients =
+        Clients::new(config, &leadership).context("cannot set up the client of the API server")?;
     let (events, sender) = events::channel(
         clients.requests.clone(),
         args.pod_name.clone(),
         metrics.clone(),
     );
-    let settings = Settings {
-        cluster_domain: args.cluster_domain.clone(),
-        root_namespace: args.root_namespace.clone(),
-        mesh_locality: args.locality == Locality::Mesh,
-        bounds: args.bounds.clone(),
-    };
     let options = Options {
-        settings,
+        settings: reach::settings(&args.mapping),
         period: args.period,
         concurrency: args.concurrency,
-        max_delete_percent: args.max_delete_percent,
+        limits: Limits {
+            policy: args.policy.into(),
+            percent: args.max_delete_percent,
+        },
         read_only: args.read_only,
     };
+    let (source, known) = (
+        reach::catalog(&args.catalog, &metrics)?,
+        Arc::<Known>::default(),
+    );
     let ctx = Context {
         options,
         clients,
+        cluster: Identity::new(args.cluster_id.clone()),
         mesh_api: MeshApi::default(),
-        world: World::new(args.cluster_domain.clone(), args.own_namespace.clone()),
-        catalog: catalog(args)?,
-        known: Arc::default(),
-        leadership: Leadership::granted(0),
+        world: World::new(
+            args.mapping.cluster_domain.clone(),
+            args.own_namespace.clone(),
+        ),
+        catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
+        known,
+        leadership,
+        write_back: Arc::default(),
         queue: Queue::new(usize::from(args.concurrency)),
+        registrar: Registrar::new(args.register.scope()),
         events,
         metrics,
         memory: Memory::default(),
     };
-    Ok((Arc::new(ctx), sender))
+    Ok((Arc::new(ctx), source, sender))
 }
 
-async fn kube_config(args: &RunArgs) -> anyhow::Result<Config> {
-    match &args.kubeconfig {
-        Some(path) => {
-            let kubeconfig = Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read the kubeconfig {}", path.display()))?;
-            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-                .await
-                .with_context(|| format!("cannot use the kubeconfig {}", path.display()))
-        }
-        None => Config::infer()
-            .await
-            .context("found no cluster: give --kubeconfig, set KUBECONFIG, or run inside of a Pod"),
+/// Tells the catalog what the cluster knows, once the cluster has a name.
+async fn write_back(ctx: Arc<Context>) {
+    if ctx.options.read_only {
+        return pending().await;
     }
-}
-
-fn catalog(args: &RunArgs) -> anyhow::Result<Arc<dyn Catalog>> {
-    let file = |name: &str| args.catalog_credentials.join(name);
-    let access = AccessConfig {
-        api_url: match &args.catalog_url {
-            Some(url) => ApiUrl::Given(url.clone()),
-            None => ApiUrl::File(file("api-url")),
-        },
-        api_key_file: Some(file("api-key")),
-        token_file: args.catalog_token_file.clone(),
+    let cluster = ctx.cluster.settle(&ctx.clients.requests).await;
+    let sender = Sender {
+        write_back: Arc::clone(&ctx.write_back),
+        catalog: Arc::clone(&ctx.catalog),
+        cluster,
+        leadership: ctx.leadership.clone(),
+        metrics: ctx.metrics.clone(),
+        surroundings: ctx as Arc<dyn Surroundings>,
     };
-    let config = HttpCatalogConfig {
-        ca_file: args.catalog_ca_file.clone(),
-        ..HttpCatalogConfig::new(access)
-    };
-    let http = HttpCatalog::new(config).context("cannot set up the client of the catalog")?;
-    // Patience is asked for last: when a call has its turn, and for a second
-    // request of it too.
-    let patient = Gated::new(Patience::default(), http);
-    let limit = Limit::new(args.catalog_concurrency, TURN);
-    Ok(Arc::new(Gated::new(limit, HedgedCatalog::new(patient))))
-}
-
-/// Keeps the gauges that nothing else moves.
-async fn gauges(ctx: Arc<Context>) {
-    let mut tick = interval(Duration::from_secs(2));
-    loop {
-        tick.tick().await;
-        let counts = ctx.world.counts();
-        ctx.metrics.objects(
-            counts.bindings,
-            counts.virtual_services,
-            counts.destination_rules,
-        );
-        let (due, running) = ctx.queue.depth();
-        ctx.metrics
-            .queue(due, running, usize::from(ctx.options.concurrency));
-    }
-}
-
-/// Becomes true with the first SIGTERM or SIGINT; the second ends the process.
-fn stop_signal() -> anyhow::Result<watch::Receiver<bool>> {
-    let mut term = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-    let mut int = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
-    let (sender, receiver) = watch::channel(false);
-    tokio::spawn(async move {
-        for first in [true, false] {
-            tokio::select! {
-                _ = term.recv() => {}
-                _ = int.recv() => {}
-            }
-            if first {
-                tracing::info!("stopping; a second signal ends at once");
-                sender.send_replace(true);
-            } else {
-                std::process::exit(130);
-            }
-        }
-    });
-    Ok(receiver)
-}
-
-async fn stopped(stop: &mut watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        // The sender went with its task: no signal will come any more.
-        pending::<()>().await;
-    }
-}
-
-/// Tasks that run as long as the process does. One that ends is an error.
-#[derive(Default)]
-struct Tasks(JoinSet<&'static str>);
-
-impl Tasks {
-    fn add(&mut self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
-        self.0.spawn(async move {
-            task.await;
-            name
-        });
-    }
-
-    /// The name of the first task that ends.
-    async fn ended(&mut self) -> String {
-        match self.0.join_next().await {
-            Some(Ok(name)) => name.to_owned(),
-            Some(Err(panic)) => format!("task that panicked ({panic})"),
-            None => pending().await,
-        }
-    }
+    sender.run().await;
 }

@@ -1,5 +1,8 @@
 //! Flags and environment into typed configuration; every default is here.
 
+pub mod catalog;
+pub mod sync;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,8 +10,10 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::domain::duration::Millis;
-use crate::domain::names::{ClusterDomain, Namespace};
+use crate::domain::names::{ClusterDomain, ClusterId, Namespace};
 use crate::domain::policy::bounds::Bounds;
+use catalog::CatalogArgs;
+use sync::{Policy, RegisterArgs};
 
 /// Keeps a company's service catalog and its Istio mesh in step.
 #[derive(Debug, Parser)]
@@ -34,43 +39,28 @@ pub enum Command {
     /// Exit code 0: rendered. 1: a binding, a record or a Service is wrong.
     /// 2: a file cannot be read, or the command line is not complete.
     Render(Box<RenderArgs>),
+    /// Print what a sync would change in the cluster now, and why.
+    ///
+    /// Writes nothing, and needs no running operator.
+    ///
+    /// Exit code 0: nothing. 1: something, or a binding is blocked, and the
+    /// output says by what. 2: it cannot be told, since the cluster or the
+    /// catalog is away or the command line or a file is wrong.
+    Diff(Box<DiffArgs>),
 }
 
 /// Flags of `run`. Each can be given by an environment variable too.
 #[derive(Args, Clone, Debug)]
 pub struct RunArgs {
-    /// URL of the catalog. Without it, the file `api-url` of
-    /// --catalog-credentials says where it is.
-    #[arg(long, env = "CATALOG_MESH_CATALOG_URL", value_name = "URL")]
-    pub catalog_url: Option<String>,
+    /// Where the catalog is.
+    #[command(flatten)]
+    pub catalog: CatalogArgs,
 
-    /// Folder of the mounted Secret `catalog-credentials`, with the files
-    /// `api-url` and `api-key`. Both are read again when they change.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_CATALOG_CREDENTIALS",
-        value_name = "DIR",
-        default_value = "/etc/catalog-credentials"
-    )]
-    pub catalog_credentials: PathBuf,
-
-    /// File with a service-account token that is sent as a bearer token.
-    #[arg(long, env = "CATALOG_MESH_CATALOG_TOKEN_FILE", value_name = "FILE")]
-    pub catalog_token_file: Option<PathBuf>,
-
-    /// PEM file of the authorities that may sign the catalog's certificate,
-    /// instead of the system's.
-    #[arg(long, env = "CATALOG_MESH_CATALOG_CA_FILE", value_name = "FILE")]
-    pub catalog_ca_file: Option<PathBuf>,
-
-    /// Most calls to the catalog at once.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_CATALOG_CONCURRENCY",
-        value_name = "N",
-        default_value_t = 16
-    )]
-    pub catalog_concurrency: usize,
+    /// Identity of this cluster towards the catalog, which keeps the reports
+    /// of several clusters apart. Without it, the uid of the namespace
+    /// kube-system.
+    #[arg(long, env = "CATALOG_MESH_CLUSTER_ID", value_name = "ID", value_parser = ClusterId::parse)]
+    pub cluster_id: Option<ClusterId>,
 
     /// Time between two looks at a binding that nobody touches.
     #[arg(long, env = "CATALOG_MESH_PERIOD", value_name = "DURATION", default_value = "30s", value_parser = duration)]
@@ -81,6 +71,102 @@ pub struct RunArgs {
           value_parser = clap::value_parser!(u16).range(1..=256))]
     pub concurrency: u16,
 
+    /// What every decision depends on.
+    #[command(flatten)]
+    pub mapping: MappingArgs,
+
+    /// Whether what was made for a service goes when the catalog no longer has
+    /// it: `sync` removes it, `upsert-only` never does.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_POLICY",
+        value_name = "POLICY",
+        default_value = "sync"
+    )]
+    pub policy: Policy,
+
+    /// Share of the bindings, in percent, that may lose what was made for them
+    /// within ten minutes because the catalog no longer has their services. One
+    /// is always allowed, also where this is 0; `--policy=upsert-only` allows
+    /// none.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_MAX_DELETE_PERCENT",
+        value_name = "PERCENT",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u8).range(0..=100)
+    )]
+    pub max_delete_percent: u8,
+
+    /// Which services of the catalog get a binding by themselves.
+    #[command(flatten)]
+    pub register: RegisterArgs,
+
+    /// Write nothing anywhere; say in the log what would be written.
+    #[arg(long, env = "CATALOG_MESH_READ_ONLY")]
+    pub read_only: bool,
+
+    /// How long others wait for a leader that no longer renews its Lease
+    /// before one of them takes over; whole seconds.
+    #[arg(long, env = "CATALOG_MESH_LEASE_DURATION", value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    pub lease_duration: Duration,
+
+    /// How long a leader goes on that cannot renew its Lease. Then it stops
+    /// writing and ends.
+    #[arg(long, env = "CATALOG_MESH_LEASE_RENEW_DEADLINE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    pub lease_renew_deadline: Duration,
+
+    /// Time between two renewals of the Lease.
+    #[arg(long, env = "CATALOG_MESH_LEASE_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    pub lease_retry_period: Duration,
+
+    /// Address of /metrics, /livez and /readyz.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:8080"
+    )]
+    pub listen: SocketAddr,
+
+    /// Which log lines are written, such as `info` or
+    /// `info,catalog_mesh_controller=debug`.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_LOG",
+        value_name = "FILTER",
+        default_value = "info"
+    )]
+    pub log: String,
+
+    /// Kubeconfig of the cluster; by default KUBECONFIG, then the Pod's own
+    /// service account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The operator's own namespace, where its Lease is; `paused` on it pauses
+    /// everything.
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        value_name = "NAME",
+        default_value = "aikernel-infrastructure"
+    )]
+    pub own_namespace: String,
+
+    /// Name of this instance in Events and in the Lease.
+    #[arg(
+        long,
+        env = "POD_NAME",
+        value_name = "NAME",
+        default_value = "catalog-mesh-controller"
+    )]
+    pub pod_name: String,
+}
+
+/// What every decision depends on, whoever makes it.
+#[derive(Args, Clone, Debug)]
+pub struct MappingArgs {
     /// The cluster's domain.
     #[arg(
         long,
@@ -121,64 +207,6 @@ pub struct RunArgs {
         hide_default_value = true
     )]
     pub bounds: Bounds,
-
-    /// Share of the bindings, in percent, whose objects may be removed within
-    /// ten minutes because the catalog no longer has their services. One is
-    /// always allowed.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_MAX_DELETE_PERCENT",
-        value_name = "PERCENT",
-        default_value_t = 20,
-        value_parser = clap::value_parser!(u8).range(0..=100)
-    )]
-    pub max_delete_percent: u8,
-
-    /// Write nothing anywhere; say in the log what would be written.
-    #[arg(long, env = "CATALOG_MESH_READ_ONLY")]
-    pub read_only: bool,
-
-    /// Address of /metrics, /livez and /readyz.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_LISTEN",
-        value_name = "ADDRESS",
-        default_value = "0.0.0.0:8080"
-    )]
-    pub listen: SocketAddr,
-
-    /// Which log lines are written, such as `info` or
-    /// `info,catalog_mesh_controller=debug`.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_LOG",
-        value_name = "FILTER",
-        default_value = "info"
-    )]
-    pub log: String,
-
-    /// Kubeconfig of the cluster; by default KUBECONFIG, then the Pod's own
-    /// service account.
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-
-    /// The operator's own namespace; `paused` on it pauses everything.
-    #[arg(
-        long,
-        env = "POD_NAMESPACE",
-        value_name = "NAME",
-        default_value = "aikernel-infrastructure"
-    )]
-    pub own_namespace: String,
-
-    /// Name of this instance in Events.
-    #[arg(
-        long,
-        env = "POD_NAME",
-        value_name = "NAME",
-        default_value = "catalog-mesh-controller"
-    )]
-    pub pod_name: String,
 }
 
 /// Flags of `render`.
@@ -232,6 +260,80 @@ pub struct RenderArgs {
     /// Add each value of the policy with its source, as comments.
     #[arg(long)]
     pub explain: bool,
+}
+
+/// Flags of `diff`.
+#[derive(Args, Clone, Debug)]
+pub struct DiffArgs {
+    /// Names of ServiceBindings; without any, all of the namespace.
+    #[arg(value_name = "NAME")]
+    pub names: Vec<String>,
+
+    /// Namespace of the bindings; by default the kubeconfig's.
+    #[arg(short = 'n', long, value_name = "NAME", value_parser = Namespace::parse)]
+    pub namespace: Option<Namespace>,
+
+    /// Bindings of all namespaces.
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "names"])]
+    pub all_namespaces: bool,
+
+    /// File of ServiceBindings, `-` for standard input: what if these were
+    /// applied? Services in it count as if they were, too; other kinds are
+    /// passed over.
+    #[arg(short = 'f', long = "filename", value_name = "FILE",
+          conflicts_with_all = ["names", "all_namespaces"])]
+    pub files: Vec<PathBuf>,
+
+    /// File of catalog entries in place of the catalog: what if these came?
+    /// Bindings of other entries are passed over, unless they are named.
+    #[arg(long = "catalog", value_name = "FILE")]
+    pub entries: Vec<PathBuf>,
+
+    /// What is printed: `text` for people, or `json`.
+    #[arg(
+        short = 'o',
+        long,
+        value_name = "FORMAT",
+        default_value = "text",
+        hide_possible_values = true
+    )]
+    pub output: Output,
+
+    /// Add each value of the policy with its source, also where nothing
+    /// differs.
+    #[arg(long)]
+    pub explain: bool,
+
+    /// Where the catalog is.
+    #[command(flatten)]
+    pub catalog: CatalogArgs,
+
+    /// What every decision depends on.
+    #[command(flatten)]
+    pub mapping: MappingArgs,
+
+    /// Kubeconfig of the cluster; by default KUBECONFIG, then the Pod's own
+    /// service account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+
+    /// The operator's own namespace; `paused` on it pauses everything.
+    #[arg(
+        long,
+        env = "POD_NAMESPACE",
+        value_name = "NAME",
+        default_value = "aikernel-infrastructure"
+    )]
+    pub own_namespace: String,
+}
+
+/// What `diff` prints.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
 }
 
 /// Whose locality settings hold.

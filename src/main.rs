@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use catalog_mesh_controller::args::{Cli, Command, RenderArgs, RunArgs};
+use catalog_mesh_controller::args::{Cli, Command, DiffArgs, RenderArgs, RunArgs};
 use catalog_mesh_controller::{app, crd, render, telemetry};
 use clap::Parser;
 
@@ -17,6 +17,7 @@ fn main() -> ExitCode {
             .and_then(|yaml| print(&yaml))
             .map(|()| ExitCode::SUCCESS),
         Some(Command::Render(args)) => rendered(&args),
+        Some(Command::Diff(args)) => return differs(*args),
     };
     match ended {
         Ok(code) => code,
@@ -43,6 +44,27 @@ fn rendered(args: &RenderArgs) -> anyhow::Result<ExitCode> {
     print(&rendered.output)?;
     std::io::stderr().write_all(rendered.complaints.as_bytes())?;
     Ok(ExitCode::from(rendered.code))
+}
+
+/// Exit code 1 is taken: it says that something differs.
+fn differs(args: DiffArgs) -> ExitCode {
+    let answer = || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        let answer = runtime.block_on(app::diff::diff(args));
+        runtime.shutdown_background();
+        let answer = answer?;
+        print(&answer.output)?;
+        Ok::<_, anyhow::Error>(answer.differs)
+    };
+    match answer() {
+        Ok(differs) => ExitCode::from(u8::from(differs)),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
 }
 
 /// Prints to standard output. A reader that has gone away is not an error.

@@ -1,13 +1,17 @@
 //! Every metric that the operator serves. Labels are closed sets or, where
 //! the contract names it, the service; never free text.
 
+pub mod bindings;
 pub mod catalog;
+mod leadership;
+pub mod reports;
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
 };
 
+use bindings::BindingMetrics;
 use catalog::CatalogMetrics;
 
 /// How a synchronisation ended.
@@ -42,6 +46,7 @@ pub struct Metrics {
     writes: IntCounterVec,
     fence_skips: IntCounter,
     undecodable: IntCounter,
+    made: BindingMetrics,
     events_dropped: IntCounter,
     reconcile_total: IntCounterVec,
     reconcile_errors: IntCounter,
@@ -52,6 +57,9 @@ pub struct Metrics {
     depth: Gauge,
     watch_errors: IntCounterVec,
     catalog: CatalogMetrics,
+    leadership: leadership::Leadership,
+    /// Reports to the catalog.
+    pub reports: reports::Reports,
 }
 
 const CONTROLLER: &str = "servicebinding";
@@ -126,6 +134,7 @@ impl Metrics {
                 "catalog_mesh_fence_skips_total",
                 "Objects that were not written, since nothing had changed.",
             )?,
+            made: BindingMetrics::new(&r)?,
             undecodable: counter(
                 "catalog_mesh_undecodable_total",
                 "Bindings that were received and could not be decoded.",
@@ -195,6 +204,8 @@ impl Metrics {
                 &["kind"],
             )?,
             catalog: CatalogMetrics::new(&r)?,
+            leadership: leadership::Leadership::new(&r)?,
+            reports: reports::Reports::new(&r)?,
             registry: r.clone(),
         };
         // Series that are expected to exist before their first event.
@@ -248,6 +259,11 @@ impl Metrics {
     /// An object was not written, since nothing had changed.
     pub fn skipped(&self, objects: usize) {
         self.fence_skips.inc_by(objects as u64);
+    }
+
+    /// What is made and removed because of the catalog.
+    pub fn bindings(&self) -> &BindingMetrics {
+        &self.made
     }
 
     /// A binding could not be decoded.

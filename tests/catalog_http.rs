@@ -5,6 +5,9 @@
     reason = "the helpers of tests are tests, which clippy cannot tell"
 )]
 
+#[path = "support/site.rs"]
+mod site;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -22,159 +25,12 @@ use catalog_mesh_controller::catalog::report::{
 };
 use catalog_mesh_controller::domain::names::CatalogServiceId;
 use catalog_mesh_controller::domain::record::{ServiceFilter, ServiceRecord};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use site::{Reply, Site, answer, header, json, problem, read_request, write_reply};
 
 const RECORD: &str = r#"{"id":"svc-1","name":"worker","namespace":"apps","revision":7,"timeout":"30s","unknown":[{}]}"#;
-
-/// What the server does with a request.
-enum Reply {
-    /// These bytes, and the end of the connection.
-    Bytes(Vec<u8>),
-    /// One byte every 50 ms: twenty times the speed of the slowest attack,
-    /// against a deadline that is shorter in proportion.
-    Drip(Vec<u8>),
-    /// This head, and then a GiB.
-    Flood(String),
-}
-
-fn answer(status: &str, headers: &str, body: &str) -> Reply {
-    let length = body.len();
-    Reply::Bytes(
-        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n{body}").into(),
-    )
-}
-
-fn json(body: &str) -> Reply {
-    answer("200 OK", "Content-Type: application/json\r\n", body)
-}
-
-fn problem(status: &str, headers: &str, detail: &str) -> Reply {
-    let code: u16 = status[..3].parse().unwrap();
-    let body = format!(
-        r#"{{"type":"about:blank","title":"A title","status":{code},"detail":"{detail}"}}"#
-    );
-    answer(
-        status,
-        &format!("{headers}Content-Type: application/problem+json\r\n"),
-        &body,
-    )
-}
-
-struct Site {
-    address: SocketAddr,
-    /// Head and body of each request.
-    requests: Arc<Mutex<Vec<String>>>,
-    /// Bytes of a flood that the kernel took.
-    flooded: Arc<AtomicU64>,
-}
-
-impl Site {
-    /// Serves on a free port; `reply` is given the number of the request and
-    /// the request.
-    async fn serve(reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        Self::serve_on(listener, reply)
-    }
-
-    fn serve_on(
-        listener: TcpListener,
-        reply: impl Fn(usize, &str) -> Reply + Send + Sync + 'static,
-    ) -> Self {
-        let site = Site {
-            address: listener.local_addr().unwrap(),
-            requests: Arc::default(),
-            flooded: Arc::default(),
-        };
-        let (requests, flooded) = (site.requests.clone(), site.flooded.clone());
-        let reply = Arc::new(reply);
-        tokio::spawn(async move {
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let (requests, flooded, reply) = (requests.clone(), flooded.clone(), reply.clone());
-                tokio::spawn(async move {
-                    let Some(request) = read_request(&mut stream).await else {
-                        return;
-                    };
-                    let number = {
-                        let mut requests = requests.lock().unwrap();
-                        requests.push(request.clone());
-                        requests.len() - 1
-                    };
-                    // The client may hang up at any point.
-                    let _ = write_reply(&mut stream, reply(number, &request), &flooded).await;
-                });
-            }
-        });
-        site
-    }
-
-    async fn always(status: &'static str, headers: &'static str, body: &'static str) -> Self {
-        Self::serve(move |_, _| answer(status, headers, body)).await
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}", self.address)
-    }
-
-    fn requests(&self) -> Vec<String> {
-        self.requests.lock().unwrap().clone()
-    }
-}
-
-async fn read_request(stream: &mut TcpStream) -> Option<String> {
-    let mut bytes = Vec::new();
-    loop {
-        let text = String::from_utf8_lossy(&bytes);
-        if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length = header(head, "content-length").map_or(0, |l| l.parse().unwrap());
-            if body.len() >= length {
-                return Some(text.into_owned());
-            }
-        }
-        if stream.read_buf(&mut bytes).await.ok()? == 0 {
-            return None;
-        }
-    }
-}
-
-async fn write_reply(
-    stream: &mut TcpStream,
-    reply: Reply,
-    flooded: &AtomicU64,
-) -> std::io::Result<()> {
-    match reply {
-        Reply::Bytes(bytes) => stream.write_all(&bytes).await,
-        Reply::Drip(bytes) => {
-            for byte in bytes {
-                stream.write_all(&[byte]).await?;
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-            Ok(())
-        }
-        Reply::Flood(head) => {
-            stream.write_all(head.as_bytes()).await?;
-            let chunk = format!("4000\r\n{}\r\n", " ".repeat(0x4000));
-            for _ in 0..0x1_0000 {
-                stream.write_all(chunk.as_bytes()).await?;
-                flooded.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-            }
-            Ok(())
-        }
-    }
-}
-
-fn header<'a>(request: &'a str, name: &str) -> Option<&'a str> {
-    let named = |line: &&str| {
-        line.split_once(':')
-            .is_some_and(|(n, _)| n.eq_ignore_ascii_case(name))
-    };
-    request
-        .lines()
-        .take_while(|l| !l.is_empty())
-        .find(named)?
-        .split_once(':')
-        .map(|p| p.1.trim())
-}
 
 fn config(url: &str) -> HttpCatalogConfig {
     HttpCatalogConfig::new(AccessConfig {
@@ -865,6 +721,73 @@ async fn without_its_credential_file_nothing_is_sent() {
     assert_eq!(site.requests().len(), 0);
 }
 
+/// How the kubelet replaces a Secret: the files are links into `..data`, which
+/// is a link to a folder, and is replaced by another one in a single step.
+fn mount(folder: &Path, version: &str, files: &[(&str, &str)]) {
+    let inside = folder.join(version);
+    std::fs::create_dir(&inside).unwrap();
+    for (name, content) in files {
+        std::fs::write(inside.join(name), content).unwrap();
+        let link = folder.join(name);
+        if !link.is_symlink() {
+            std::os::unix::fs::symlink(Path::new("..data").join(name), link).unwrap();
+        }
+    }
+    let fresh = folder.join("..data_tmp");
+    std::os::unix::fs::symlink(version, &fresh).unwrap();
+    let before = std::fs::read_link(folder.join("..data"));
+    std::fs::rename(fresh, folder.join("..data")).unwrap();
+    if let Ok(before) = before {
+        std::fs::remove_dir_all(folder.join(before)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_the_kubelet_swaps_is_used_by_the_next_request() {
+    let (old, new) = (
+        Site::serve(|_, _| json(RECORD)).await,
+        Site::serve(|_, _| json(RECORD)).await,
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let files = |site: &Site, n: u8| {
+        [
+            ("api-url", site.url()),
+            ("api-key", format!("key{n}")),
+            ("token", format!("token{n}")),
+        ]
+    };
+    let swap = |version: &str, site: &Site, n: u8| {
+        let files = files(site, n);
+        let files: Vec<_> = files
+            .iter()
+            .map(|(name, text)| (*name, text.as_str()))
+            .collect();
+        mount(folder.path(), version, &files);
+    };
+    swap("..2026_01", &old, 1);
+    let file = |name: &str| folder.path().join(name);
+    let catalog = HttpCatalog::new(HttpCatalogConfig::new(AccessConfig {
+        api_url: ApiUrl::File(file("api-url")),
+        api_key_file: Some(file("api-key")),
+        token_file: Some(file("token")),
+    }))
+    .unwrap();
+    get(&catalog).await.unwrap();
+    swap("..2026_02", &new, 2);
+    // The files are read at most once a second.
+    tokio::time::sleep(Duration::from_millis(1_050)).await;
+    get(&catalog).await.unwrap();
+    for (site, key, token) in [
+        (old, "key1", "Bearer token1"),
+        (new, "key2", "Bearer token2"),
+    ] {
+        let requests = site.requests();
+        assert_eq!(requests.len(), 1);
+        assert_eq!(header(&requests[0], "x-api-key"), Some(key));
+        assert_eq!(header(&requests[0], "authorization"), Some(token));
+    }
+}
+
 // --- TLS -------------------------------------------------------------------------
 
 struct Tls {
@@ -939,6 +862,32 @@ async fn tls_is_verified_against_the_given_authority_and_the_name() {
         let message = unavailable(get_over_tls(tls, ca.map(String::as_str)).await.unwrap_err());
         assert!(message.contains(why), "{message}");
     }
+}
+
+#[tokio::test]
+async fn an_authority_that_changed_is_trusted_without_a_restart() {
+    let (right, other) = (serve_tls("localhost"), serve_tls("other.test"));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &other.ca_pem).unwrap();
+    let mut config = config(&format!("https://localhost:{}", right.address.port()));
+    config.ca_file = Some(file.path().to_owned());
+    let catalog = HttpCatalog::new(config).unwrap();
+    let reading = async |pem: &str| {
+        std::fs::write(file.path(), pem).unwrap();
+        // The file is read at most once a second.
+        tokio::time::sleep(Duration::from_millis(1_050)).await;
+        get(&catalog).await.map(|_| ())
+    };
+    let refused = |answer| unavailable(Result::unwrap_err(answer));
+    assert!(refused(reading(&other.ca_pem).await).contains("certificate"));
+    reading(&right.ca_pem).await.unwrap();
+    assert!(refused(reading(&other.ca_pem).await).contains("certificate"));
+    let message = refused(reading("no certificate").await);
+    assert!(
+        message.contains("CA file") && message.contains("no certificate in PEM"),
+        "{message}"
+    );
+    reading(&right.ca_pem).await.unwrap();
 }
 
 #[test]

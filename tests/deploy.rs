@@ -49,7 +49,7 @@ fn the_deployment_starts_the_program_as_it_is() {
     }
     assert_eq!(
         container["volumeMounts"][0]["mountPath"],
-        run.catalog_credentials.to_str().unwrap()
+        run.catalog.catalog_credentials.to_str().unwrap()
     );
     let secret = &pod["volumes"][0]["secret"];
     assert_eq!(
@@ -61,11 +61,37 @@ fn the_deployment_starts_the_program_as_it_is() {
 }
 
 #[test]
-fn never_two_operators_at_once() {
-    // Until replicas elect a leader.
+fn another_replica_stands_by_elsewhere_and_has_the_time_to_take_over() {
     let spec = &object("Deployment")["spec"];
-    assert_eq!(spec["replicas"], 1);
-    assert_eq!(spec["strategy"], json!({ "type": "Recreate" }));
+    assert_eq!(spec["replicas"], 2);
+    let pod = &spec["template"]["spec"];
+    let spread = &pod["topologySpreadConstraints"][0];
+    assert_eq!(spread["labelSelector"], spec["selector"]);
+    // It must be able to start where there is one node only.
+    assert_eq!(spread["whenUnsatisfiable"], "ScheduleAnyway");
+    // 20 s for running work, 8 s for the Lease.
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= 28);
+}
+
+#[test]
+fn the_replicas_may_use_the_lease_of_their_namespace_and_no_other() {
+    let rbac = manifests("rbac");
+    let role = rbac.iter().find(|o| o["kind"] == "Role").unwrap();
+    let account = rbac.iter().find(|o| o["kind"] == "ServiceAccount").unwrap();
+    assert_eq!(
+        role["metadata"]["namespace"],
+        account["metadata"]["namespace"]
+    );
+    for rule in role["rules"].as_array().unwrap() {
+        let creates = rule["verbs"] == json!(["create"]);
+        assert!(creates || rule["resourceNames"] == json!(["catalog-mesh-controller"]));
+    }
+    // They are told their namespace and their name.
+    let deployment = object("Deployment");
+    let env = &deployment["spec"]["template"]["spec"]["containers"][0]["env"];
+    for (at, name) in ["POD_NAME", "POD_NAMESPACE"].into_iter().enumerate() {
+        assert_eq!(env[at]["name"], name);
+    }
 }
 
 #[test]

@@ -27,6 +27,7 @@ const README: &str = "README.md";
 fn the_tables_of_flags_are_those_of_the_program() {
     check_generated("docs/flags.md", "run", &flags("run"));
     check_generated("docs/flags.md", "render", &flags("render"));
+    check_generated("docs/flags.md", "diff", &flags("diff"));
 }
 
 #[test]
@@ -52,7 +53,9 @@ fn the_table_of_bounds_is_that_of_the_program() {
 fn the_table_of_metrics_is_that_of_the_program() {
     let table = metrics();
     // A family without a series is not served, and would be missing unnoticed.
-    let source = read("src/metrics.rs");
+    let parts = fs::read_dir(root().join("src/metrics")).unwrap().flatten();
+    let parts = parts.map(|part| fs::read_to_string(part.path()).unwrap());
+    let source = read("src/metrics.rs") + &parts.collect::<String>();
     for name in source.split('"').filter(|text| is_metric_name(text)) {
         assert!(table.contains(&format!("`{name}`")), "{name} is missing");
     }
@@ -253,6 +256,7 @@ fn metrics() -> String {
     metrics.synced(SyncResult::Success, 0.1);
     metrics.reconciled(ReconcileResult::Success, 0.1);
     metrics.wrote("VirtualService", true);
+    metrics.bindings().unbound_records("InvalidName", 0);
     metrics.watch_failed("Service");
     let text = metrics.exposition().unwrap();
 
@@ -315,6 +319,7 @@ fn situations() -> String {
     };
     let programmed = |mismatch: Option<&str>| S::Programmed {
         mismatch: mismatch.map(str::to_owned),
+        rival: None,
         notes: Vec::new(),
     };
     let removed = |kept: Option<&str>| S::Removed {
@@ -345,6 +350,15 @@ fn situations() -> String {
             ThisGeneration,
             ", and is another service's",
         ),
+        (
+            S::Programmed {
+                mismatch: None,
+                rival: Some(String::new()),
+                notes: Vec::new(),
+            },
+            ThisGeneration,
+            ", and another process reports to the catalog as this cluster",
+        ),
         (away(), ThisGeneration, "; this generation is in force"),
         (
             away(),
@@ -353,6 +367,8 @@ fn situations() -> String {
         ),
         (away(), Nothing, "; nothing was ever programmed"),
         (S::NotFound, ThisGeneration, ""),
+        (S::Unlisted(String::new()), ThisGeneration, ""),
+        (S::DeletionHeld(String::new()), ThisGeneration, ""),
         (removed(None), ThisGeneration, "; the objects are removed"),
         (
             removed(Some("x")),
@@ -406,7 +422,11 @@ fn title(situation: &Situation) -> &'static str {
         Situation::Programmed { .. } => "The record was read, the objects are stored",
         Situation::CatalogAway { .. } => "The catalog gives no usable answer",
         Situation::NotFound => "The catalog said once that there is no such service",
-        Situation::Removed { .. } => "The catalog said it twice",
+        Situation::Unlisted(_) => "It said so twice; no complete list says so yet",
+        Situation::DeletionHeld(_) => {
+            "The service is gone, and the brake keeps what was made for it"
+        }
+        Situation::Removed { .. } => "The service is gone",
         Situation::InvalidRecord(_) => "The record is wrong or out of bounds",
         Situation::InvalidBinding(_) => "The binding is wrong",
         Situation::Blocked { .. } => "Somebody else is in the way",

@@ -155,6 +155,12 @@ pub struct ServiceBindingStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::status::conditions")]
     pub conditions: Vec<Condition>,
+    /// Where the record was last seen in the catalog's history, as
+    /// `<epoch>.<revision>`. What was not seen in the present epoch is not
+    /// removed without approval.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::status::value_text")]
+    pub record_seen: Option<String>,
     /// Endpoints of the service, counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<EndpointCounts>,

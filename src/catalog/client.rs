@@ -1,16 +1,19 @@
-//! How is the HTTP client set up? Reads the CA file and the platform's
-//! authorities; connects to nothing.
+//! How is the HTTP client set up? Reads the CA file, again when it changes,
+//! and the platform's authorities; connects to nothing.
 //!
 //! Redirects are never followed, since they would carry the key to whoever is
 //! named; no encoding is asked for, since a small answer could unpack into a
 //! large one. Nothing is tried again.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, ClientBuilder};
+use reqwest::{Client, ClientBuilder};
 
+use super::authorities::{CaFile, Pem, authorities};
 use super::credentials::AccessConfig;
+use super::error::{CatalogError, one_line};
 
 const USER_AGENT: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
@@ -20,7 +23,7 @@ pub struct HttpCatalogConfig {
     /// Where the catalog is, and which files hold the credentials.
     pub access: AccessConfig,
     /// PEM bundle of the authorities that are trusted instead of the
-    /// platform's; read once.
+    /// platform's (over PostgreSQL: besides them); read again when it changes.
     pub ca_file: Option<PathBuf>,
     /// How long a connection may take to open, TLS included.
     pub connect_timeout: Duration,
@@ -71,19 +74,48 @@ pub enum HttpCatalogError {
     Client(#[source] reqwest::Error),
 }
 
-pub(super) fn client(config: &HttpCatalogConfig) -> Result<Client, HttpCatalogError> {
-    if let Some(path) = &config.ca_file {
-        let authorities = authorities(path)?;
+/// The client, and a new one when the CA file has changed. Connections that
+/// the old one opened end with the requests on them.
+pub(super) struct Clients {
+    config: HttpCatalogConfig,
+    ca: CaFile,
+    last: Mutex<(Pem, Client)>,
+}
+
+impl Clients {
+    pub(super) fn new(config: HttpCatalogConfig) -> Result<Self, HttpCatalogError> {
+        let (ca, pem) = CaFile::new(config.ca_file.clone())?;
+        let client = client(&config, pem.as_ref().map(|pem| pem.as_slice()))?;
+        let last = Mutex::new((pem, client));
+        Ok(Self { config, ca, last })
+    }
+
+    /// The client for the next request.
+    pub(super) async fn current(&self) -> Result<Client, CatalogError> {
+        let pem = self.ca.current().await?;
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.0 != pem {
+            let client = client(&self.config, pem.as_ref().map(|pem| pem.as_slice()));
+            *last = (
+                pem,
+                client.map_err(|error| CatalogError::unavailable(one_line(&error.to_string())))?,
+            );
+        }
+        Ok(last.1.clone())
+    }
+}
+
+fn client(config: &HttpCatalogConfig, pem: Option<&[u8]>) -> Result<Client, HttpCatalogError> {
+    if let (Some(path), Some(pem)) = (&config.ca_file, pem) {
+        let refused = |message: String| HttpCatalogError::CaFile {
+            path: path.clone(),
+            message,
+        };
+        let authorities = authorities(pem).map_err(refused)?;
         return builder(config)
             .tls_certs_only(authorities)
             .build()
-            .map_err(|error| {
-                let message = format!("holds a certificate that cannot be used: {error}");
-                HttpCatalogError::CaFile {
-                    path: path.clone(),
-                    message,
-                }
-            });
+            .map_err(|error| refused(format!("holds a certificate that cannot be used: {error}")));
     }
     builder(config).build().or_else(|error| {
         // An image without certificates can still speak plain http, so this is
@@ -117,18 +149,4 @@ fn builder(config: &HttpCatalogConfig) -> ClientBuilder {
     } else {
         builder.no_proxy()
     }
-}
-
-fn authorities(path: &Path) -> Result<Vec<Certificate>, HttpCatalogError> {
-    let refused = |message: String| HttpCatalogError::CaFile {
-        path: path.to_owned(),
-        message,
-    };
-    let pem = std::fs::read(path).map_err(|error| refused(error.to_string()))?;
-    let authorities = Certificate::from_pem_bundle(&pem)
-        .map_err(|error| refused(format!("is not a PEM bundle: {error}")))?;
-    if authorities.is_empty() {
-        return Err(refused("holds no certificate in PEM form".to_owned()));
-    }
-    Ok(authorities)
 }

@@ -18,16 +18,20 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::error::CatalogError;
+use super::postgres::url::names_database;
 
 const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
 const LARGEST_FILE: u64 = 64 * 1024;
 
-/// Where the URL of the catalog is found: the part before `/api/v1`.
+/// Where the URL of the catalog is found: the part before `/api/v1` of one
+/// that serves the Catalog API, or the database that keeps it.
 #[derive(Clone, Debug)]
 pub enum ApiUrl {
     /// The URL itself.
     Given(String),
-    /// A file that holds it, such as `api-url` of the mounted Secret.
+    /// A file that holds it, such as `api-url` of the mounted Secret. Where it
+    /// names a database, a file `report-url` beside it may hold another URL,
+    /// for reports.
     File(PathBuf),
 }
 
@@ -75,7 +79,42 @@ impl Access {
     }
 }
 
-type Reading = Result<Arc<Access>, CatalogError>;
+/// The URLs of a database: of who reads, and of who reports. They carry
+/// passwords.
+#[derive(Clone, Eq, PartialEq)]
+pub(super) struct DatabaseAccess {
+    pub(super) reader: String,
+    pub(super) reporter: String,
+}
+
+impl fmt::Debug for DatabaseAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DatabaseAccess([redacted])")
+    }
+}
+
+/// Which kind of catalog the URL names.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// One that serves the Catalog API.
+    Http(Arc<Access>),
+    /// The database of one.
+    Database(Arc<DatabaseAccess>),
+}
+
+impl Place {
+    /// Whether both are the same catalog, reached in the same way. Another key
+    /// for it is no other place.
+    pub(super) fn is_at(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Http(one), Self::Http(two)) => one.base == two.base,
+            (Self::Database(one), Self::Database(two)) => one.reader == two.reader,
+            _ => false,
+        }
+    }
+}
+
+type Reading = Result<Place, CatalogError>;
 
 /// Reads the files, and remembers for a second what they said.
 pub(super) struct AccessReader {
@@ -93,30 +132,83 @@ impl AccessReader {
         }
     }
 
-    /// What to send the next request with. Those who come while the files are
-    /// being read wait for that reading.
-    pub(super) async fn current(&self) -> Reading {
+    /// Where the catalog is. Those who come while the files are being read
+    /// wait for that reading.
+    pub(super) async fn place(&self) -> Reading {
         let mut last = self.last.lock().await;
         if let Some((read_at, reading)) = last.as_ref()
             && read_at.elapsed() < READ_AGAIN_AFTER
         {
             return reading.clone();
         }
-        let reading = self.read().await.map(Arc::new);
+        let reading = self.read().await;
         *last = Some((Instant::now(), reading.clone()));
         reading
     }
 
-    async fn read(&self) -> Result<Access, CatalogError> {
-        let base = match &self.config.api_url {
-            ApiUrl::Given(text) => {
-                base_url(text).map_err(|why| CatalogError::unavailable(format!("api-url {why}")))?
-            }
-            ApiUrl::File(path) => content(path)
-                .await
-                .and_then(|text| base_url(&text))
-                .map_err(|why| CatalogError::unavailable(format!("{} {why}", path.display())))?,
+    /// What to send the next request to the Catalog API with.
+    pub(super) async fn current(&self) -> Result<Arc<Access>, CatalogError> {
+        match self.place().await? {
+            Place::Http(access) => Ok(access),
+            Place::Database(_) => Err(CatalogError::unavailable(
+                "api-url has just become that of a database",
+            )),
+        }
+    }
+
+    /// What to connect to the database with.
+    pub(super) async fn database(&self) -> Result<Arc<DatabaseAccess>, CatalogError> {
+        match self.place().await? {
+            Place::Database(access) => Ok(access),
+            Place::Http(_) => Err(CatalogError::unavailable(
+                "api-url has just become that of a Catalog API",
+            )),
+        }
+    }
+
+    /// Whether to warn of a credential that is not safe on its way: once.
+    pub(super) fn warns_of_clear_text(&self) -> bool {
+        !self.warned_of_clear_text.swap(true, Ordering::Relaxed)
+    }
+
+    async fn read(&self) -> Reading {
+        let unavailable =
+            |path: &Path, why| CatalogError::unavailable(format!("{} {why}", path.display()));
+        let text = match &self.config.api_url {
+            ApiUrl::Given(text) => text.clone(),
+            ApiUrl::File(path) => content(path).await.map_err(|why| unavailable(path, why))?,
         };
+        if names_database(&text) {
+            let reporter = self.report_url().await?.unwrap_or_else(|| text.clone());
+            return Ok(Place::Database(Arc::new(DatabaseAccess {
+                reader: text,
+                reporter,
+            })));
+        }
+        let base = base_url(&text).map_err(|why| match &self.config.api_url {
+            ApiUrl::Given(_) => CatalogError::unavailable(format!("api-url {why}")),
+            ApiUrl::File(path) => unavailable(path, why),
+        })?;
+        self.http(base)
+            .await
+            .map(|access| Place::Http(Arc::new(access)))
+    }
+
+    /// The URL of who reports, where it is another one than the reader's.
+    async fn report_url(&self) -> Result<Option<String>, CatalogError> {
+        let ApiUrl::File(path) = &self.config.api_url else {
+            return Ok(None);
+        };
+        let path = path.with_file_name("report-url");
+        if matches!(tokio::fs::try_exists(&path).await, Ok(false)) {
+            return Ok(None);
+        }
+        let text = content(&path).await;
+        text.map(Some)
+            .map_err(|why| CatalogError::unavailable(format!("{} {why}", path.display())))
+    }
+
+    async fn http(&self, base: Url) -> Result<Access, CatalogError> {
         let mut key_file = self.config.api_key_file.as_deref();
         if let Some(path) = key_file
             && matches!(tokio::fs::try_exists(path).await, Ok(false))
@@ -127,7 +219,7 @@ impl AccessReader {
         let bearer = secret(self.config.token_file.as_deref(), "Bearer ").await?;
         if base.scheme() == "http"
             && (api_key.is_some() || bearer.is_some())
-            && !self.warned_of_clear_text.swap(true, Ordering::Relaxed)
+            && self.warns_of_clear_text()
         {
             tracing::warn!(
                 "the credential for the catalog travels in clear: its URL is plain http; use https outside a trusted network"
@@ -146,7 +238,10 @@ impl AccessReader {
 pub(super) fn base_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|error| format!("is not a URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err("must begin with http:// or https:// and name a host".to_owned());
+        return Err(
+            "must begin with http:// or https://, or postgres:// for a database, and name a host"
+                .to_owned(),
+        );
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("must not carry a user or password; put the credential in its file".to_owned());

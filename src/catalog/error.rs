@@ -39,7 +39,7 @@ pub enum CatalogError {
 }
 
 impl CatalogError {
-    pub(super) fn unavailable(message: impl Into<String>) -> Self {
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
         Self::Unavailable {
             message: message.into(),
         }

@@ -25,7 +25,7 @@ pub trait Gate: Send + Sync {
 /// A catalog behind a gate.
 pub struct Gated<G, C> {
     gate: G,
-    pub(super) inner: C,
+    pub(crate) inner: C,
 }
 
 impl<G: Gate, C: Catalog> Gated<G, C> {

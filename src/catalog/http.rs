@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::Catalog;
 use super::answer::{self, Answer};
 use super::cache::RecordCache;
-use super::client::{HttpCatalogConfig, HttpCatalogError, client};
+use super::client::{Clients, HttpCatalogConfig, HttpCatalogError};
 use super::credentials::{Access, AccessReader, ApiUrl, base_url};
 use super::error::CatalogError;
 use super::event::EventStream;
@@ -32,8 +32,8 @@ const MOST_ENDPOINTS: usize = 1_000;
 
 /// A catalog that is reached by the Catalog API.
 pub struct HttpCatalog {
-    client: Client,
-    access: AccessReader,
+    clients: Clients,
+    access: Arc<AccessReader>,
     cache: Mutex<RecordCache>,
     request_deadline: Duration,
     list_deadline: Duration,
@@ -47,15 +47,24 @@ impl HttpCatalog {
         if let ApiUrl::Given(text) = &config.access.api_url {
             base_url(text).map_err(HttpCatalogError::Url)?;
         }
+        let access = Arc::new(AccessReader::new(config.access.clone()));
+        Self::with(access, config)
+    }
+
+    /// The same with files that are read by somebody else, too.
+    pub(super) fn with(
+        access: Arc<AccessReader>,
+        config: HttpCatalogConfig,
+    ) -> Result<Self, HttpCatalogError> {
         // Fails where a provider is there already, which is as good.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         Ok(Self {
-            client: client(&config)?,
-            access: AccessReader::new(config.access),
+            access,
             cache: Mutex::new(RecordCache::new()),
             request_deadline: config.request_deadline,
             list_deadline: config.list_deadline,
             head_deadline: config.head_deadline,
+            clients: Clients::new(config)?,
         })
     }
 
@@ -71,7 +80,8 @@ impl HttpCatalog {
         let deadline = self.request_deadline;
         let exchange = async {
             let access = self.access.current().await?;
-            let request = self.request(&access, method, segments, "application/json")?;
+            let client = self.clients.current().await?;
+            let request = request(&client, &access, method, segments, "application/json")?;
             let response = build(&access, request)
                 .send()
                 .await
@@ -85,33 +95,13 @@ impl HttpCatalog {
         })
     }
 
-    /// A request with its credentials, as they are now.
-    fn request(
-        &self,
-        access: &Access,
-        method: Method,
-        segments: &[&str],
-        accept: &str,
-    ) -> Result<RequestBuilder, CatalogError> {
-        let mut request = self
-            .client
-            .request(method, access.url(segments)?)
-            .header(ACCEPT, format!("{accept}, application/problem+json"));
-        if let Some(key) = &access.api_key {
-            request = request.header("x-api-key", key);
-        }
-        if let Some(bearer) = &access.bearer {
-            request = request.header(AUTHORIZATION, bearer);
-        }
-        Ok(request)
-    }
-
     async fn follow(&self, after: Option<&CatalogPosition>) -> Result<EventStream, CatalogError> {
         let deadline = self.head_deadline;
         let opening = async {
             let access = self.access.current().await?;
-            let mut request =
-                self.request(&access, Method::GET, &["events"], "text/event-stream")?;
+            let client = self.clients.current().await?;
+            let accept = "text/event-stream";
+            let mut request = request(&client, &access, Method::GET, &["events"], accept)?;
             if let Some(position) = after {
                 request = request.header("last-event-id", position.to_string());
             }
@@ -289,6 +279,26 @@ impl Catalog for HttpCatalog {
     ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
         self.follow(after).boxed()
     }
+}
+
+/// A request with its credentials, as they are now.
+fn request(
+    client: &Client,
+    access: &Access,
+    method: Method,
+    segments: &[&str],
+    accept: &str,
+) -> Result<RequestBuilder, CatalogError> {
+    let mut request = client
+        .request(method, access.url(segments)?)
+        .header(ACCEPT, format!("{accept}, application/problem+json"));
+    if let Some(key) = &access.api_key {
+        request = request.header("x-api-key", key);
+    }
+    if let Some(bearer) = &access.bearer {
+        request = request.header(AUTHORIZATION, bearer);
+    }
+    Ok(request)
 }
 
 /// The error of an answer that the call has no use for. Only a request for

@@ -6,8 +6,11 @@
 #![warn(missing_docs)]
 
 mod answer;
+mod authorities;
+pub mod by_url;
 mod cache;
 pub mod client;
+pub mod counted;
 pub mod credentials;
 pub mod error;
 pub mod event;
@@ -18,8 +21,11 @@ pub mod hedged;
 pub mod http;
 pub mod known;
 pub mod limited;
+pub mod paced;
 mod pages;
 pub mod patient;
+pub mod postgres;
+pub mod remembered;
 pub mod report;
 mod silence;
 mod sse;
@@ -78,4 +84,43 @@ pub trait Catalog: Send + Sync {
         &'a self,
         after: Option<&'a CatalogPosition>,
     ) -> BoxFuture<'a, Result<EventStream, CatalogError>>;
+}
+
+impl<C: Catalog + ?Sized> Catalog for Arc<C> {
+    fn get_service<'a>(
+        &'a self,
+        id: &'a CatalogServiceId,
+    ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>> {
+        (**self).get_service(id)
+    }
+
+    fn list_services<'a>(
+        &'a self,
+        filter: &'a ServiceFilter,
+    ) -> BoxFuture<'a, Result<ServiceList, CatalogError>> {
+        (**self).list_services(filter)
+    }
+
+    fn report_health<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        items: &'a [HealthReport],
+    ) -> BoxFuture<'a, Result<Vec<ItemOutcome>, CatalogError>> {
+        (**self).report_health(writer, items)
+    }
+
+    fn report_endpoints<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        report: &'a EndpointReport,
+    ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
+        (**self).report_endpoints(writer, report)
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        after: Option<&'a CatalogPosition>,
+    ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
+        (**self).subscribe(after)
+    }
 }

@@ -14,7 +14,8 @@ use crate::domain::record::{
 const PAGE_SIZE: &str = "500";
 const IDS_AT_ONCE: usize = 100;
 const MOST_PAGES: usize = 2_000;
-const MOST_SERVICES: usize = 100_000;
+/// Most services of a list.
+pub(super) const MOST_SERVICES: usize = 100_000;
 const LONGEST_CURSOR: usize = 4_096;
 
 /// The parameters of one request.
@@ -150,7 +151,8 @@ impl Collected {
     }
 }
 
-fn id(service: &Result<ServiceRecord, BadRecord>) -> Option<&str> {
+/// What a list is ordered by.
+pub(super) fn id(service: &Result<ServiceRecord, BadRecord>) -> Option<&str> {
     match service {
         Ok(record) => Some(&record.id),
         Err(bad) => bad.id.as_deref(),

@@ -144,11 +144,12 @@ fn event(fields: &Fields) -> Result<CatalogEvent, CatalogError> {
 }
 
 /// A service whose ID is none cannot be bound, so that it concerns nobody.
-fn named(id: &str, kind: impl FnOnce(CatalogServiceId) -> EventKind) -> EventKind {
+pub(super) fn named(id: &str, kind: impl FnOnce(CatalogServiceId) -> EventKind) -> EventKind {
     CatalogServiceId::parse(id).map_or(EventKind::Other, kind)
 }
 
-fn writer(value: serde_json::Value) -> Option<WriterPosition> {
+/// Who reported; nobody where that cannot be understood.
+pub(super) fn writer(value: serde_json::Value) -> Option<WriterPosition> {
     let Writer {
         cluster,
         epoch,

@@ -52,7 +52,8 @@ fn listed(raw: &RawValue) -> Result<ServiceRecord, BadRecord> {
     checked(raw, id)
 }
 
-fn checked(raw: &RawValue, id: Option<String>) -> Result<ServiceRecord, BadRecord> {
+/// Reads a record whose ID was looked at.
+pub(super) fn checked(raw: &RawValue, id: Option<String>) -> Result<ServiceRecord, BadRecord> {
     let mut json = serde_json::Deserializer::from_str(raw.get());
     serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let message = reason(error.inner());
@@ -137,12 +138,7 @@ impl<'a> HealthBatch<'a> {
     pub(super) fn new(writer: &'a WriterPosition, items: &'a [HealthReport]) -> Self {
         let items = items.iter().map(|item| HealthItem {
             service_id: &item.service_id,
-            health: match item.health {
-                ReportedHealth::Healthy => "Healthy",
-                ReportedHealth::Degraded => "Degraded",
-                ReportedHealth::Unhealthy => "Unhealthy",
-                ReportedHealth::Unknown => "Unknown",
-            },
+            health: health(item.health),
             healthy: item.healthy,
             total: item.total,
         });
@@ -150,6 +146,16 @@ impl<'a> HealthBatch<'a> {
             writer: writer.into(),
             items: items.collect(),
         }
+    }
+}
+
+/// The word for a health.
+pub(super) fn health(health: ReportedHealth) -> &'static str {
+    match health {
+        ReportedHealth::Healthy => "Healthy",
+        ReportedHealth::Degraded => "Degraded",
+        ReportedHealth::Unhealthy => "Unhealthy",
+        ReportedHealth::Unknown => "Unknown",
     }
 }
 
@@ -171,17 +177,27 @@ struct EndpointItem<'a> {
 
 impl<'a> EndpointsBody<'a> {
     pub(super) fn new(writer: &'a WriterPosition, report: &'a EndpointReport) -> Self {
-        let endpoints = report.endpoints.iter().map(|endpoint| EndpointItem {
-            address: endpoint.address.to_string(),
-            port: endpoint.port,
-            zone: endpoint.zone.as_deref(),
-            ready: endpoint.ready,
-        });
         Self {
             writer: writer.into(),
-            endpoints: endpoints.collect(),
+            endpoints: endpoint_items(report),
         }
     }
+}
+
+/// The endpoints of a report as a JSON list.
+pub(super) fn endpoints(report: &EndpointReport) -> Result<String, CatalogError> {
+    serde_json::to_string(&endpoint_items(report))
+        .map_err(|error| CatalogError::unavailable(format!("not sent: {}", reason(&error))))
+}
+
+fn endpoint_items(report: &EndpointReport) -> Vec<EndpointItem<'_>> {
+    let endpoints = report.endpoints.iter().map(|endpoint| EndpointItem {
+        address: endpoint.address.to_string(),
+        port: endpoint.port,
+        zone: endpoint.zone.as_deref(),
+        ready: endpoint.ready,
+    });
+    endpoints.collect()
 }
 
 #[derive(Deserialize)]

@@ -1,6 +1,6 @@
-//! The clients of the API server: one for requests, one for watches, so that
-//! neither waits for the other's connections, and each with the limits that
-//! the library leaves out.
+//! The clients of the API server: one for requests, one for watches, one for
+//! the Lease, so that none waits for another's connections, and each with the
+//! limits that the library leaves out.
 
 use std::time::Duration;
 
@@ -9,6 +9,8 @@ use kube::client::ClientBuilder;
 use kube::{Client, Config};
 
 use super::guard::Guard;
+use super::leadership::Leadership;
+use super::permit::Permit;
 use super::watch::WATCH_TIMEOUT;
 
 /// How long one request may take, its answer's body included.
@@ -18,10 +20,11 @@ pub const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
 /// the middle: a little more than the server lets a watch live.
 const SILENCE: Duration = Duration::from_secs(WATCH_TIMEOUT as u64 + 30);
 
-/// Both clients.
+/// The clients of all but the election.
 #[derive(Clone)]
 pub struct Clients {
-    /// For requests that end by themselves.
+    /// For requests that end by themselves. Those that change something pass
+    /// only while this process leads.
     pub requests: Client,
     /// For watches.
     pub watches: Client,
@@ -29,24 +32,38 @@ pub struct Clients {
 
 impl Clients {
     /// Builds both from the same configuration.
-    pub fn new(mut config: Config) -> Result<Self, kube::Error> {
-        // One retry layer: the queue. The library's own would hide an outage
-        // for minutes.
-        config.default_retry = false;
+    pub fn new(config: Config, leadership: &Leadership) -> Result<Self, kube::Error> {
+        let mut config = common(config);
         config.connect_timeout = Some(Duration::from_secs(5));
-        config.write_timeout = Some(REQUEST_DEADLINE);
-        config.reset_reader_on_write = true;
-        let agent = concat!("catalog-mesh-controller/", env!("CARGO_PKG_VERSION"));
-        config
-            .headers
-            .push((http::header::USER_AGENT, HeaderValue::from_static(agent)));
-
         config.read_timeout = Some(SILENCE);
         let watches = ClientBuilder::try_from(config.clone())?
             .with_layer(&Guard::default())
             .build();
         config.read_timeout = Some(REQUEST_DEADLINE);
-        let requests = ClientBuilder::try_from(config)?.build();
+        let requests = ClientBuilder::try_from(config)?
+            .with_layer(&Permit(leadership.clone()))
+            .build();
         Ok(Self { requests, watches })
     }
+}
+
+/// The client of the election: its requests have deadlines of their own, much
+/// shorter ones, and it is what says whether the others' may pass.
+pub fn for_the_lease(config: Config) -> Result<Client, kube::Error> {
+    let mut config = common(config);
+    config.connect_timeout = Some(Duration::from_secs(3));
+    Ok(ClientBuilder::try_from(config)?.build())
+}
+
+fn common(mut config: Config) -> Config {
+    // One retry layer: the queue. The library's own would hide an outage for
+    // minutes.
+    config.default_retry = false;
+    config.write_timeout = Some(REQUEST_DEADLINE);
+    config.reset_reader_on_write = true;
+    let agent = concat!("catalog-mesh-controller/", env!("CARGO_PKG_VERSION"));
+    config
+        .headers
+        .push((http::header::USER_AGENT, HeaderValue::from_static(agent)));
+    config
 }

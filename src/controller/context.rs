@@ -6,17 +6,21 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::brake::Brake;
 use super::clients::Clients;
+use super::cluster_id::Identity;
 use super::error::WriteError;
 use super::events::Events;
 use super::leadership::Leadership;
 use super::mesh_api::MeshApi;
 use super::queue::Queue;
 use super::queue::room::Room;
+use super::registrar::Registrar;
 use super::world::World;
+use super::write_back::WriteBack;
 use crate::catalog::Catalog;
 use crate::catalog::known::Known;
-use crate::domain::brake::Brake;
+use crate::domain::brake::Limits;
 use crate::domain::inputs::Settings;
 use crate::domain::names::CatalogServiceId;
 use crate::domain::reasons;
@@ -31,9 +35,8 @@ pub struct Options {
     pub period: Duration,
     /// Most reconciliations at once.
     pub concurrency: u16,
-    /// Share of the bindings whose objects may be removed within ten minutes
-    /// because the catalog no longer has their services, in percent.
-    pub max_delete_percent: u8,
+    /// How far the brake lets removals go.
+    pub limits: Limits,
     /// Whether nothing at all is written.
     pub read_only: bool,
 }
@@ -44,6 +47,8 @@ pub struct Context {
     pub options: Options,
     /// Clients of the API server.
     pub clients: Clients,
+    /// Who this cluster is towards the catalog.
+    pub cluster: Identity,
     /// Version of Istio's API.
     pub mesh_api: MeshApi,
     /// What the cluster holds.
@@ -54,8 +59,12 @@ pub struct Context {
     pub known: Arc<Known>,
     /// Whether this process may write.
     pub leadership: Leadership,
+    /// What the catalog is told.
+    pub write_back: Arc<WriteBack>,
     /// What is due.
     pub queue: Queue,
+    /// Which Services get a binding because of the catalog.
+    pub registrar: Registrar,
     /// Kubernetes Events.
     pub events: Events,
     /// Metrics.
@@ -68,10 +77,11 @@ pub struct Context {
 /// second try, nothing else.
 #[derive(Debug, Default)]
 pub struct Memory {
+    /// The brake on removals.
+    pub brake: Brake,
     not_found: Mutex<HashMap<String, (CatalogServiceId, Instant)>>,
     taken_back: Mutex<HashMap<String, HashMap<String, Instant>>>,
     fights: Mutex<HashMap<String, Fight>>,
-    brake: Mutex<Brake>,
     outages: Mutex<HashMap<Room, Outage>>,
 }
 
@@ -97,11 +107,6 @@ pub struct Fight {
 }
 
 impl Memory {
-    /// The brake on removals.
-    pub fn brake(&self) -> MutexGuard<'_, Brake> {
-        lock(&self.brake)
-    }
-
     /// What was said when the room's matter was last found to be away.
     pub fn outage(&self, room: Room) -> Outage {
         let outages = lock(&self.outages);
@@ -132,6 +137,12 @@ impl Memory {
             *first = now;
         }
         first.1.elapsed()
+    }
+
+    /// How long ago the catalog said so first for the binding of that uid.
+    pub fn not_found_for(&self, uid: &str) -> Duration {
+        let seen = lock(&self.not_found);
+        seen.get(uid).map_or(Duration::ZERO, |(_, at)| at.elapsed())
     }
 
     /// The catalog said something else.

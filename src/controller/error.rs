@@ -3,6 +3,8 @@
 
 use kube::core::Status;
 
+use super::leadership::NotLeader;
+
 /// Why a write did not come about.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum WriteError {
@@ -15,6 +17,9 @@ pub enum WriteError {
     /// What we had seen is no longer so: look again.
     #[error("the object changed under way")]
     Stale,
+    /// This process may no longer write; nothing was.
+    #[error("{NotLeader}")]
+    NotLeader,
     /// Somebody else holds, or keeps taking, a field of ours.
     #[error("{manager} holds {fields}")]
     Fight {
@@ -30,6 +35,7 @@ impl WriteError {
     pub fn from_kube(error: &kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::from_status(status),
+            refused if not_leader(refused) => Self::NotLeader,
             other => Self::Away(format!("no answer of the API server: {}", chain(other))),
         }
     }
@@ -59,8 +65,13 @@ impl WriteError {
     }
 }
 
+/// Whether the permit is what refused the request.
+fn not_leader(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Service(cause) if cause.is::<NotLeader>())
+}
+
 /// The error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -104,7 +104,11 @@ impl Sender {
             self.metrics.wrote("Event", sent.is_ok());
             if let Err(error) = sent {
                 self.metrics.event_dropped();
-                let error = WriteError::from_kube(&error).to_string();
+                let error = WriteError::from_kube(&error);
+                if error == WriteError::NotLeader {
+                    continue;
+                }
+                let error = error.to_string();
                 tracing::warn!(
                     namespace = about.namespace,
                     name = about.name,

@@ -2,24 +2,35 @@
 //! them the queue and kube's `Controller`, which runs what the queue releases.
 
 pub mod apply;
+pub mod brake;
+pub mod changes;
 pub mod clients;
+pub mod clock;
+pub mod cluster_id;
 pub mod context;
+pub mod election;
 pub mod error;
 pub mod events;
+pub mod gauges;
 mod guard;
 pub mod leadership;
 pub mod mesh_api;
 pub mod mirror;
 pub mod observe;
 pub mod outcome;
+mod permit;
 pub mod queue;
-mod readable;
+pub(crate) mod readable;
 pub mod reconcile;
+pub mod registrar;
 pub mod report;
+mod slices;
 pub mod sources;
 pub mod watch;
 pub mod watches;
+pub mod withdraw;
 pub mod world;
+pub mod write_back;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;

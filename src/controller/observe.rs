@@ -5,8 +5,11 @@ use std::time::Duration;
 use super::context::{Context, Outage};
 use super::queue::room::Room;
 use crate::catalog::error::CatalogError;
+use crate::catalog::known::{Known, Presence};
+use crate::domain::brake::CatalogView;
 use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::CatalogServiceId;
+use crate::domain::record::{CatalogPosition, ServiceRecord};
 use crate::domain::{reasons, validate};
 
 /// How long after the first NotFound a second one counts as confirmation.
@@ -33,10 +36,7 @@ pub(crate) async fn ask_catalog(
         ctx.memory.found(uid);
     }
     match answer {
-        Ok(record) => {
-            ctx.memory.brake().record_shown();
-            CatalogAnswer::Record(record)
-        }
+        Ok(record) => CatalogAnswer::Record(record),
         Err(CatalogError::NotFound) => CatalogAnswer::NotFound {
             confirmed: ctx.memory.not_found(uid, id) >= CONFIRM_AFTER,
         },
@@ -47,6 +47,38 @@ pub(crate) async fn ask_catalog(
             CatalogAnswer::Unavailable { reason, message }
         }
     }
+}
+
+/// What the brake has to know of the catalog about this service.
+pub(crate) fn catalog_view(known: &Known, id: &CatalogServiceId) -> CatalogView {
+    let before = known.position();
+    let absent = matches!(known.presence(id), Presence::Absent { .. });
+    let nothing_at = known.listed_nothing_at();
+    let present = known.position();
+    CatalogView {
+        // Both have to be of one history, and it has to be followed.
+        absent: absent && same_epoch(before.as_ref(), present.as_ref()),
+        present: present.filter(|_| known.is_live()),
+        nothing_at,
+    }
+}
+
+/// Where a record that was read is in the catalog's history, if that was known
+/// before the read and is still the same.
+pub(crate) fn record_seen(
+    before: Option<&CatalogPosition>,
+    record: &ServiceRecord,
+    after: Option<CatalogPosition>,
+) -> Option<CatalogPosition> {
+    let CatalogPosition { epoch, .. } = after.filter(|after| same_epoch(before, Some(after)))?;
+    Some(CatalogPosition {
+        epoch,
+        revision: record.revision,
+    })
+}
+
+fn same_epoch(before: Option<&CatalogPosition>, after: Option<&CatalogPosition>) -> bool {
+    before.map(|position| &position.epoch) == after.map(|position| &position.epoch)
 }
 
 /// What a condition says of the error. It must not change from one try to the

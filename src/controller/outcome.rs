@@ -73,6 +73,9 @@ pub(crate) async fn finish(
             error: None,
         };
     }
+    if matches!(again, Some(WriteError::NotLeader)) {
+        return no_longer_leading(worked);
+    }
     // The finalizer was written meanwhile: the latest binding counts.
     let latest = ctx
         .world
@@ -98,6 +101,9 @@ pub(crate) async fn finish(
     if !ctx.options.read_only
         && let Err(error) = report::store_status(ctx, &latest, next_status).await
     {
+        if error == WriteError::NotLeader {
+            return no_longer_leading(worked);
+        }
         let stale = error == WriteError::Stale;
         let next = if stale { Next::Stale } else { Next::Failed };
         return Outcome {
@@ -110,7 +116,7 @@ pub(crate) async fn finish(
     let next = match situation.row(InForce::Nothing).look {
         Look::OnEvent => Next::Wait,
         Look::Period => Next::After(period(ctx.options.period)),
-        Look::Confirm => Next::After(observe::CONFIRM_AFTER + Duration::from_millis(50)),
+        Look::Confirm => Next::After(until_confirmed(ctx, binding)),
         Look::CatalogBack => Next::Park(Room::Catalog),
         Look::WritesBack if refused => Next::Failed,
         Look::WritesBack => Next::Park(Room::Writes),
@@ -122,6 +128,28 @@ pub(crate) async fn finish(
         error: again
             .filter(|error| !matches!(error, WriteError::Fight { .. }))
             .map(|error| error.to_string()),
+    }
+}
+
+/// Nothing more can be written, so nothing is said either: the next leader
+/// looks at all bindings anew.
+fn no_longer_leading(worked: Vec<Room>) -> Outcome {
+    Outcome {
+        next: Next::Failed,
+        worked,
+        error: None,
+    }
+}
+
+/// When a second read may confirm the first. Where it did not, since nothing
+/// but reads says that the service is gone, what is known of the catalog has
+/// to change first.
+fn until_confirmed(ctx: &Context, binding: &ServiceBinding) -> Duration {
+    let uid = binding.metadata.uid.as_deref().unwrap_or_default();
+    if ctx.memory.not_found_for(uid) < observe::CONFIRM_AFTER {
+        observe::CONFIRM_AFTER + Duration::from_millis(50)
+    } else {
+        period(ctx.options.period)
     }
 }
 
@@ -178,6 +206,17 @@ fn tell(
             binding = name,
             syncDuration = duration,
             "Synced service"
+        );
+    } else if told.changed && matches!(situation, Situation::DeletionHeld(_)) {
+        tracing::warn!(
+            audit = true,
+            event = "DeletionHeld",
+            catalogServiceId = id,
+            serviceName = service,
+            namespace = target,
+            binding = name,
+            situation = ?situation,
+            "The catalog lost this service; nothing is removed until it is beyond doubt or approved"
         );
     } else if !told.changed {
         tracing::debug!(

@@ -9,16 +9,17 @@ use super::context::Context;
 use super::error::WriteError;
 use super::outcome::{Looked, Outcome, finish};
 use super::queue::room::Room;
-use super::queue::state::Next;
-use super::{observe, report};
-use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
+use super::queue::state::{Lane, Next};
+use super::write_back::seam;
+use super::{observe, report, withdraw};
+use crate::api::service_binding::ServiceBinding;
 use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::BindingKey;
 use crate::domain::situation::Situation;
 use crate::domain::status::Findings;
 use crate::domain::target::Target;
 use crate::domain::validate::{self, Valid};
-use crate::domain::{build, plan, reasons};
+use crate::domain::{build, ownership, plan, reasons};
 
 /// One look at one binding:
 ///
@@ -39,7 +40,7 @@ pub(crate) async fn reconcile(ctx: &Context, key: &BindingKey) -> Outcome {
         };
     };
     if binding.metadata.deletion_timestamp.is_some() {
-        return delete(ctx, &binding, started).await;
+        return withdraw::delete(ctx, &binding, started).await;
     }
     let look = look(ctx, &binding).await;
     finish(ctx, &binding, look, started).await
@@ -52,13 +53,22 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
         Err(situation) => return Looked::found(situation),
     };
     let mut inputs = ctx.world.inputs(Arc::clone(binding), &target);
+    let key = validate::key(binding);
     if let Some(situation) = validate::before_the_catalog(&inputs, &target, settings) {
+        seam::obstructed(ctx, &key, &situation);
+        let frozen = matches!(situation, Situation::Suspended { .. });
+        if !frozen && !ctx.options.read_only && ownership::is_relieved(&inputs, &target.service) {
+            return withdraw::relieved(ctx, binding).await;
+        }
         return Looked::found(situation);
     }
+    let before = ctx.known.position();
     inputs.catalog = observe::ask_catalog(ctx, &inputs, &target.catalog_id).await;
+    let after = ctx.known.position();
+    seam::answered(ctx, &key, &target, &inputs.catalog);
     let mut looked = match validate::validate(&inputs, &target, settings) {
         Ok(valid) => program(ctx, &inputs, &target, valid).await,
-        Err(Situation::Removed { .. }) => withdraw_policy(ctx, &inputs, &target).await,
+        Err(Situation::Removed { .. }) => withdraw::gone_from_catalog(ctx, &inputs, &target).await,
         Err(situation) => Looked::found(situation),
     };
     if !matches!(
@@ -66,6 +76,12 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
         CatalogAnswer::Unavailable { .. } | CatalogAnswer::NotAsked
     ) {
         looked.worked.push(Room::Catalog);
+    }
+    if let CatalogAnswer::Record(record) = &inputs.catalog {
+        looked.findings.seen = observe::record_seen(before.as_ref(), record, after);
+        ctx.memory
+            .brake
+            .shown(binding.metadata.uid.as_deref().unwrap_or_default());
     }
     looked
 }
@@ -78,6 +94,7 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     let plan = plan::plan(inputs, &target.service, desired);
     let programmed = Situation::Programmed {
         mismatch: valid.mismatch,
+        rival: ctx.write_back.rival(),
         notes: valid.notes,
     };
     let mut findings = Findings {
@@ -107,6 +124,11 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
         failed,
     } = apply::perform(ctx, &key, &host, plan).await;
     findings.wrote = written > 0;
+    if findings.wrote {
+        // One that was made for the catalog goes when its objects are ours.
+        let relieved = inputs.rivals.iter().filter(|rival| rival.made_for_catalog);
+        relieved.for_each(|rival| ctx.queue.add(&rival.key, Lane::Normal));
+    }
     findings.children = Some(children);
     match failed {
         Some(error) => {
@@ -126,45 +148,8 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     }
 }
 
-/// Removes the objects of a service that the catalog no longer has, as far as
-/// the brake lets it.
-async fn withdraw_policy(ctx: &Context, inputs: &Inputs, target: &Target) -> Looked {
-    let kept = |why: String| Looked::found(Situation::Removed { kept: Some(why) });
-    if inputs.binding.spec.deletion_policy == Some(DeletionPolicy::Retain) {
-        return kept("the catalog no longer has this service; its objects stay, since deletionPolicy is Retain".to_owned());
-    }
-    let steps = plan::withdrawal(inputs, &target.service);
-    if steps.is_empty() || ctx.options.read_only {
-        return Looked::found(Situation::Removed { kept: None });
-    }
-    let uid = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
-    let scope = ctx.world.counts().bindings;
-    let share = ctx.options.max_delete_percent;
-    let admitted = ctx
-        .memory
-        .brake()
-        .admit(uid, scope, share, Instant::now().into_std());
-    if let Err(held) = admitted {
-        return kept(held.message());
-    }
-    let key = validate::key(&inputs.binding);
-    for step in &steps {
-        if let Err(error) = apply::remove(ctx, &key, step).await {
-            return not_written(error, Findings::default());
-        }
-    }
-    let findings = Findings {
-        removed: true,
-        wrote: true,
-        ..Findings::default()
-    };
-    Looked {
-        findings,
-        ..Looked::found(Situation::Removed { kept: None })
-    }
-}
-
-fn not_written(error: WriteError, findings: Findings) -> Looked {
+/// The look whose write did not come about.
+pub(crate) fn not_written(error: WriteError, findings: Findings) -> Looked {
     let situation = match &error {
         WriteError::Away(message) | WriteError::Refused(message) => Situation::WriteRefused {
             reason: reasons::WRITE_REFUSED,
@@ -176,7 +161,8 @@ fn not_written(error: WriteError, findings: Findings) -> Looked {
                 "{manager} sets {fields} against us; take these fields out of its configuration, or delete the binding"
             ),
         },
-        WriteError::Stale => Situation::WriteRefused {
+        // Neither of these is told: see how a look ends.
+        WriteError::Stale | WriteError::NotLeader => Situation::WriteRefused {
             reason: reasons::WRITE_REFUSED,
             message: error.to_string(),
         },
@@ -187,42 +173,4 @@ fn not_written(error: WriteError, findings: Findings) -> Looked {
         worked: Vec::new(),
         again: Some(error),
     }
-}
-
-/// Removes, or lets go of, what was made for a binding that is being deleted.
-/// The catalog is not asked.
-async fn delete(ctx: &Context, binding: &Arc<ServiceBinding>, started: Instant) -> Outcome {
-    let end = |next| Outcome {
-        next,
-        worked: Vec::new(),
-        error: None,
-    };
-    if ctx.options.read_only || !report::has_finalizer(binding) {
-        return end(Next::Wait);
-    }
-    ctx.memory
-        .found(binding.metadata.uid.as_deref().unwrap_or_default());
-    match withdraw(ctx, binding).await {
-        Ok(()) => end(Next::Wait),
-        Err(WriteError::Stale) => end(Next::Stale),
-        Err(error) => {
-            let refused = Looked {
-                again: Some(error.clone()),
-                ..Looked::found(Situation::RemovalRefused(error.to_string()))
-            };
-            finish(ctx, binding, refused, started).await
-        }
-    }
-}
-
-async fn withdraw(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), WriteError> {
-    let key = validate::key(binding);
-    if let Ok(target) = validate::target(binding) {
-        let inputs = ctx.world.inputs(Arc::clone(binding), &target);
-        let frozen = validate::frozen(&inputs).is_some();
-        for step in plan::removal(&inputs, &target.service, frozen) {
-            apply::remove(ctx, &key, &step).await?;
-        }
-    }
-    report::remove_finalizer(ctx, binding).await
 }

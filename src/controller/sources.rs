@@ -54,6 +54,7 @@ pub(crate) fn service(service: Service) -> Seen<ServiceView> {
         headless: spec.cluster_ip.as_deref() == Some("None"),
         external_name: external.then(|| spec.external_name.clone().unwrap_or_default()),
         ignored: is_true(&service.metadata, labels::ANNOTATION_IGNORE),
+        labels: service.metadata.labels.clone().unwrap_or_default(),
         ports: spec
             .ports
             .unwrap_or_default()
@@ -85,6 +86,7 @@ pub(crate) fn namespace(namespace: PartialObjectMeta<Namespace>) -> Seen<Namespa
     let view = NamespaceView {
         allow_from,
         paused: is_true(&namespace.metadata, labels::ANNOTATION_PAUSED),
+        terminating: namespace.metadata.deletion_timestamp.is_some(),
     };
     seen(&namespace.metadata, view)
 }

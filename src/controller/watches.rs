@@ -16,7 +16,8 @@ use super::mirror::Seen;
 use super::queue::state::Lane;
 use super::readable::{Readable, Unreadable};
 use super::world::Concerned;
-use super::{BindingRef, error, sources, watch};
+use super::{BindingRef, error, slices, sources, watch};
+use crate::api::endpoint_slice::EndpointSlice;
 use crate::api::mesh_rule::MeshRule;
 use crate::api::service_binding::ServiceBinding;
 use crate::domain::desired::MeshKind;
@@ -39,6 +40,10 @@ pub fn all(
         (
             "watch of Namespaces",
             Box::pin(follow_namespaces(Arc::clone(ctx))),
+        ),
+        (
+            "watch of EndpointSlices",
+            Box::pin(follow_slices(Arc::clone(ctx))),
         ),
         (
             "watch of VirtualServices",
@@ -91,6 +96,15 @@ async fn follow_namespaces(ctx: Arc<Context>) {
         ask(&ctx, concerned);
     };
     watch::follow(api, sink, failure(&ctx, "Namespace")).await;
+}
+
+async fn follow_slices(ctx: Arc<Context>) {
+    let api = || ready_with(Api::<EndpointSlice>::all(ctx.clients.watches.clone()));
+    let sink = |event: Event<EndpointSlice>| {
+        let services = ctx.world.slices(map(&event, slices::slice));
+        ctx.write_back.touched(&services);
+    };
+    watch::follow(api, sink, failure(&ctx, "EndpointSlice")).await;
 }
 
 async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
@@ -165,7 +179,9 @@ fn ask(ctx: &Context, concerned: Concerned) {
     }
     for key in &concerned.gone {
         ctx.queue.forget(key);
+        ctx.write_back.release(key);
     }
+    ctx.registrar.concerned(&concerned);
 }
 
 /// The event, if its object could be decoded. One that could not is told of,
@@ -187,7 +203,7 @@ fn decoded(ctx: &Context, event: Event<Readable>) -> Option<Event<ServiceBinding
         Ok(binding) => Some(event(binding)),
         Err(invalid) => {
             if !deleted {
-                tell_undecodable(ctx, &invalid);
+                undecodable(ctx, &invalid);
             }
             ctx.world.last_readable(&invalid.metadata).map(event)
         }
@@ -195,10 +211,10 @@ fn decoded(ctx: &Context, event: Event<Readable>) -> Option<Event<ServiceBinding
 }
 
 /// What the event says about which bindings cannot be decoded.
-fn unreadable(event: &Event<Readable>) -> Option<Event<Seen<()>>> {
+fn unreadable(event: &Event<Readable>) -> Option<Event<Seen<String>>> {
     let seen = |object: &Readable| match &object.0 {
-        Ok(binding) => sources::seen(&binding.metadata, ()),
-        Err(invalid) => sources::seen(&invalid.metadata, ()),
+        Ok(binding) => sources::seen(&binding.metadata, String::new()),
+        Err(invalid) => sources::seen(&invalid.metadata, note(invalid)),
     };
     match event {
         Event::Init => Some(Event::Init),
@@ -209,32 +225,49 @@ fn unreadable(event: &Event<Readable>) -> Option<Event<Seen<()>>> {
     }
 }
 
-/// Tells the binding's owner and the operator's that it cannot be read.
-fn tell_undecodable(ctx: &Context, invalid: &Unreadable) {
-    let about = About {
-        namespace: invalid.metadata.namespace.clone().unwrap_or_default(),
-        name: invalid.metadata.name.clone().unwrap_or_default(),
-        uid: invalid.metadata.uid.clone().unwrap_or_default(),
-    };
-    let note = format!(
-        "this ServiceBinding cannot be read: {}; what it last said stays in force until the field is corrected",
-        error::brief(&invalid.error)
-    );
+/// The binding cannot be read: tells the operator's owner, and the binding's
+/// own where this process leads.
+fn undecodable(ctx: &Context, invalid: &Unreadable) {
+    let seen = sources::seen(&invalid.metadata, note(invalid));
     tracing::warn!(
-        binding = format!("{}/{}", about.namespace, about.name),
-        note,
+        binding = format!("{}/{}", seen.id.0, seen.id.1),
+        note = seen.value,
         "undecodable binding"
     );
     ctx.metrics.undecodable();
-    if ctx.options.read_only {
-        return;
+    if ctx.leadership.epoch().is_some() {
+        tell_undecodable(ctx, seen);
     }
+}
+
+/// Tells the owners of all bindings that cannot be read: what came before this
+/// process led was told by nobody.
+pub fn tell_all_undecodable(ctx: &Context) {
+    for seen in ctx.world.all_unreadable() {
+        tell_undecodable(ctx, seen);
+    }
+}
+
+fn tell_undecodable(ctx: &Context, seen: Seen<String>) {
+    let (namespace, name) = seen.id;
+    let about = About {
+        namespace,
+        name,
+        uid: seen.uid,
+    };
     let transition = Transition {
         reason: "Undecodable".to_owned(),
-        note,
+        note: seen.value,
         warning: true,
     };
     ctx.events.tell(about, transition);
+}
+
+fn note(invalid: &Unreadable) -> String {
+    format!(
+        "this ServiceBinding cannot be read: {}; what it last said stays in force until the field is corrected",
+        error::brief(&invalid.error)
+    )
 }
 
 /// A binding by name alone.

@@ -1,7 +1,7 @@
 //! What one look at a binding saw: everything that the decision depends on,
 //! as plain values.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::names::BindingKey;
@@ -50,7 +50,8 @@ pub enum CatalogAnswer {
     },
     /// There is no such service.
     NotFound {
-        /// Whether a second read, some time later, said the same.
+        /// Whether a second read, some time later, said the same, and so did
+        /// a complete list or an event.
         confirmed: bool,
     },
     /// The record cannot be understood.
@@ -70,6 +71,8 @@ pub struct ServiceView {
     pub ports: Vec<ServicePort>,
     /// Whether its owner opted out.
     pub ignored: bool,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// A Namespace as far as the decision needs it.
@@ -79,6 +82,8 @@ pub struct NamespaceView {
     pub allow_from: BTreeSet<String>,
     /// Whether our work in it is paused.
     pub paused: bool,
+    /// Whether it is being deleted.
+    pub terminating: bool,
 }
 
 /// Another binding for the same Service.
@@ -90,6 +95,8 @@ pub struct Rival {
     pub created: i64,
     /// Its uid; decides where both were made in the same second.
     pub uid: String,
+    /// Whether it was made for an entry of the catalog; a user's goes first.
+    pub made_for_catalog: bool,
 }
 
 /// Settings of the operator that the decision depends on.

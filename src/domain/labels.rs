@@ -46,3 +46,9 @@ pub const ANNOTATION_EJECTED: &str = "catalog-mesh.aikernel.io/ejected";
 
 /// On every binding, until what was made for it is gone.
 pub const FINALIZER: &str = "catalog-mesh.aikernel.io/cleanup";
+
+/// What our own names in an object's annotations begin with.
+pub const PREFIX: &str = "catalog-mesh.aikernel.io/";
+
+/// On the Lease: the number of the term.
+pub const ANNOTATION_EPOCH: &str = "catalog-mesh.aikernel.io/epoch";

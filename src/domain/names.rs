@@ -94,6 +94,22 @@ name!(
     "must be a DNS name of at most 120 characters, as in cluster.local: labels of a-z 0-9 -, the last not a number"
 );
 
+name!(
+    /// Identity of the cluster towards the catalog.
+    ClusterId,
+    "cluster id",
+    is_cluster_id,
+    "must be 1 to 63 characters of A-Z a-z 0-9 . _ -, first and last a letter or digit"
+);
+
+fn is_cluster_id(text: &str) -> bool {
+    let outer = |c: char| c.is_ascii_alphanumeric();
+    text.len() <= 63
+        && text.starts_with(outer)
+        && text.ends_with(outer)
+        && text.chars().all(|c| outer(c) || "._-".contains(c))
+}
+
 fn is_cluster_domain(text: &str) -> bool {
     let number = |label: &str| label.bytes().all(|b| b.is_ascii_digit());
     text.len() <= 120
@@ -180,6 +196,22 @@ mod tests {
         assert!(ServiceName::parse(&"a".repeat(64)).is_err());
         for name in ["", "-a", "a-", "A", "a.b", "ä", "a_b", "a\n"] {
             assert!(Namespace::parse(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_uid_of_a_namespace_is_a_cluster_id_and_what_would_not_fit_a_label_is_none() {
+        for id in [
+            "0c7a1e1e-8f1c-4c0e-9d0b-3f6d0b9c2a11",
+            "prod-eu.1",
+            "A_1",
+            "x",
+        ] {
+            assert!(ClusterId::parse(id).is_ok(), "{id}");
+        }
+        let long = "a".repeat(64);
+        for id in ["", "-a", "a-", "a b", "a/b", "a:b", "é", long.as_str()] {
+            assert!(ClusterId::parse(id).is_err(), "{id}");
         }
     }
 

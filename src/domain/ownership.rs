@@ -3,9 +3,11 @@
 
 use super::desired::MeshKind;
 use super::inputs::{Inputs, Rival, Settings};
+use super::labels::{LABEL_SOURCE, SOURCE_CATALOG};
 use super::names::{ClusterDomain, ServiceKey};
 use super::reasons;
 use super::rule::Rule;
+use crate::api::service_binding::ServiceBinding;
 
 /// Somebody else is in the way.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -43,7 +45,7 @@ pub enum Whose {
 /// them.
 pub fn obstacle(inputs: &Inputs, service: &ServiceKey, settings: &Settings) -> Option<Obstacle> {
     namespace_does_not_allow(inputs, service)
-        .or_else(|| another_binding_is_older(inputs, service))
+        .or_else(|| another_binding_counts(inputs, service))
         .or_else(|| object_of_our_name_is_not_ours(inputs, service))
         .or_else(|| another_rule_claims_the_host(inputs, service, settings))
 }
@@ -75,35 +77,71 @@ fn may_bind(inputs: &Inputs, from: &str, target: &str) -> bool {
     from == target || inputs.target.allow_from.contains(from)
 }
 
-/// Of two bindings for one Service the older one counts; one that may not name
-/// the Service counts for nothing, or anybody could keep its owner out.
-fn another_binding_is_older(inputs: &Inputs, service: &ServiceKey) -> Option<Obstacle> {
-    let older = inputs
+/// Of two bindings for one Service a user's counts before one that was made for
+/// the catalog, and otherwise the older one; one that may not name the Service
+/// counts for nothing, or anybody could keep its owner out.
+fn another_binding_counts(inputs: &Inputs, service: &ServiceKey) -> Option<Obstacle> {
+    let first = inputs
         .rivals
         .iter()
         .filter(|rival| counts_before_us(inputs, rival, service.namespace.as_str()))
-        .min_by_key(|rival| (rival.created, &rival.uid))?;
+        .min_by_key(|rival| rank(rival))?;
+    let why = if made_for_catalog(&inputs.binding) && !first.made_for_catalog {
+        "is a user's, and this one was made for the catalog; it goes when the objects are taken over"
+    } else {
+        "is older; delete one of the two"
+    };
     Obstacle::new(
         reasons::ANOTHER_BINDING,
         format!(
-            "ServiceBinding {} is older and binds Service {service} already; delete one of the two",
-            older.key
+            "ServiceBinding {} binds Service {service} already and {why}",
+            first.key
         ),
     )
 }
 
 fn counts_before_us(inputs: &Inputs, rival: &Rival, target: &str) -> bool {
-    let me = age(inputs);
-    may_bind(inputs, &rival.key.namespace, target) && (rival.created, &rival.uid) < (me.0, &me.1)
+    may_bind(inputs, &rival.key.namespace, target) && rank(rival) < rank(&as_rival(&inputs.binding))
 }
 
-fn age(inputs: &Inputs) -> (i64, String) {
-    let metadata = &inputs.binding.metadata;
-    let created = metadata
-        .creation_timestamp
-        .as_ref()
-        .map_or(i64::MAX, |t| t.0.as_second());
-    (created, metadata.uid.clone().unwrap_or_default())
+/// The lowest rank counts.
+fn rank(rival: &Rival) -> (bool, i64, &str) {
+    (rival.made_for_catalog, rival.created, &rival.uid)
+}
+
+/// The binding as the others for the same Service see it.
+pub fn as_rival(binding: &ServiceBinding) -> Rival {
+    let metadata = &binding.metadata;
+    let created = metadata.creation_timestamp.as_ref();
+    Rival {
+        key: super::validate::key(binding),
+        created: created.map_or(i64::MAX, |t| t.0.as_second()),
+        uid: metadata.uid.clone().unwrap_or_default(),
+        made_for_catalog: made_for_catalog(binding),
+    }
+}
+
+/// Whether the binding was made for an entry of the catalog, and nobody has
+/// made it his own since by taking the label off.
+pub fn made_for_catalog(binding: &ServiceBinding) -> bool {
+    let labels = binding.metadata.labels.as_ref();
+    labels.and_then(|l| l.get(LABEL_SOURCE)).map(String::as_str) == Some(SOURCE_CATALOG)
+}
+
+/// Whether the binding was made for the catalog and is no longer needed: a
+/// user's counts for the Service now, and has taken over every object, so that
+/// none goes with this one.
+pub fn is_relieved(inputs: &Inputs, service: &ServiceKey) -> bool {
+    let counts = |rival: &Rival| counts_before_us(inputs, rival, service.namespace.as_str());
+    made_for_catalog(&inputs.binding)
+        && inputs
+            .rivals
+            .iter()
+            .any(|rival| !rival.made_for_catalog && counts(rival))
+        && !inputs
+            .rules
+            .iter()
+            .any(|rule| is_child(rule, service) && whose(inputs, rule) == Whose::Ours)
 }
 
 /// An object of our name that we may not write.
@@ -378,6 +416,7 @@ mod tests {
                 },
                 created,
                 uid: uid.to_owned(),
+                made_for_catalog: false,
             }],
             ..inputs(binding())
         };
@@ -402,6 +441,7 @@ mod tests {
                 },
                 created,
                 uid: "rival".to_owned(),
+                made_for_catalog: false,
             });
             if allowed {
                 seen.target.allow_from.insert(namespace.to_owned());
@@ -416,6 +456,74 @@ mod tests {
         assert_eq!(taken("shop", 999, false), another);
         assert_eq!(taken("elsewhere", 999, true), another);
         assert_eq!(taken("elsewhere", 999, false), superseded);
+    }
+
+    fn made(mut binding: ServiceBinding) -> ServiceBinding {
+        let label = (LABEL_SOURCE.to_owned(), SOURCE_CATALOG.to_owned());
+        binding.metadata.labels = Some([label].into());
+        binding
+    }
+
+    fn rival(namespace: &str, created: i64, made_for_catalog: bool) -> Rival {
+        Rival {
+            key: BindingKey {
+                namespace: namespace.to_owned(),
+                name: "rival".to_owned(),
+            },
+            created,
+            uid: "rival".to_owned(),
+            made_for_catalog,
+        }
+    }
+
+    #[test]
+    fn a_users_binding_counts_before_one_that_was_made_for_the_catalog_however_old_that_is() {
+        let against = |mine: ServiceBinding, rival: Rival| {
+            reason(&Inputs {
+                rivals: vec![rival],
+                ..inputs(mine)
+            })
+        };
+        let another = Some(reasons::ANOTHER_BINDING);
+        assert_eq!(against(binding(), rival("shop", 1, true)), None);
+        assert_eq!(
+            against(made(binding()), rival("shop", 9999, false)),
+            another
+        );
+        // Among their like the older one counts.
+        assert_eq!(against(made(binding()), rival("shop", 1, true)), another);
+        assert_eq!(against(made(binding()), rival("shop", 9999, true)), None);
+        // Whoever may not name the Service relieves nobody.
+        assert_eq!(against(made(binding()), rival("other", 1, false)), None);
+    }
+
+    #[test]
+    fn what_was_made_for_the_catalog_is_relieved_when_the_users_has_taken_every_object() {
+        let relieved = |mine: ServiceBinding, rival: Rival, rules: Vec<Rule>| {
+            let mut seen = with(rules);
+            seen.binding = Arc::new(mine);
+            seen.living.insert("rival".to_owned());
+            seen.rivals.push(rival);
+            is_relieved(&seen, &target(&seen).service)
+        };
+        let theirs = |kind| Rule {
+            binding_uid: Some("rival".to_owned()),
+            ..ours(kind)
+        };
+        let users = || rival("shop", 9999, false);
+        let taken = || vec![theirs(DestinationRule), theirs(VirtualService)];
+        assert!(relieved(made(binding()), users(), taken()));
+        assert!(relieved(made(binding()), users(), vec![]));
+        let half = vec![theirs(DestinationRule), ours(VirtualService)];
+        assert!(!relieved(made(binding()), users(), half));
+        // A user's never goes; nor does one whose rival does not count.
+        assert!(!relieved(binding(), rival("shop", 1, false), taken()));
+        assert!(!relieved(made(binding()), rival("shop", 1, true), taken()));
+        assert!(!relieved(
+            made(binding()),
+            rival("other", 1, false),
+            taken()
+        ));
     }
 
     #[test]

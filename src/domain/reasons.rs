@@ -22,6 +22,8 @@ pub const SYNCED: &str = "Synced";
 pub const PROGRAMMED: &str = "Programmed";
 /// The record is another service's: its policy counts, nothing is reported.
 pub const RECORD_MISMATCH: &str = "RecordMismatch";
+/// Another process reports to the catalog as this cluster: nothing is reported.
+pub const DUPLICATE_WRITER: &str = "DuplicateWriter";
 /// The catalog gave no usable answer.
 pub const CATALOG_UNAVAILABLE: &str = "CatalogUnavailable";
 /// The catalog asked to be left alone for a while.
@@ -30,8 +32,10 @@ pub const CATALOG_RATE_LIMITED: &str = "CatalogRateLimited";
 pub const CATALOG_UNAUTHORIZED: &str = "CatalogUnauthorized";
 /// The catalog says there is no such service; a second read will tell.
 pub const NOT_FOUND: &str = "NotFound";
-/// The service is gone from the catalog, as two reads said.
+/// The service is gone from the catalog, as two reads and its list said.
 pub const REMOVED: &str = "Removed";
+/// The service is gone from the catalog, and the brake keeps what was made.
+pub const DELETION_HELD: &str = "DeletionHeld";
 /// The record has a value that is wrong or out of bounds.
 pub const INVALID_RECORD: &str = "InvalidRecord";
 /// The binding has a value that is wrong together with the record.

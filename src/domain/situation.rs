@@ -11,6 +11,9 @@ pub enum Situation {
     Programmed {
         /// Whose record it is, where it is another service's.
         mismatch: Option<String>,
+        /// Why nothing is reported back, where another process reports as this
+        /// cluster.
+        rival: Option<String>,
         /// What the user should know about the policy.
         notes: Vec<String>,
     },
@@ -23,11 +26,16 @@ pub enum Situation {
     },
     /// The catalog said once that there is no such service.
     NotFound,
-    /// It said so again some time later.
+    /// It said so again some time later; no complete list says so yet.
+    Unlisted(String),
+    /// The service is gone from the catalog.
     Removed {
         /// Why the objects are kept all the same, if they are.
         kept: Option<String>,
     },
+    /// The service is gone from the catalog, and what was made for it is kept
+    /// until the removal is beyond doubt, or approved.
+    DeletionHeld(String),
     /// The record is wrong or out of bounds.
     InvalidRecord(String),
     /// The binding is wrong, alone or together with the record.
@@ -170,10 +178,15 @@ impl Situation {
             look: Look::Period,
         };
         match self {
-            Self::Programmed { mismatch, notes } => Row {
-                catalog: match mismatch {
-                    Some(whose) => fact(Truth::True, r::RECORD_MISMATCH, whose),
-                    None => yes(r::SYNCED),
+            Self::Programmed {
+                mismatch,
+                rival,
+                notes,
+            } => Row {
+                catalog: match (mismatch, rival) {
+                    (Some(whose), _) => fact(Truth::True, r::RECORD_MISMATCH, whose),
+                    (None, Some(why)) => fact(Truth::True, r::DUPLICATE_WRITER, why),
+                    (None, None) => yes(r::SYNCED),
                 },
                 mesh: fact(Truth::True, r::PROGRAMMED, &notes.join("; ")),
                 ready: yes(r::SYNCED),
@@ -195,6 +208,16 @@ impl Situation {
                 catalog: no(r::NOT_FOUND),
                 ready: no(r::NOT_FOUND),
                 look: Look::Confirm,
+                ..base
+            },
+            Self::Unlisted(message) => Row {
+                catalog: said(r::NOT_FOUND, message),
+                ready: said(r::NOT_FOUND, message),
+                ..base
+            },
+            Self::DeletionHeld(message) => Row {
+                catalog: said(r::REMOVED, message),
+                ready: said(r::DELETION_HELD, message),
                 ..base
             },
             Self::Removed {
@@ -296,6 +319,12 @@ mod tests {
         };
         let programmed = |mismatch| S::Programmed {
             mismatch,
+            rival: None,
+            notes: Vec::new(),
+        };
+        let overtaken = S::Programmed {
+            mismatch: None,
+            rival: Some(said()),
             notes: Vec::new(),
         };
         let blocked = S::Blocked {
@@ -319,10 +348,13 @@ mod tests {
             // situation, in force | CatalogSynced | MeshProgrammed | Ready | summary | next look
             (programmed(None), Nothing, "True Synced", "True Programmed", "True Synced", Some(Synced), Look::Period),
             (programmed(Some(said())), Nothing, "True RecordMismatch", "True Programmed", "True Synced", Some(Synced), Look::Period),
+            (overtaken, Nothing, "True DuplicateWriter", "True Programmed", "True Synced", Some(Synced), Look::Period),
             (away(), ThisGeneration, "False CatalogUnavailable", "as it is", "as it is", Some(Error), Look::CatalogBack),
             (away(), AnEarlierOne, "False CatalogUnavailable", "as it is", "False CatalogUnavailable", Some(Error), Look::CatalogBack),
             (away(), Nothing, "False CatalogUnavailable", "False CatalogUnavailable", "False CatalogUnavailable", Some(Error), Look::CatalogBack),
             (S::NotFound, ThisGeneration, "False NotFound", "as it is", "False NotFound", Some(Error), Look::Confirm),
+            (S::Unlisted(said()), ThisGeneration, "False NotFound", "as it is", "False NotFound", Some(Error), Look::Period),
+            (S::DeletionHeld(said()), ThisGeneration, "False Removed", "as it is", "False DeletionHeld", Some(Error), Look::Period),
             (S::Removed { kept: None }, ThisGeneration, "False Removed", "False Removed", "False Removed", Some(Error), Look::Period),
             (S::Removed { kept: Some(said()) }, ThisGeneration, "False Removed", "as it is", "False Removed", Some(Error), Look::Period),
             (S::InvalidRecord(said()), ThisGeneration, "False InvalidRecord", "as it is", "False InvalidRecord", Some(Error), Look::Period),

@@ -5,6 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::reasons as r;
+use super::record::CatalogPosition;
 use super::situation::{Fact, InForce, Row, Situation, Truth};
 use crate::api::service_binding::{ChildStatus, PolicyEntry, ServiceBindingStatus, SyncStatus};
 
@@ -24,6 +25,8 @@ pub struct Findings {
     pub removed: bool,
     /// Whether catalog or binding ask for health checks; absent: as it is.
     pub checked: Option<bool>,
+    /// Where the record was seen in the catalog's history, if it was.
+    pub seen: Option<CatalogPosition>,
 }
 
 /// The next status of a binding of that generation.
@@ -62,7 +65,39 @@ pub fn next(
     if findings.wrote || first {
         status.last_sync = Some(Time(now));
     }
+    if let Some(seen) = findings.seen
+        && (previous != Some(&status) || epoch_seen(&status).as_ref() != Some(&seen.epoch))
+    {
+        // A mere change of revision is not worth a write of its own.
+        status.record_seen = Some(seen.to_string());
+    }
     status
+}
+
+/// Where the status says that the record was last seen.
+pub fn record_seen(status: Option<&ServiceBindingStatus>) -> Option<CatalogPosition> {
+    CatalogPosition::parse(status?.record_seen.as_deref()?)
+}
+
+/// Whether the status says that the brake holds a removal.
+pub fn deletion_is_held(status: Option<&ServiceBindingStatus>) -> bool {
+    ready_says(status, r::DELETION_HELD)
+}
+
+/// Whether the status says that the service was denied, and no more.
+pub fn is_denied(status: Option<&ServiceBindingStatus>) -> bool {
+    ready_says(status, r::NOT_FOUND)
+}
+
+fn ready_says(status: Option<&ServiceBindingStatus>, reason: &str) -> bool {
+    let conditions = status.iter().flat_map(|status| &status.conditions);
+    conditions
+        .filter(|c| c.type_ == r::READY)
+        .any(|c| c.reason == reason)
+}
+
+fn epoch_seen(status: &ServiceBindingStatus) -> Option<String> {
+    Some(record_seen(Some(status))?.epoch)
 }
 
 /// Which generation of the binding the mesh holds.
@@ -168,7 +203,7 @@ pub struct Transition {
 }
 
 /// What changed between two statuses, as far as it is worth an Event: Ready
-/// with its reason, and Suspended.
+/// with its reason, Suspended, and that nothing is reported back any more.
 pub fn transitions(
     before: Option<&ServiceBindingStatus>,
     after: &ServiceBindingStatus,
@@ -185,6 +220,15 @@ pub fn transitions(
         (!same).then_some((old, new))
     };
     let mut found = Vec::new();
+    if let Some((_, new)) = changed(r::CATALOG_SYNCED)
+        && new.reason == r::DUPLICATE_WRITER
+    {
+        found.push(Transition {
+            reason: new.reason,
+            note: new.message,
+            warning: true,
+        });
+    }
     if let Some((_, new)) = changed(r::READY) {
         let warning = new.status != Truth::True.as_str();
         let note = if new.message.is_empty() {
@@ -223,6 +267,7 @@ mod tests {
     fn programmed() -> Situation {
         Situation::Programmed {
             mismatch: None,
+            rival: None,
             notes: Vec::new(),
         }
     }
@@ -421,6 +466,45 @@ mod tests {
             told(Some(&frozen), &thawed),
             [(r::ACTIVE.to_owned(), false)]
         );
+    }
+
+    #[test]
+    fn that_nothing_is_reported_back_any_more_is_worth_an_event() {
+        let overtaken = Situation::Programmed {
+            mismatch: None,
+            rival: Some("somebody else".to_owned()),
+            notes: Vec::new(),
+        };
+        let before = next(None, Some(1), &programmed(), wrote(), at(10));
+        let after = next(Some(&before), Some(1), &overtaken, at_rest(), at(20));
+        let told = transitions(Some(&before), &after);
+        let told: Vec<_> = told
+            .iter()
+            .map(|t| (t.reason.as_str(), t.warning))
+            .collect();
+        assert_eq!(told, [(r::DUPLICATE_WRITER, true)]);
+        let again = next(Some(&after), Some(1), &overtaken, at_rest(), at(30));
+        assert_eq!(transitions(Some(&after), &again), []);
+    }
+
+    #[test]
+    fn where_the_record_was_seen_costs_a_write_for_a_new_epoch_only() {
+        let seen = |text: &str| Findings {
+            seen: CatalogPosition::parse(text),
+            ..at_rest()
+        };
+        let first = next(None, Some(1), &programmed(), seen("a.5"), at(10));
+        assert_eq!(first.record_seen.as_deref(), Some("a.5"));
+        let later = next(Some(&first), Some(1), &programmed(), seen("a.6"), at(20));
+        assert_eq!(later, first);
+        let restored = next(Some(&first), Some(1), &programmed(), seen("b.2"), at(20));
+        assert_eq!(record_seen(Some(&restored)), CatalogPosition::parse("b.2"));
+        // Written anyway, it says the latest; not seen, it says the last.
+        let newer = next(Some(&first), Some(2), &programmed(), seen("a.7"), at(30));
+        assert_eq!(newer.record_seen.as_deref(), Some("a.7"));
+        let gone = Situation::DeletionHeld(String::new());
+        let held = next(Some(&newer), Some(2), &gone, Findings::default(), at(40));
+        assert_eq!(held.record_seen.as_deref(), Some("a.7"));
     }
 
     #[test]

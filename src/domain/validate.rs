@@ -164,11 +164,15 @@ fn mesh_api(inputs: &Inputs) -> Result<(), Situation> {
     }
 }
 
+/// Whether the record is of the very service that the binding names.
+pub fn is_own(record: &ServiceRecord, target: &Target) -> bool {
+    record.name == target.service.name.as_str()
+        && record.namespace == target.service.namespace.as_str()
+}
+
 /// A record of another service: its policy counts, nothing is reported back.
 fn mismatch(record: &ServiceRecord, target: &Target) -> Option<String> {
-    let same = record.name == target.service.name.as_str()
-        && record.namespace == target.service.namespace.as_str();
-    (!same).then(|| {
+    (!is_own(record, target)).then(|| {
         format!(
             "the record is of service {} in namespace {}: its policy applies, and nothing is reported back",
             shown(&record.name),

@@ -9,16 +9,11 @@
 //! cannot be read or the command line is not complete. Other than 0, nothing
 //! is on standard output.
 
-mod documents;
-mod input;
-
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::io::Read;
 use std::sync::Arc;
 
-use self::documents::Fault;
-use self::input::{Binding, Files};
 use crate::args::{Locality, RenderArgs};
 use crate::domain::build::build;
 use crate::domain::desired::{Desired, DesiredObject};
@@ -29,6 +24,8 @@ use crate::domain::ports::ServicePort;
 use crate::domain::situation::Situation;
 use crate::domain::target::Target;
 use crate::domain::validate::{Valid, validate};
+use crate::files::documents::Fault;
+use crate::files::{Binding, Files};
 
 /// What the command prints, and its exit code.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -61,7 +58,9 @@ pub fn render(args: &RenderArgs, stdin: &mut dyn Read) -> Rendered {
 }
 
 fn documents(args: &RenderArgs, stdin: &mut dyn Read) -> Result<String, Fault> {
-    let files = Files::read(args, stdin)?;
+    let objects = args.files.iter().chain(&args.service);
+    let namespace = args.namespace.as_str();
+    let files = Files::read(objects, &args.catalog, namespace, stdin)?.some_binding()?;
     let mut documents = Vec::new();
     let mut wrong = Vec::new();
     for binding in &files.bindings {

@@ -70,7 +70,11 @@ async fn follow(server: &Catalog, token: &str, last: u64) -> Vec<(u64, String)> 
         let mut events = server.follow(Some(&token)).await;
         // Each connection is cut after a while, to resume in the thick of it.
         for _ in 0..1_500 {
-            let event = events.change().await;
+            let event = events.next().await.unwrap();
+            if event.kind == "bookmark" {
+                assert_eq!(event.id, token, "a bookmark runs ahead of what was sent");
+                continue;
+            }
             assert_ne!(event.kind, "reset", "{event:?}");
             token = event.id.clone();
             seen.push((event.revision(), event.kind));

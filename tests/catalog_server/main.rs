@@ -23,10 +23,14 @@ macro_rules! on_both_databases {
 
 mod commit_order;
 mod events;
+mod follower;
 mod lists;
 mod openapi;
 mod operation;
+#[allow(dead_code, reason = "shared with tests/catalog_sources")]
 mod postgres;
 mod reports;
+#[allow(dead_code, reason = "shared with tests/catalog_sources")]
 mod server;
 mod services;
+mod write_back;

@@ -2,6 +2,7 @@
 //! on a data folder under target/ and a Unix socket, shared by the tests that
 //! run at the same time, each with its own database. Does IO.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,6 +22,7 @@ static RUNNING: Mutex<Weak<Postgres>> = Mutex::new(Weak::new());
 /// A running server. It ends with its last user, or with this process.
 pub(crate) struct Postgres {
     folder: TempDir,
+    settings: Vec<String>,
     databases: AtomicU32,
     stop: Option<Sender<()>>,
     keeper: Option<JoinHandle<()>>,
@@ -33,23 +35,51 @@ impl Postgres {
         if let Some(server) = running.upgrade() {
             return server;
         }
-        let server = Arc::new(Self::start());
+        let server = Arc::new(Self::start(vec!["listen_addresses=".to_owned()]));
         *running = Arc::downgrade(&server);
         server
+    }
+
+    /// A server of the test's own with this certificate, on a port of loopback
+    /// where passwords are asked for.
+    pub(crate) fn with_tls(certificate: &str, key: &str) -> (Self, u16) {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port();
+        let mut settings = vec!["listen_addresses=127.0.0.1".to_owned(), "ssl=on".to_owned()];
+        settings.push(format!("port={port}"));
+        let folder = socket_folder();
+        for (setting, name, pem) in [
+            ("ssl_cert_file", "server.crt", certificate),
+            ("ssl_key_file", "server.key", key),
+        ] {
+            let path = folder.path().join(name);
+            std::fs::write(&path, pem).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            settings.push(format!("{setting}={}", path.display()));
+        }
+        drop(free);
+        (Self::start_in(folder, settings), port)
+    }
+
+    /// Ends the server, however many use it, and starts it again on its data.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        self.run();
     }
 
     /// Makes an empty database and returns its URL.
     pub(crate) fn create_database(&self) -> String {
         let name = format!("test{}", self.databases.fetch_add(1, Ordering::Relaxed));
         self.psql("postgres", &format!("CREATE DATABASE {name}"));
-        let socket = self.folder.path().display();
-        format!("postgres://{USER}@localhost/{name}?host={socket}")
+        let (socket, port) = (self.folder.path().display(), self.port());
+        format!("postgres://{USER}@localhost:{port}/{name}?host={socket}")
     }
 
     /// Runs a statement as the superuser.
     fn psql(&self, database: &str, statement: &str) {
         let mut psql = Command::new(program("psql"));
         psql.arg("--host").arg(self.folder.path());
+        psql.args(["--port", self.port()]);
         psql.args([
             "--username",
             USER,
@@ -62,20 +92,48 @@ impl Postgres {
         run(&mut psql);
     }
 
-    fn start() -> Self {
-        let folder = socket_folder();
+    /// The number that is part of the socket's name, too.
+    fn port(&self) -> &str {
+        let port = |setting: &'_ String| setting.starts_with("port=");
+        let setting = self.settings.iter().find(|setting| port(setting));
+        setting.map_or("5432", |setting| &setting["port=".len()..])
+    }
+
+    fn start(settings: Vec<String>) -> Self {
+        Self::start_in(socket_folder(), settings)
+    }
+
+    fn start_in(folder: TempDir, settings: Vec<String>) -> Self {
         let data = folder.path().join("data");
         let mut initdb = unprivileged(&program("initdb"));
         initdb.arg("--pgdata").arg(&data);
-        initdb.args(["--username", USER, "--auth", "trust", "--encoding", "UTF8"]);
+        initdb.args(["--username", USER, "--encoding", "UTF8"]);
+        initdb.args(["--auth-local", "trust", "--auth-host", "scram-sha-256"]);
         initdb.args(["--no-locale", "--no-sync"]);
         run(&mut initdb);
 
-        let log = std::fs::File::create(folder.path().join("log")).unwrap();
+        let mut server = Self {
+            folder,
+            settings,
+            databases: AtomicU32::new(0),
+            stop: None,
+            keeper: None,
+        };
+        server.run();
+        server
+    }
+
+    fn run(&mut self) {
+        let folder = self.folder.path();
+        let log = std::fs::File::create(folder.join("log")).unwrap();
         let mut postgres = unprivileged(&program("postgres"));
-        postgres.arg("-D").arg(&data).arg("-k").arg(folder.path());
+        postgres.arg("-D").arg(folder.join("data"));
+        postgres.arg("-k").arg(folder);
+        for setting in &self.settings {
+            postgres.args(["-c", setting]);
+        }
         // The data dies with the test; durability would only slow it down.
-        for setting in ["listen_addresses=", "max_connections=200", "fsync=off"] {
+        for setting in ["max_connections=200", "fsync=off"] {
             postgres.args(["-c", setting]);
         }
         for setting in ["synchronous_commit=off", "full_page_writes=off"] {
@@ -83,20 +141,23 @@ impl Postgres {
         }
         postgres.stdout(log.try_clone().unwrap()).stderr(log);
         let (stop, keeper) = keep(postgres);
-        let server = Self {
-            folder,
-            databases: AtomicU32::new(0),
-            stop: Some(stop),
-            keeper: Some(keeper),
-        };
-        server.wait_until_ready();
-        server
+        self.stop = Some(stop);
+        self.keeper = Some(keeper);
+        self.wait_until_ready();
+    }
+
+    fn stop(&mut self) {
+        drop(self.stop.take());
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
     }
 
     fn wait_until_ready(&self) {
         let begun = Instant::now();
         let mut probe = Command::new(program("pg_isready"));
         probe.arg("--host").arg(self.folder.path());
+        probe.args(["--port", self.port()]);
         probe.args(["--username", USER]).stdout(Stdio::null());
         while !probe.status().unwrap().success() {
             let ended = self.keeper.as_ref().is_none_or(JoinHandle::is_finished);
@@ -111,10 +172,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(keeper) = self.keeper.take() {
-            let _ = keeper.join();
-        }
+        self.stop();
     }
 }
 

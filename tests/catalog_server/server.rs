@@ -50,14 +50,24 @@ impl Database {
         }
     }
 
+    /// An empty database of this server.
+    pub(crate) fn of(postgres: &Postgres) -> Self {
+        Self {
+            url: postgres.create_database(),
+            _postgres: None,
+            _folder: None,
+        }
+    }
+
     /// Starts a server on it.
     pub(crate) fn serve(&self, args: &[&str]) -> Catalog {
         Catalog::start(&self.url, args)
     }
 
     /// Runs statements on it as its owner; PostgreSQL only.
-    pub(crate) async fn execute(&self, statements: &'static str) {
+    pub(crate) async fn execute(&self, statements: &str) {
         let mut owner = PgConnection::connect(&self.url).await.unwrap();
+        let statements = sqlx::AssertSqlSafe(statements.to_owned());
         owner.execute(statements).await.unwrap();
     }
 

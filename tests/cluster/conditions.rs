@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::{ServiceBinding, SyncStatus};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -485,21 +485,21 @@ async fn without_istios_kinds_bindings_say_so(rig: &Rig) -> Result<()> {
     scene.stack.operator.process.kill().await?;
     // The kinds cannot be taken away from under the other tests; the right to
     // list them can, and looks the same.
-    let take = |verbs: &str| {
-        format!(r#"[{{"op": "replace", "path": "/rules/4/verbs", "value": {verbs}}}]"#)
-    };
     let role = "clusterrole/catalog-mesh-controller";
-    let granted = rig
-        .kubectl(&["get", role, "-o", "jsonpath={.rules[4]}"])
-        .await?;
-    ensure!(granted.contains("virtualservices"), "{granted}");
+    let granted: Value = serde_json::from_str(&rig.kubectl(&["get", role, "-o", "json"]).await?)?;
+    let rules = granted["rules"].as_array().context("no rules")?;
+    let of_rules = |rule: &Value| rule["resources"][0] == "virtualservices";
+    let at = rules.iter().position(of_rules).context("no such rule")?;
+    let take = |verbs: &str| {
+        format!(r#"[{{"op": "replace", "path": "/rules/{at}/verbs", "value": {verbs}}}]"#)
+    };
     rig.kubectl(&["patch", role, "--type=json", "-p", &take(r#"["get"]"#)])
         .await?;
     scene.service("new").await?;
     scene.put(&scene.record("new")).await?;
     scene.create(&scene.binding("new")).await?;
     let ended = async {
-        scene.stack.operator.process.start().await?;
+        scene.stack.operator.start_again().await?;
         let missing = "False MeshApiMissing";
         for name in ["old", "new"] {
             let row = ["True Synced", missing, missing, NONE, ACTIVE, "Some(Error)"];

@@ -243,8 +243,8 @@ async fn a_read_only_operator_writes_nothing_at_all(rig: &Rig) -> Result<()> {
     for name in ["web", "deleted", "drifted"] {
         scene.bound(name).await?;
     }
-    let operator = &scene.stack.operator.process;
-    operator.kill().await?;
+    let operator = &scene.stack.operator;
+    operator.process.kill().await?;
     let mark = scene.mark().await?;
     let url = &scene.stack.catalog.url;
     let read_only =
@@ -287,7 +287,7 @@ async fn a_read_only_operator_writes_nothing_at_all(rig: &Rig) -> Result<()> {
     ensure!(read_only.process.terminate(PATIENCE).await?, "a bad end");
 
     // The real one catches up with all of it.
-    operator.start().await?;
+    operator.start_again().await?;
     scene.gone("deleted").await?;
     scene.synced("new").await?;
     scene

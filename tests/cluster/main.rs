@@ -21,15 +21,20 @@ macro_rules! behaviours {
 
 behaviours![
     apply_preconditions,
+    canary,
+    catalog_events,
     catalog_faults,
+    catalog_sync,
     chaos,
     conditions,
     crd,
+    diff,
     fields,
     foreign,
     frozen,
     installation,
     istiod_away,
+    leadership,
     loop_closed,
     mesh_api_missing,
     names,
@@ -51,6 +56,7 @@ behaviours![
     stop,
     stopping,
     transitions,
+    write_back,
 ];
 
 fn main() -> std::process::ExitCode {

@@ -275,7 +275,7 @@ async fn what_was_deleted_while_the_operator_was_away_is_cleaned_up(rig: &Rig) -
         "gone already"
     );
 
-    scene.stack.operator.process.start().await?;
+    scene.stack.operator.start_again().await?;
     scene.gone("web").await?;
     scene.nothing_of("web").await?;
     scene.gone("frozen").await?;

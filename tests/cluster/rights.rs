@@ -1,23 +1,43 @@
 //! Does rbac/ grant what the operator uses, and nothing else?
 
 use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use crate::scene::{DR, Scene, VS};
-use crate::support::operator;
+use crate::scene::{DR, IGNORE, PROGRAM, Scene, VS};
+use crate::support::operator::{self, LEASE, NAMESPACE, Operator};
 use crate::support::rig::Rig;
-use crate::support::stack::PATIENCE;
+use crate::support::stack::{PATIENCE, Stack};
 use crate::support::wait;
 
 crate::tests![; alone: what_rbac_grants_is_what_the_operator_uses];
 
 type Rights = BTreeSet<String>;
 
+/// Where the replica that stands by is.
+const STANDBY: &str = "127.0.0.1:9181";
+
 async fn what_rbac_grants_is_what_the_operator_uses(rig: &Rig) -> Result<()> {
     let mark = rig.audit_mark().await?;
-    let scene = Scene::alone(rig, "rights").await?;
+    // The first operator of a cluster makes the Lease.
+    rig.kubectl(&["delete", "lease", LEASE, "-n", NAMESPACE, "--ignore-not-found"])
+        .await?;
+    let stack = Stack::start_with(rig, Path::new(PROGRAM), &["--register=on"]).await?;
+    let scene = Scene::beside(rig, Arc::new(stack), "rights").await?;
+    let standby = Operator::join(
+        rig.folder(),
+        &rig.api,
+        operator::ACCOUNT,
+        "operator-rights-standby",
+        Path::new(PROGRAM),
+        ["run", "--listen", STANDBY, "--pod-name", "standby"],
+    )
+    .await?;
+    standby.ready(&format!("http://{STANDBY}/readyz")).await?;
     walk(&scene).await?;
 
     let granted = granted(rig).await?;
@@ -55,7 +75,22 @@ async fn what_rbac_grants_is_what_the_operator_uses(rig: &Rig) -> Result<()> {
 
 /// Everything that a binding can live through.
 async fn walk(scene: &Scene<'_>) -> Result<()> {
-    scene.bound("web").await?;
+    // One that the catalog makes and takes.
+    scene.service("made").await?;
+    scene.put(&scene.record("made")).await?;
+    wait::until("the catalog's binding", PATIENCE, async || {
+        scene.bindings().get("made").await?;
+        Ok(())
+    })
+    .await?;
+    scene.synced("made").await?;
+    scene.stack.catalog.delete(&scene.id("made")).await?;
+    scene.gone("made").await?;
+
+    scene.service("web").await?;
+    scene.create(&scene.binding("web")).await?;
+    scene.put(&scene.record("web")).await?;
+    scene.synced("web").await?;
     for kind in [VS, DR] {
         let rule = scene.rule(kind, "web").await?;
         let mut spec = rule.data["spec"].clone();
@@ -71,16 +106,27 @@ async fn walk(scene: &Scene<'_>) -> Result<()> {
             .await?;
     }
     scene.synced("web").await?;
+    // Else it would be made again.
+    let ignore = json!({"metadata": {"annotations": {IGNORE: "true"}}});
+    let services = scene.services();
+    services
+        .patch("web", &PatchParams::default(), &Patch::Merge(ignore))
+        .await?;
     scene.delete_binding("web").await?;
     scene.gone("web").await
 }
 
 /// The rules of the account's roles, one right a line.
 async fn granted(rig: &Rig) -> Result<Rights> {
-    let role = rig
-        .kubectl(&["get", "clusterrole", operator::ACCOUNT, "-o", "json"])
-        .await?;
-    let role: Value = serde_json::from_str(&role)?;
+    let everywhere = ["get", "clusterrole", operator::ACCOUNT, "-o", "json"];
+    let here = ["get", "role", operator::ACCOUNT, "-n", NAMESPACE, "-o", "json"];
+    let mut rights = rules(&rig.kubectl(&everywhere).await?)?;
+    rights.extend(rules(&rig.kubectl(&here).await?)?);
+    Ok(rights)
+}
+
+fn rules(role: &str) -> Result<Rights> {
+    let role: Value = serde_json::from_str(role)?;
     let list = |rule: &Value, key: &str| -> Result<Vec<String>> {
         let list = rule[key].as_array().with_context(|| format!("no {key}"))?;
         Ok(list

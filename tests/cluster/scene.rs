@@ -23,6 +23,7 @@ use crate::support::wait;
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");
 pub(crate) const UID: &str = "catalog-mesh.aikernel.io/binding-uid";
 pub(crate) const ADOPT: &str = "catalog-mesh.aikernel.io/adopt";
+pub(crate) const IGNORE: &str = "catalog-mesh.aikernel.io/ignore";
 pub(crate) const PAUSED: &str = "catalog-mesh.aikernel.io/paused";
 pub(crate) const GRANT: &str = "catalog-mesh.aikernel.io/allow-bindings-from";
 pub(crate) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";

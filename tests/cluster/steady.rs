@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::scene::{DR, Scene, VS, version};
 use crate::support::rig::Rig;
-use crate::support::stack::{OPERATOR, PATIENCE, condition};
+use crate::support::stack::{self, OPERATOR, PATIENCE, condition};
 use crate::support::wait;
 
 crate::tests![
@@ -192,8 +192,9 @@ async fn a_restart_writes_nothing(rig: &Rig) -> Result<()> {
     let mark = scene.mark().await?;
     ensure!(operator.process.terminate(PATIENCE).await?, "a bad end");
     for round in ["terminated", "killed"] {
-        operator.process.start().await?;
+        operator.start_again().await?;
         operator.ready(&format!("http://{OPERATOR}/readyz")).await?;
+        stack::leads(operator).await?;
         periods(3).await;
         let writes = scene.writes_and_events(mark).await?;
         ensure!(writes.is_empty(), "{round}: {writes:?}");
@@ -241,12 +242,12 @@ async fn an_operator_killed_half_way_goes_on_where_it_was(rig: &Rig) -> Result<(
         scene.service(name).await?;
         scene.put(&scene.record(name)).await?;
     }
-    let operator = &scene.stack.operator.process;
+    let operator = &scene.stack.operator;
     for (n, name) in names.iter().enumerate() {
         scene.create(&scene.binding(name)).await?;
         if n % 10 == 5 {
-            operator.kill().await?;
-            operator.start().await?;
+            operator.process.kill().await?;
+            operator.start_again().await?;
         }
     }
     let mut uids = Vec::new();

@@ -104,7 +104,7 @@ async fn it_ends_in_time_while_the_catalog_hangs_and_at_once_when_told_twice(
             "a second signal cuts off, the first does not"
         );
         front.set(Fault::None)?;
-        operator.process.start().await?;
+        operator.start_again().await?;
         operator
             .ready(&format!("http://{OPERATOR}/readyz"))
             .await

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
 use super::process::{Process, Spec};
@@ -25,6 +26,33 @@ impl Catalog {
     /// The same over any database.
     pub async fn over(run: &Path, name: &str, address: &str, database: &str) -> Result<Self> {
         Self::launch(Self::spec(run, name, address, database)?, address).await
+    }
+
+    /// The same, for those who know the key of this file.
+    pub async fn guarded(
+        run: &Path,
+        name: &str,
+        address: &str,
+        database: &str,
+        key_file: &Path,
+    ) -> Result<Self> {
+        let spec = Self::spec(run, name, address, database)?;
+        let process = spec
+            .args(["--api-key-file".into(), key_file.to_owned()])
+            .spawn()?;
+        let mut key = HeaderValue::from_str(std::fs::read_to_string(key_file)?.trim())?;
+        key.set_sensitive(true);
+        let headers = HeaderMap::from_iter([(HeaderName::from_static("x-api-key"), key)]);
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .default_headers(headers);
+        let catalog = Self {
+            process,
+            url: format!("http://{address}"),
+            http: http.build()?,
+        };
+        catalog.ready().await?;
+        Ok(catalog)
     }
 
     /// The same with more flags.

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep};
 
 use super::catalog::Catalog;
 use super::front::{Fault, Front};
-use super::operator::Operator;
+use super::operator::{ACCOUNT, Operator};
 use super::postgres::Postgres;
 use super::rig::Rig;
 use super::stack::{CATALOG, OPERATOR, condition};
@@ -155,7 +155,8 @@ impl<'a> World<'a> {
             args.into_iter().map(str::to_owned).collect::<Vec<_>>()
         };
         let first = rig.operator("chaos-1", program, args(OPERATOR)).await?;
-        let second = rig.operator("chaos-2", program, args(STANDBY)).await?;
+        let (run, api) = (rig.folder(), &rig.api);
+        let second = Operator::join(run, api, ACCOUNT, "chaos-2", program, args(STANDBY)).await?;
         for (operator, listen) in [(&first, OPERATOR), (&second, STANDBY)] {
             operator.ready(&format!("http://{listen}/readyz")).await?;
         }

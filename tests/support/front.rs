@@ -14,10 +14,10 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
-use futures::StreamExt as _;
 use futures::stream;
+use futures::{FutureExt as _, StreamExt as _};
 use http::{StatusCode, header};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 /// What happens to a request.
@@ -61,6 +61,9 @@ struct Shared {
     upstream: String,
     http: reqwest::Client,
     fault: Mutex<Fault>,
+    /// Moves with the fault, which ends every event stream: those have no end
+    /// of their own at which the fault would show.
+    cut: watch::Sender<()>,
     requests: Mutex<Vec<Seen>>,
 }
 
@@ -94,6 +97,7 @@ impl Front {
                 upstream: upstream.to_owned(),
                 http: reqwest::Client::builder().no_proxy().build()?,
                 fault: Mutex::new(Fault::None),
+                cut: watch::Sender::default(),
                 requests: Mutex::default(),
             }),
             running: Mutex::new(None),
@@ -103,10 +107,11 @@ impl Front {
     }
 
     /// From now on this happens to requests. What is under way goes on as it
-    /// was, unless nobody listens any more.
+    /// was, unless nobody listens any more; but event streams are cut.
     pub fn set(&self, fault: Fault) -> Result<()> {
         let refuse = fault == Fault::Refuse;
         *lock(&self.shared.fault) = fault;
+        self.shared.cut.send_replace(());
         if refuse {
             self.close();
             Ok(())
@@ -258,9 +263,16 @@ async fn pass_on(shared: &Arc<Shared>, request: Request) -> Result<Response> {
         .await?;
     let (status, mut headers) = (got.status(), got.headers().clone());
     headers.remove(header::TRANSFER_ENCODING);
-    let type_ = headers.get(header::CONTENT_TYPE);
-    let body = if type_.is_some_and(|type_| type_ == "text/event-stream") {
-        Body::from_stream(events(Arc::clone(shared), got.bytes_stream()))
+    let is_stream = headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|type_| type_ == "text/event-stream");
+    let body = if is_stream {
+        let mut cut = shared.cut.subscribe();
+        let ended = async move {
+            let _ = cut.changed().await;
+        };
+        let stream = got.bytes_stream().take_until(ended.boxed());
+        Body::from_stream(events(Arc::clone(shared), stream))
     } else {
         Body::from(got.bytes().await?)
     };
@@ -313,10 +325,19 @@ fn events(
     })
 }
 
-/// The real answer's body, also where the client knows it already.
+/// The real answer's body, also where the client knows it already. An event
+/// stream's is its first piece.
 async fn whole(shared: &Arc<Shared>, mut request: Request) -> Bytes {
     request.headers_mut().remove(header::IF_NONE_MATCH);
     let answer = forward(shared, request).await;
+    let is_stream = answer
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|type_| type_ == "text/event-stream");
+    if is_stream {
+        let first = answer.into_body().into_data_stream().next().await;
+        return first.and_then(Result::ok).unwrap_or_default();
+    }
     axum::body::to_bytes(answer.into_body(), usize::MAX)
         .await
         .unwrap_or_default()

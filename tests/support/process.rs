@@ -186,6 +186,16 @@ impl Process {
         }
     }
 
+    /// Waits for its own end and returns whether it succeeded.
+    pub async fn ended(&self, limit: Duration) -> Result<bool> {
+        let mut child = self.child.lock().await;
+        let running = child.as_mut().context("it is not running")?;
+        match tokio::time::timeout(limit, running.wait()).await {
+            Ok(status) => Ok(status?.success()),
+            Err(_) => bail!("{} still runs after {limit:?}", self.spec.name),
+        }
+    }
+
     /// Sends it a signal, STOP and CONT for example.
     pub async fn signal(&self, signal: Signal) -> Result<()> {
         let pid = self

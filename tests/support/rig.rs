@@ -107,11 +107,17 @@ impl Rig {
         self.api.audit.mark(&self.client).await
     }
 
-    /// The changes that the controller asked for since a mark.
+    /// The changes that the controller asked for since a mark, its Lease aside.
     pub async fn operator_writes(&self, since: Mark) -> Result<Vec<Entry>> {
-        self.api
+        let mut writes = self
+            .api
             .audit
             .writes_by(operator::USER, since, &self.client)
-            .await
+            .await?;
+        writes.retain(|entry| {
+            let object = entry.object_ref.as_ref();
+            object.is_none_or(|object| object.resource != "leases")
+        });
+        Ok(writes)
     }
 }

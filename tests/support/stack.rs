@@ -36,9 +36,14 @@ pub struct Stack {
 impl Stack {
     /// Starts both; the operator looks again every two seconds.
     pub async fn start(rig: &Rig, program: &Path) -> Result<Self> {
+        Self::start_with(rig, program, &[]).await
+    }
+
+    /// The same with these flags of the operator.
+    pub async fn start_with(rig: &Rig, program: &Path, more: &[&str]) -> Result<Self> {
         rig.api.apply_manifests(&repository().join("rbac")).await?;
         let catalog = Catalog::start(rig.folder(), "catalog", CATALOG).await?;
-        let operator = operator(rig, "operator", program, &catalog.url, &[]).await?;
+        let operator = operator(rig, "operator", program, &catalog.url, more).await?;
         Ok(Self { catalog, operator })
     }
 
@@ -77,7 +82,8 @@ pub async fn stop_shared() -> Result<()> {
     }
 }
 
-/// An operator that follows this catalog, ready.
+/// An operator that follows this catalog, ready and, unless it only reads,
+/// leading. It does not give up its Lease while a test stops the API server.
 pub async fn operator(
     rig: &Rig,
     name: &str,
@@ -93,11 +99,30 @@ pub async fn operator(
         OPERATOR,
         "--period",
         "2s",
+        "--lease-duration",
+        "2m",
+        "--lease-renew-deadline",
+        "100s",
     ];
-    let args = args.iter().chain(more);
+    // Most tests write their bindings themselves.
+    let said = more.iter().any(|arg| arg.starts_with("--register"));
+    let register = if said {
+        &[][..]
+    } else {
+        &["--register=off"][..]
+    };
+    let args = args.iter().chain(register).chain(more);
     let operator = rig.operator(name, program, args).await?;
     operator.ready(&format!("http://{OPERATOR}/readyz")).await?;
+    if !more.contains(&"--read-only") {
+        leads(&operator).await?;
+    }
     Ok(operator)
+}
+
+/// Waits until the operator leads.
+pub async fn leads(operator: &Operator) -> Result<()> {
+    operator.leads(&format!("http://{OPERATOR}/metrics")).await
 }
 
 /// A record of the catalog with nothing but what is required.

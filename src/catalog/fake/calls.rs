@@ -81,13 +81,17 @@ impl Catalog for FakeCatalog {
         self.answer(
             |calls| calls.report_health += 1,
             |state| {
-                state
-                    .health
-                    .extend(items.iter().map(|item| (writer.clone(), item.clone())));
-                Ok(items
+                let State {
+                    reports, services, ..
+                } = state;
+                if reports.no_health {
+                    return Err(CatalogError::unavailable("no health"));
+                }
+                let there = |item: &HealthReport| services.contains_key(&item.service_id);
+                let outcomes = items
                     .iter()
-                    .map(|item| state.outcome(&item.service_id))
-                    .collect())
+                    .map(|item| reports.health(writer, item, there(item)));
+                Ok(outcomes.collect())
             },
         )
         .boxed()
@@ -101,8 +105,8 @@ impl Catalog for FakeCatalog {
         self.answer(
             |calls| calls.report_endpoints += 1,
             |state| {
-                state.endpoints.push((writer.clone(), report.clone()));
-                Ok(state.outcome(&report.service_id))
+                let there = state.services.contains_key(&report.service_id);
+                Ok(state.reports.endpoints(writer, report, there))
             },
         )
         .boxed()

@@ -2,6 +2,7 @@
 //! and dawdles on demand, and counts what it was asked. No IO.
 
 mod calls;
+mod reports;
 mod state;
 mod stream;
 #[cfg(test)]
@@ -16,7 +17,7 @@ use state::State;
 
 use super::error::CatalogError;
 use super::event::{CatalogEvent, EventKind};
-use super::report::{EndpointReport, HealthReport, WriterPosition};
+use super::report::WriterPosition;
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{BadRecord, CatalogPosition, ServiceRecord};
 
@@ -191,16 +192,6 @@ impl FakeCatalog {
     /// What was asked so far.
     pub fn calls(&self) -> Calls {
         self.state().calls.clone()
-    }
-
-    /// The health reports that arrived, in order.
-    pub fn health_reports(&self) -> Vec<(WriterPosition, HealthReport)> {
-        self.state().health.clone()
-    }
-
-    /// The endpoint reports that arrived, in order.
-    pub fn endpoint_reports(&self) -> Vec<(WriterPosition, EndpointReport)> {
-        self.state().endpoints.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Calls;
+use super::reports::Reports;
 use crate::catalog::error::CatalogError;
 use crate::catalog::event::{CatalogEvent, EventKind};
-use crate::catalog::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
 use crate::domain::record::{
     BadRecord, CatalogPosition, ServiceFilter, ServiceList, ServiceRecord,
 };
@@ -28,8 +28,7 @@ pub(super) struct State {
     pub(super) delay: Duration,
     pub(super) under_way: usize,
     pub(super) calls: Calls,
-    pub(super) health: Vec<(WriterPosition, HealthReport)>,
-    pub(super) endpoints: Vec<(WriterPosition, EndpointReport)>,
+    pub(super) reports: Reports,
     pub(super) log: Vec<CatalogEvent>,
     /// Events from before this revision cannot be replayed.
     pub(super) floor: u64,
@@ -96,14 +95,6 @@ impl State {
         ServiceList {
             position: self.position(),
             services: services.collect(),
-        }
-    }
-
-    pub(super) fn outcome(&self, id: &str) -> ItemOutcome {
-        if self.services.contains_key(id) {
-            ItemOutcome::Accepted
-        } else {
-            ItemOutcome::NotFound
         }
     }
 }

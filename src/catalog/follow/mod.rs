@@ -2,6 +2,7 @@
 //! once, follows the events from there, and reads again what they name. It
 //! never gives up, and no failure makes it forget anything.
 
+mod ask;
 #[cfg(test)]
 mod tests;
 
@@ -9,17 +10,18 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::BoxFuture;
-use futures::{FutureExt, StreamExt};
 use tokio::time::{Instant, sleep, sleep_until};
+
+use ask::{Listed, Reads, list, read};
 
 use super::Catalog;
 use super::error::CatalogError;
 use super::event::{CatalogEvent, EventKind, EventStream};
 use super::known::Known;
-use super::known::state::{Read, WhyList};
+use super::known::state::WhyList;
 use crate::domain::names::CatalogServiceId;
-use crate::domain::record::{BadRecord, ServiceFilter, ServiceList, ServiceRecord};
 use crate::domain::retry::{Backoff, STREAM};
 use crate::metrics::catalog::CatalogMetrics;
 
@@ -40,39 +42,39 @@ const LISTS: Backoff = Backoff {
 pub struct Follower {
     catalog: Arc<dyn Catalog>,
     known: Arc<Known>,
-    cluster: Option<String>,
+    cluster: Box<dyn Fn() -> Option<String> + Send + Sync>,
     metrics: CatalogMetrics,
     lists_in_a_row: u32,
     listed_at: Option<Instant>,
+    /// When the stream that is listened to was opened.
+    opened_at: Option<Instant>,
     stuck: u32,
+    tries: u32,
 }
 
 /// What was asked for beside the stream, and its answer.
 type Asked<T> = Option<BoxFuture<'static, T>>;
-type Listed = (WhyList, Result<ServiceList, CatalogError>);
-type Reads = (
-    Vec<CatalogServiceId>,
-    Result<Vec<(CatalogServiceId, Read)>, CatalogError>,
-);
 
 impl Follower {
     /// A follower that writes down what it learns in `known`. Changes of
-    /// health that this cluster reported itself are passed over, where its
-    /// identity is given.
+    /// health that this cluster reported itself are passed over, as soon as
+    /// its identity is known.
     pub fn new(
         catalog: Arc<dyn Catalog>,
         known: Arc<Known>,
-        cluster: Option<String>,
+        cluster: impl Fn() -> Option<String> + Send + Sync + 'static,
         metrics: CatalogMetrics,
     ) -> Self {
         Self {
             catalog,
             known,
-            cluster,
+            cluster: Box::new(cluster),
             metrics,
             lists_in_a_row: 0,
             listed_at: None,
+            opened_at: None,
             stuck: 0,
+            tries: 0,
         }
     }
 
@@ -81,23 +83,21 @@ impl Follower {
     pub async fn run(mut self) {
         let mut attempt = 0;
         loop {
-            let begun = Instant::now();
+            self.opened_at = None;
             let error = match self.connection().await {
                 Err(error) => error,
                 Ok(never) => match never {},
             };
             self.known.lost();
             self.known.tried();
-            attempt = if begun.elapsed() >= GOOD_AFTER {
-                1
-            } else {
-                attempt + 1
-            };
+            let lasted = self.opened_at.map(|at| at.elapsed());
+            let good = lasted.is_some_and(|lasted| lasted >= GOOD_AFTER);
+            attempt = if good { 1 } else { attempt + 1 };
             let mut delay = STREAM.spread(attempt, fastrand::f64());
             if let CatalogError::RateLimited { retry_after, .. } = error {
                 delay += retry_after;
             }
-            if attempt == 1 {
+            if good {
                 tracing::info!(%error, "the catalog's event stream ended; it is resumed");
             } else {
                 tracing::warn!(%error, attempt, "the catalog cannot be followed; it is tried again every few seconds");
@@ -106,9 +106,17 @@ impl Follower {
         }
     }
 
-    /// One stream, from its beginning to its end. Each try costs an outage one
-    /// request.
+    /// One stream, from its beginning to its end. Each try costs a catalog that
+    /// is away one request.
     async fn connection(&mut self) -> Result<std::convert::Infallible, CatalogError> {
+        self.tries = self.tries.wrapping_add(1);
+        if self.tries.is_multiple_of(2)
+            && let Some((id, _)) = self.known.failing()
+        {
+            // Others wait to ask, which may work though nothing is streamed.
+            let (ids, reads) = read(Arc::clone(&self.catalog), vec![id]).await;
+            self.take_reads(&ids, reads)?;
+        }
         if self.known.position().is_none() {
             self.list_alone(WhyList::First).await?;
         } else if self.stuck >= STUCK_AFTER {
@@ -117,6 +125,7 @@ impl Follower {
         let after = self.known.position();
         let stream = self.catalog.subscribe(after.as_ref()).await?;
         self.metrics.connected();
+        self.opened_at = Some(Instant::now());
         self.known.resumed();
         self.stuck += 1;
         Err(self.listen(stream).await)
@@ -132,7 +141,7 @@ impl Follower {
     async fn listen(&mut self, mut stream: EventStream) -> CatalogError {
         let mut moved = self.known.watch();
         let mut listing: Asked<Listed> = None;
-        let mut reading: Asked<Reads> = None;
+        let mut reading: Asked<(Vec<CatalogServiceId>, Result<Reads, CatalogError>)> = None;
         let mut failures = 0;
         // After a failure nothing is asked before then.
         let mut quiet_until = Instant::now();
@@ -151,13 +160,19 @@ impl Follower {
                 }
             }
             if reading.is_none() && quiet_until <= now {
-                let ids = self.known.next_reads();
+                let mut ids = self.known.next_reads();
+                if ids.is_empty() {
+                    // Others wait to hear that reads work again.
+                    ids.extend(self.known.failing().map(|(id, _)| id));
+                }
                 if !ids.is_empty() {
                     reading = Some(read(Arc::clone(&self.catalog), ids));
                 }
             }
             if reading.is_none() {
-                let due = self.known.next_read_at().map(|at| at.max(quiet_until));
+                let failing = self.known.failing().map(|_| now);
+                let due = failing.or(self.known.next_read_at());
+                let due = due.map(|at| at.max(quiet_until));
                 wake = wake.into_iter().chain(due).min();
             }
             let failed = tokio::select! {
@@ -204,7 +219,7 @@ impl Follower {
         if let EventKind::Reset { reason } = &event.kind {
             tracing::info!(reason, position = %event.position, "the catalog's event stream was reset");
         }
-        self.known.hear(event, self.cluster.as_deref());
+        self.known.hear(event, (self.cluster)().as_deref());
     }
 
     fn take_list(&mut self, (why, list): Listed) -> Result<(), CatalogError> {
@@ -223,8 +238,9 @@ impl Follower {
     fn take_reads(
         &self,
         ids: &[CatalogServiceId],
-        reads: Result<Vec<(CatalogServiceId, Read)>, CatalogError>,
+        reads: Result<Reads, CatalogError>,
     ) -> Result<(), CatalogError> {
+        self.known.answered(ids, reads.as_ref().err());
         match reads {
             Ok(reads) => {
                 self.known.read(reads);
@@ -244,68 +260,6 @@ fn pause(failures: u32, error: &CatalogError) -> Duration {
         CatalogError::RateLimited { retry_after, .. } => pause + *retry_after,
         _ => pause,
     }
-}
-
-fn list(catalog: Arc<dyn Catalog>, why: WhyList) -> BoxFuture<'static, Listed> {
-    async move {
-        let list = catalog.list_services(&ServiceFilter::default()).await;
-        (why, list)
-    }
-    .boxed()
-}
-
-/// Reads one service by itself, and more by one list.
-fn read(catalog: Arc<dyn Catalog>, ids: Vec<CatalogServiceId>) -> BoxFuture<'static, Reads> {
-    async move {
-        let reads = match ids.as_slice() {
-            [id] => one(id, catalog.get_service(id).await),
-            _ => {
-                let filter = ServiceFilter {
-                    ids: ids.clone(),
-                    ..ServiceFilter::default()
-                };
-                let list = catalog.list_services(&filter).await;
-                list.map(|list| many(&ids, list.services))
-            }
-        };
-        (ids, reads)
-    }
-    .boxed()
-}
-
-fn one(
-    id: &CatalogServiceId,
-    answer: Result<Arc<ServiceRecord>, CatalogError>,
-) -> Result<Vec<(CatalogServiceId, Read)>, CatalogError> {
-    let read = match answer {
-        Ok(record) => Read::Record(record),
-        Err(CatalogError::NotFound) => Read::Denied,
-        Err(CatalogError::BadRecord(bad)) => Read::Unreadable(bad),
-        Err(error) => return Err(error),
-    };
-    Ok(vec![(id.clone(), read)])
-}
-
-/// What a list says about each of these services.
-fn many(
-    ids: &[CatalogServiceId],
-    services: Vec<Result<ServiceRecord, BadRecord>>,
-) -> Vec<(CatalogServiceId, Read)> {
-    let mut found: std::collections::HashMap<_, _> = services
-        .into_iter()
-        .filter_map(|service| match service {
-            Ok(record) => Some((record.id.clone(), Read::Record(Arc::new(record)))),
-            Err(bad) => Some((bad.id.clone()?, Read::Unreadable(bad))),
-        })
-        .collect();
-    ids.iter()
-        .map(|id| {
-            (
-                id.clone(),
-                found.remove(id.as_str()).unwrap_or(Read::Denied),
-            )
-        })
-        .collect()
 }
 
 async fn answer<T>(asked: &mut Asked<T>) -> T {

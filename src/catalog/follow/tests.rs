@@ -6,7 +6,7 @@ use tokio::task::JoinHandle;
 use super::*;
 use crate::catalog::fake::{Calls, FakeCatalog};
 use crate::catalog::known::Presence;
-use crate::domain::record::CatalogPosition;
+use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceRecord};
 use crate::metrics::Metrics;
 
 /// A catalog of some services, and a follower of it; ended when dropped.
@@ -47,7 +47,7 @@ impl Scene {
             set(&fake, n, "1s");
         }
         let mut scene = Self::over(fake);
-        scene.known.live(true).await;
+        scene.known.live().await;
         let _ = scene.known.changed().await;
         pass(LISTS.cap).await;
         scene.begun = scene.fake.calls();
@@ -59,7 +59,7 @@ impl Scene {
         let metrics = Metrics::new().unwrap().catalog().clone();
         let catalog: Arc<dyn Catalog> = Arc::clone(&fake) as _;
         let ours = Some("ours".to_owned());
-        let follower = Follower::new(catalog, Arc::clone(&known), ours, metrics);
+        let follower = Follower::new(catalog, Arc::clone(&known), move || ours.clone(), metrics);
         Self {
             task: tokio::spawn(follower.run()),
             begun: Calls::default(),
@@ -84,7 +84,7 @@ impl Scene {
 
     /// What is known is what the catalog has.
     async fn agrees(&self) {
-        self.known.live(true).await;
+        self.known.live().await;
         let mut known = self.known.records();
         known.sort_by(|a, b| a.id.cmp(&b.id));
         let list = self
@@ -288,11 +288,11 @@ async fn a_list_that_fails_changes_nothing_and_is_taken_again() {
     assert!(!scene.known.is_live());
     for _ in 0..3 {
         assert_eq!(scene.known.records().len(), 10);
-        assert!(!scene.known.listed_nothing());
+        assert!(scene.known.listed_nothing_at().is_none());
         millis(200).await;
     }
-    scene.known.live(true).await;
-    assert!(scene.known.listed_nothing());
+    scene.known.live().await;
+    assert!(scene.known.listed_nothing_at().is_some());
     assert!(
         matches!(scene.known.presence(&id(3)), Presence::Absent { since } if since.epoch == "1")
     );

@@ -3,6 +3,7 @@
 //! Plain values behind a lock; no IO.
 
 mod absent;
+mod listed;
 mod stale;
 pub(crate) mod state;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use tokio::time::Instant;
 
 use state::{Read, State, WhyList};
 
+use super::error::CatalogError;
 use super::event::CatalogEvent;
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{BadRecord, CatalogPosition, ServiceList, ServiceRecord};
@@ -58,9 +60,9 @@ impl Known {
         self.state().is_live()
     }
 
-    /// Whether the last complete list held no service at all.
-    pub fn listed_nothing(&self) -> bool {
-        self.state().listed_nothing()
+    /// Where the last complete list was, if it held no service at all.
+    pub fn listed_nothing_at(&self) -> Option<CatalogPosition> {
+        self.state().nothing_at().cloned()
     }
 
     /// What is known of this service.
@@ -88,10 +90,17 @@ impl Known {
         .await
     }
 
-    /// Waits until the catalog is followed, or is not.
-    pub async fn live(&self, live: bool) {
-        self.until(|state| (state.is_live() == live).then_some(()))
+    /// Waits until the catalog is followed again, or answers again after reads
+    /// of it had failed. One consumer only.
+    pub async fn returned(&self) {
+        self.until(|state| std::mem::take(&mut state.returned).then_some(()))
             .await;
+    }
+
+    /// Waits until the catalog is followed.
+    #[cfg(test)]
+    pub(super) async fn live(&self) {
+        self.until(|state| state.is_live().then_some(())).await;
     }
 
     /// Waits until something is known, or a first try to learn it has failed.
@@ -113,6 +122,18 @@ impl Known {
     /// The revision that was announced of a service whose record is not known.
     pub(super) fn announced(&self, id: &CatalogServiceId) -> Option<u64> {
         self.state().announced(id)
+    }
+
+    /// The read that failed last, and why, while none was answered since.
+    pub(super) fn failing(&self) -> Option<(CatalogServiceId, CatalogError)> {
+        self.state().failing().cloned()
+    }
+
+    /// A read of these services was answered, or failed.
+    pub(super) fn answered(&self, ids: &[CatalogServiceId], error: Option<&CatalogError>) {
+        if let Some(id) = ids.first() {
+            self.write(|state| state.answered(id, ids.len() > 1, error));
+        }
     }
 
     /// The catalog denied a service to somebody who asked for it. Where what
@@ -172,7 +193,13 @@ impl Known {
     }
 
     fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = change(&mut self.state());
+        let result = {
+            let mut state = self.state();
+            let live = state.is_live();
+            let result = change(&mut state);
+            state.returned |= !live && state.is_live();
+            result
+        };
         self.moved.send_replace(());
         result
     }

@@ -10,9 +10,10 @@ use tokio::time::Instant;
 use super::Presence;
 use super::absent::Absent;
 use super::stale::{Got, Stale};
+use crate::catalog::error::CatalogError;
 use crate::catalog::event::{CatalogEvent, EventKind};
 use crate::domain::names::CatalogServiceId;
-use crate::domain::record::{BadRecord, CatalogPosition, ServiceList, ServiceRecord};
+use crate::domain::record::{BadRecord, CatalogPosition, ServiceRecord};
 
 /// Why a complete list is needed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -43,7 +44,7 @@ pub(crate) enum Read {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Service {
+pub(super) enum Service {
     Present(Arc<ServiceRecord>),
     Unreadable(BadRecord),
 }
@@ -52,26 +53,31 @@ enum Service {
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// Up to where everything is known, but for what is stale.
-    position: Option<CatalogPosition>,
+    pub(super) position: Option<CatalogPosition>,
     /// Where the open stream stands.
-    heard: Option<CatalogPosition>,
+    pub(super) heard: Option<CatalogPosition>,
     /// Whether the open stream has said everything that there was.
-    caught_up: bool,
+    pub(super) caught_up: bool,
     /// Why the stream alone is not enough, and how new a list must be to mend
     /// that.
-    broken: Option<(WhyList, CatalogPosition)>,
+    pub(super) broken: Option<(WhyList, CatalogPosition)>,
     /// What was known is of another history than what will be listed.
-    rewound: bool,
-    services: HashMap<CatalogServiceId, Service>,
-    absent: Absent,
-    stale: Stale,
+    pub(super) rewound: bool,
+    pub(super) services: HashMap<CatalogServiceId, Service>,
+    pub(super) absent: Absent,
+    pub(super) stale: Stale,
     /// Denied by a read, though nothing said that they went.
-    doubted: BTreeSet<CatalogServiceId>,
+    pub(super) doubted: BTreeSet<CatalogServiceId>,
     /// Whether a first list was tried, with whatever result.
-    tried: bool,
-    listed_nothing: bool,
+    pub(super) tried: bool,
+    /// Where the last complete list was, if it held nothing.
+    pub(super) nothing_at: Option<CatalogPosition>,
+    /// The read that failed last, and why, while none was answered since.
+    pub(super) failing: Option<(CatalogServiceId, CatalogError)>,
+    /// Whether the catalog came back since somebody asked for that.
+    pub(super) returned: bool,
     /// When the stream said something last.
-    heard_at: Option<Instant>,
+    pub(super) heard_at: Option<Instant>,
     pub(super) changed: BTreeSet<CatalogServiceId>,
 }
 
@@ -84,8 +90,8 @@ impl State {
         self.position.is_some() && self.caught_up && self.broken.is_none()
     }
 
-    pub(super) fn listed_nothing(&self) -> bool {
-        self.listed_nothing
+    pub(super) fn nothing_at(&self) -> Option<&CatalogPosition> {
+        self.nothing_at.as_ref()
     }
 
     pub(super) fn heard_at(&self) -> Option<Instant> {
@@ -125,6 +131,34 @@ impl State {
         self.position.is_none() && !self.tried
     }
 
+    /// The read that failed last, and why, while none was answered since.
+    pub(super) fn failing(&self) -> Option<&(CatalogServiceId, CatalogError)> {
+        self.failing.as_ref()
+    }
+
+    /// A read of this service, or of several at once, got this answer. Those of
+    /// several fail in other words, which are not to alternate.
+    pub(super) fn answered(
+        &mut self,
+        id: &CatalogServiceId,
+        several: bool,
+        error: Option<&CatalogError>,
+    ) {
+        use std::mem::discriminant;
+        let failed = error
+            .filter(|error| !matches!(error, CatalogError::NotFound | CatalogError::BadRecord(_)));
+        match (failed, &self.failing) {
+            (None, _) => self.works(),
+            (Some(new), Some((_, old))) if several && discriminant(new) == discriminant(old) => {}
+            (Some(new), _) => self.failing = Some((id.clone(), new.clone())),
+        }
+    }
+
+    /// The catalog answered something.
+    pub(super) fn works(&mut self) {
+        self.returned |= self.failing.take().is_some();
+    }
+
     /// A first list was tried in vain.
     pub(super) fn tried(&mut self) {
         self.tried = true;
@@ -132,6 +166,7 @@ impl State {
 
     /// A stream was opened that goes on after what is known.
     pub(super) fn resumed(&mut self) {
+        self.works();
         self.heard.clone_from(&self.position);
         self.caught_up = false;
         // This one begins before what broke the last one; but what was heard
@@ -240,83 +275,7 @@ impl State {
         }
     }
 
-    /// Takes a complete list. One that is older than what it is to mend is
-    /// refused, and says so.
-    pub(super) fn list(&mut self, list: ServiceList) -> Result<(), String> {
-        let at = list.position.clone();
-        if let Some((_, needed)) = &self.broken
-            && needed.epoch == at.epoch
-            && needed.revision > at.revision
-        {
-            return Err(format!(
-                "the list is of {at}, and the stream has come to {needed}"
-            ));
-        }
-        let another_epoch = |known: &CatalogPosition| known.epoch != at.epoch;
-        let known_to = self.position.as_ref();
-        let behind = known_to.is_some_and(|known| known.revision > at.revision);
-        let anew = known_to.is_none_or(another_epoch) || self.rewound;
-        self.listed_nothing = list.services.is_empty();
-        if anew {
-            self.absent.begin(&at);
-        }
-        self.compare(list, anew);
-        self.stale.listed(at.revision);
-        if anew || !behind {
-            self.position = Some(at.clone());
-        }
-        // A stream of another epoch than the list has yet to say so.
-        self.broken = None;
-        self.rewound = self.heard.as_ref().is_some_and(another_epoch);
-        if self.rewound {
-            self.broken = Some((WhyList::Rewound, at));
-        }
-        Ok(())
-    }
-
-    fn compare(&mut self, list: ServiceList, anew: bool) {
-        let at = list.position;
-        let newer = |service: &Service| matches!(service, Service::Present(record) if record.revision > at.revision);
-        let mut listed = HashMap::new();
-        let mut nameless = false;
-        for item in list.services {
-            let (id, service) = match item {
-                Ok(record) => (Some(record.id.clone()), Service::Present(Arc::new(record))),
-                Err(bad) => (bad.id.clone(), Service::Unreadable(bad)),
-            };
-            match id.map(|id| CatalogServiceId::parse(&id)) {
-                Some(Ok(id)) => {
-                    listed.insert(id, service);
-                }
-                _ => nameless = true,
-            }
-        }
-        let missing: Vec<_> = self
-            .services
-            .iter()
-            .filter(|(id, service)| !listed.contains_key(*id) && (anew || !newer(service)))
-            .map(|(id, _)| id.clone())
-            .collect();
-        // Any of those that are missing may be the one that has lost its name.
-        if nameless {
-            self.absent.uncertain();
-        } else {
-            for id in missing {
-                self.services.remove(&id);
-                self.absent.add(&id, &at);
-                self.changed.insert(id);
-            }
-        }
-        self.changed.extend(std::mem::take(&mut self.doubted));
-        for (id, service) in listed {
-            let newer = self.services.get(&id).is_some_and(newer) || self.absent.is_later(&id, &at);
-            if anew || !newer {
-                self.put(&id, service);
-            }
-        }
-    }
-
-    fn put(&mut self, id: &CatalogServiceId, service: Service) {
+    pub(super) fn put(&mut self, id: &CatalogServiceId, service: Service) {
         self.absent.remove(id);
         if self.services.get(id) != Some(&service) {
             self.services.insert(id.clone(), service);

@@ -450,8 +450,8 @@ fn a_record_that_cannot_be_understood_is_known_as_that() {
 #[test]
 fn an_empty_list_is_told_from_a_list() {
     let mut s = Scene::new();
-    assert!(!s.0.listed_nothing());
+    assert!(s.0.nothing_at().is_none());
     s.say("e", 20, reset());
     s.list("e", 20, &[]);
-    assert!(s.0.listed_nothing());
+    assert!(s.0.nothing_at().is_some());
 }

@@ -154,7 +154,7 @@ impl State {
             self.rooms[room as usize].probes.remove(key);
         }
         for room in worked {
-            self.open(*room, chance, now);
+            self.works(*room, chance, now);
         }
         if gone {
             self.places.remove(key);
@@ -273,7 +273,7 @@ impl State {
     }
 
     /// What the room waited for works.
-    fn open(&mut self, room: Room, chance: f64, now: Instant) {
+    pub fn works(&mut self, room: Room, chance: f64, now: Instant) {
         self.rooms[room as usize] = WaitingRoom::default();
         for key in self.places.all_parked(room) {
             let failures = self.places.entry(&key).failures;

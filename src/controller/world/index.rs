@@ -5,11 +5,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Concerned;
+use super::slices::Slices;
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror};
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{NamespaceView, Rival, ServiceView};
 use crate::domain::names::{BindingKey, ClusterDomain};
+use crate::domain::ownership;
 use crate::domain::rule::{Rule, covers, expand};
 use crate::domain::validate::key;
 
@@ -17,13 +19,16 @@ use crate::domain::validate::key;
 pub(super) struct Inner {
     pub(super) bindings: Mirror<Arc<ServiceBinding>>,
     /// Bindings that cannot be decoded.
-    pub(super) unreadable: Mirror<()>,
+    pub(super) unreadable: Mirror<String>,
     pub(super) services: Mirror<ServiceView>,
     pub(super) namespaces: Mirror<NamespaceView>,
+    pub(super) slices: Slices,
     pub(super) virtual_services: Mirror<Arc<Rule>>,
     pub(super) destination_rules: Mirror<Arc<Rule>>,
     /// Service → bindings that name it.
     pub(super) by_service: BTreeMap<Id, BTreeSet<BindingKey>>,
+    /// ID in the catalog → bindings that name it.
+    pub(super) by_catalog_id: HashMap<String, BTreeSet<BindingKey>>,
     /// Uid → the binding that has it.
     pub(super) by_uid: HashMap<String, BindingKey>,
     /// Exact host → rules that claim it; and the rules with a wildcard.
@@ -71,20 +76,22 @@ impl Inner {
             .filter(|other| **other != me);
         others
             .filter_map(|other| {
-                let metadata = &self
-                    .bindings
-                    .get(&(other.namespace.clone(), other.name.clone()))?
-                    .metadata;
-                Some(Rival {
-                    key: other.clone(),
-                    created: metadata
-                        .creation_timestamp
-                        .as_ref()
-                        .map_or(i64::MAX, |t| t.0.as_second()),
-                    uid: metadata.uid.clone().unwrap_or_default(),
-                })
+                let id = (other.namespace.clone(), other.name.clone());
+                Some(ownership::as_rival(self.bindings.get(&id)?))
             })
             .collect()
+    }
+
+    /// The bindings that name the Service, each with its record's ID.
+    pub(super) fn bindings_of(&self, service: &Id) -> Vec<(Rival, String)> {
+        let keys = self.by_service.get(service).into_iter().flatten();
+        keys.filter_map(|key| {
+            let id = (key.namespace.clone(), key.name.clone());
+            let binding = self.bindings.get(&id)?;
+            let of = binding.spec.catalog_service_id.clone();
+            Some((ownership::as_rival(binding), of))
+        })
+        .collect()
     }
 
     /// Rules that bear the Service's name in its namespace, or claim its host.
@@ -120,12 +127,23 @@ impl Inner {
                     self.by_service.remove(&service);
                 }
             }
+            let id = &before.spec.catalog_service_id;
+            if let Some(keys) = self.by_catalog_id.get_mut(id) {
+                keys.remove(&key(before));
+                if keys.is_empty() {
+                    self.by_catalog_id.remove(id);
+                }
+            }
             self.by_uid
                 .remove(before.metadata.uid.as_deref().unwrap_or_default());
         }
         if let Some(after) = &change.after {
             self.by_service
                 .entry(service_of(after))
+                .or_default()
+                .insert(key(after));
+            self.by_catalog_id
+                .entry(after.spec.catalog_service_id.clone())
                 .or_default()
                 .insert(key(after));
             self.by_uid
@@ -155,6 +173,13 @@ impl Inner {
         {
             concerned.edited.insert(me.clone());
         }
+        let unchanged = matches!((&change.before, &change.after),
+            (Some(before), Some(after)) if same_to_us(before, after));
+        if !unchanged {
+            concerned.services.insert(change.id.clone());
+            let both = change.before.iter().chain(&change.after);
+            concerned.services.extend(both.map(|b| service_of(b)));
+        }
         match (&change.before, &change.after) {
             (_, None) => {
                 concerned.gone.insert(me.clone());
@@ -162,7 +187,7 @@ impl Inner {
             (_, Some(after)) if after.metadata.deletion_timestamp.is_some() => {
                 concerned.urgent.insert(me.clone());
             }
-            (Some(before), Some(after)) if same_to_us(before, after) => return,
+            (Some(_), Some(_)) if unchanged => return,
             (_, Some(_)) if change.listed => {
                 concerned.listed.insert(me);
                 return;
@@ -261,5 +286,6 @@ fn same_to_us(before: &ServiceBinding, after: &ServiceBinding) -> bool {
         && b.deletion_timestamp == a.deletion_timestamp
         && b.finalizers == a.finalizers
         && b.annotations == a.annotations
+        && ownership::made_for_catalog(before) == ownership::made_for_catalog(after)
         && before.status == after.status
 }

@@ -2,6 +2,8 @@
 //! that answer "which bindings does this change concern".
 
 mod index;
+mod slices;
+pub mod sums;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +18,7 @@ use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror, Seen};
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, ServiceView};
-use crate::domain::names::{BindingKey, ClusterDomain};
+use crate::domain::names::{BindingKey, CatalogServiceId, ClusterDomain};
 use crate::domain::rule::Rule;
 use crate::domain::target::Target;
 use crate::domain::validate::key;
@@ -34,15 +36,18 @@ pub enum Watched {
     VirtualServices,
     /// DestinationRules.
     DestinationRules,
+    /// EndpointSlices.
+    EndpointSlices,
 }
 
 /// Every kind that is watched.
-pub const WATCHED: [Watched; 5] = [
+pub const WATCHED: [Watched; 6] = [
     Watched::Bindings,
     Watched::Services,
     Watched::Namespaces,
     Watched::VirtualServices,
     Watched::DestinationRules,
+    Watched::EndpointSlices,
 ];
 
 /// Which bindings a change concerns, and whether it came with a list.
@@ -58,17 +63,13 @@ pub struct Concerned {
     pub gone: BTreeSet<BindingKey>,
     /// Those of the others that their owners changed themselves.
     pub edited: BTreeSet<BindingKey>,
-}
-
-/// How many objects there are.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-pub struct Counts {
-    /// ServiceBindings.
-    pub bindings: usize,
-    /// VirtualServices of ours.
-    pub virtual_services: usize,
-    /// DestinationRules of ours.
-    pub destination_rules: usize,
+    /// Services around which something changed that decides whether they get a
+    /// binding.
+    pub services: BTreeSet<Id>,
+    /// Namespaces that changed.
+    pub namespaces: BTreeSet<String>,
+    /// Whether the operator's own Namespace did.
+    pub all: bool,
 }
 
 /// What the cluster holds.
@@ -108,18 +109,7 @@ impl World {
             Watched::Namespaces => inner.namespaces.complete(),
             Watched::VirtualServices => inner.virtual_services.complete(),
             Watched::DestinationRules => inner.destination_rules.complete(),
-        }
-    }
-
-    /// How many objects there are.
-    pub fn counts(&self) -> Counts {
-        let inner = self.lock();
-        let ours =
-            |rules: &Mirror<Arc<Rule>>| rules.iter().filter(|(_, rule)| rule.managed).count();
-        Counts {
-            bindings: inner.bindings.len(),
-            virtual_services: ours(&inner.virtual_services),
-            destination_rules: ours(&inner.destination_rules),
+            Watched::EndpointSlices => inner.slices.mirror.complete(),
         }
     }
 
@@ -135,9 +125,18 @@ impl World {
         concerned
     }
 
-    /// Takes an event about bindings that cannot be decoded.
-    pub fn unreadable(&self, event: Event<Seen<()>>) {
+    /// Takes an event about bindings that cannot be decoded, with a word on
+    /// each.
+    pub fn unreadable(&self, event: Event<Seen<String>>) {
         self.lock().unreadable.take(event);
+    }
+
+    /// The bindings that cannot be decoded, with a word on each.
+    pub fn all_unreadable(&self) -> Vec<Seen<String>> {
+        let inner = self.lock();
+        let ids = inner.unreadable.iter().map(|(id, _)| id);
+        ids.filter_map(|id| inner.unreadable.seen(id).cloned())
+            .collect()
     }
 
     /// What is known of the binding from when it could be decoded last, under
@@ -163,6 +162,7 @@ impl World {
         for change in inner.services.take(event) {
             if change.before != change.after {
                 concerned.now.extend(inner.bound_to(&change.id));
+                concerned.services.insert(change.id);
             }
         }
         self.note_complete(&inner);
@@ -179,6 +179,8 @@ impl World {
             }
             let name = &change.id.1;
             let all = *name == self.own_namespace;
+            concerned.namespaces.insert(name.clone());
+            concerned.all |= all;
             let concerns = |id: &Id, b: &ServiceBinding| {
                 all || id.0 == *name || b.spec.namespace.as_ref() == Some(name)
             };
@@ -233,7 +235,18 @@ impl World {
 
     /// Takes the server's answer to a write of ours.
     pub fn wrote_binding(&self, seen: Seen<Arc<ServiceBinding>>) {
-        self.lock().bindings.wrote(seen);
+        let mut inner = self.lock();
+        let id = seen.id.clone();
+        let before = inner.bindings.get(&id).cloned();
+        inner.bindings.wrote(seen);
+        let after = inner.bindings.get(&id).cloned();
+        // The answer may show an edit that the watch has yet to tell.
+        inner.index_binding(&Change {
+            id,
+            before,
+            after,
+            listed: false,
+        });
     }
 
     /// Takes the server's answer to a write of ours.
@@ -261,6 +274,23 @@ impl World {
             .bindings
             .get(&(key.namespace.clone(), key.name.clone()))
             .cloned()
+    }
+
+    /// The bindings that name this service of the catalog.
+    pub fn naming(&self, id: &CatalogServiceId) -> BTreeSet<BindingKey> {
+        let inner = self.lock();
+        inner
+            .by_catalog_id
+            .get(id.as_str())
+            .cloned()
+            .unwrap_or_default()
+    }
+
+    /// Whether everything is paused.
+    pub fn is_paused(&self) -> bool {
+        let inner = self.lock();
+        let own = inner.namespace(&self.own_namespace);
+        own.is_some_and(|namespace| namespace.paused)
     }
 
     /// Every binding there is.
@@ -314,6 +344,7 @@ impl World {
         let complete = inner.bindings.complete()
             && inner.services.complete()
             && inner.namespaces.complete()
+            && inner.slices.mirror.complete()
             && seen(MeshKind::VirtualService, &inner.virtual_services)
             && seen(MeshKind::DestinationRule, &inner.destination_rules);
         if complete {

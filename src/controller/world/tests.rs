@@ -225,6 +225,9 @@ async fn the_world_is_complete_when_all_was_listed_or_is_known_to_be_missing() {
     let mut complete = Box::pin(world.complete());
     assert!(futures::poll!(&mut complete).is_pending());
     world.rules_missing(DestinationRule, "404".to_owned());
+    assert!(futures::poll!(&mut complete).is_pending());
+    world.slices(Event::Init);
+    world.slices(Event::InitDone);
     complete.await;
 }
 
@@ -290,7 +293,7 @@ fn the_owner_of_a_rule_lives_though_it_cannot_be_decoded() {
     world.rules(VirtualService, Event::Apply(rule(&theirs, 1)));
     let living = || world.inputs(Arc::new(heir.clone()), &target).living;
     assert!(living().is_empty());
-    world.unreadable(Event::Apply(object("shop", "poison", 2, ())));
+    world.unreadable(Event::Apply(object("shop", "poison", 2, String::new())));
     assert!(living().contains("uid-of-shop-poison"));
     world.unreadable(Event::Init);
     assert!(
@@ -299,4 +302,56 @@ fn the_owner_of_a_rule_lives_though_it_cannot_be_decoded() {
     );
     world.unreadable(Event::InitDone);
     assert!(living().is_empty());
+}
+
+#[test]
+fn what_surrounds_a_service_is_who_binds_it_and_who_has_its_name() {
+    let world = world();
+    let service = |name: &str| {
+        Target::of("shop", &named("shop", name, 0).spec)
+            .unwrap()
+            .service
+    };
+    let mut named_otherwise = named("shop", "mine", 1);
+    named_otherwise.spec.service_name = "web".to_owned();
+    let concerned = world.bindings(event(named_otherwise));
+    let both = ["mine", "web"].map(|name| ("shop".to_owned(), name.to_owned()));
+    assert_eq!(concerned.services, BTreeSet::from(both));
+
+    let web = world.around(&service("web"));
+    assert_eq!(web.bindings.len(), 1);
+    assert!(!web.bindings[0].0.made_for_catalog && !web.name_taken);
+    let mine = world.around(&service("mine"));
+    assert!(mine.bindings.is_empty() && mine.name_taken);
+
+    assert_eq!(
+        (web.service, web.namespace, web.all_paused),
+        (None, None, false)
+    );
+    let paused = NamespaceView {
+        paused: true,
+        ..NamespaceView::default()
+    };
+    let concerned = world.namespaces(Event::Apply(object("", "operators", 2, paused)));
+    assert!(concerned.all && world.around(&service("web")).all_paused);
+    let seen = object("shop", "web", 3, ServiceView::default());
+    let concerned = world.services(Event::Apply(seen));
+    assert_eq!(concerned.services.len(), 1);
+    assert!(world.around(&service("web")).service.is_some());
+}
+
+#[test]
+fn whoever_makes_a_binding_his_own_changes_it() {
+    let world = world();
+    let mut made = named("shop", "web", 1);
+    made.metadata.labels = Some(
+        [(
+            "catalog-mesh.aikernel.io/source".to_owned(),
+            "catalog".to_owned(),
+        )]
+        .into(),
+    );
+    world.bindings(event(made));
+    let concerned = world.bindings(event(named("shop", "web", 2)));
+    assert_eq!(concerned.now, keys(&[("shop", "web")]));
 }

@@ -13,9 +13,9 @@ use crate::domain::names::shown;
 /// Larger files are no bindings.
 const LARGEST_FILE: u64 = 16 * 1_024 * 1_024;
 
-/// Why nothing is rendered.
+/// Why the files cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// What is in the files is wrong; at least one thing.
     Wrong(Vec<String>),
     /// A file cannot be read, or the command line is not complete.
@@ -23,12 +23,12 @@ pub(super) enum Fault {
 }
 
 impl Fault {
-    pub(super) fn wrong(place: &str, message: impl fmt::Display) -> Self {
+    pub(crate) fn wrong(place: &str, message: impl fmt::Display) -> Self {
         Self::Wrong(vec![format!("{place}: {message}")])
     }
 
-    /// The exit code.
-    pub(super) fn code(&self) -> u8 {
+    /// The exit code of `render`.
+    pub(crate) fn code(&self) -> u8 {
         match self {
             Self::Wrong(_) => 1,
             Self::Usage(_) => 2,
@@ -48,14 +48,14 @@ impl fmt::Display for Fault {
 }
 
 /// One document of a file.
-pub(super) struct Document {
+pub(crate) struct Document {
     /// File, and the number of the document where the file has several.
-    pub(super) place: String,
-    pub(super) value: Value,
+    pub(crate) place: String,
+    pub(crate) value: Value,
 }
 
 /// The documents of a file, with the items of lists as documents of their own.
-pub(super) fn read(path: &Path, stdin: &mut dyn Read) -> Result<Vec<Document>, Fault> {
+pub(crate) fn read(path: &Path, stdin: &mut dyn Read) -> Result<Vec<Document>, Fault> {
     let name = if path == Path::new("-") {
         "standard input".to_owned()
     } else {
@@ -108,7 +108,7 @@ fn items(mut value: Value) -> Vec<Value> {
 }
 
 /// The document as that type; else the field that is wrong.
-pub(super) fn typed<T: DeserializeOwned>(place: &str, value: &Value) -> Result<T, Fault> {
+pub(crate) fn typed<T: DeserializeOwned>(place: &str, value: &Value) -> Result<T, Fault> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
         let field = if path == "." {
@@ -125,7 +125,7 @@ pub(super) fn typed<T: DeserializeOwned>(place: &str, value: &Value) -> Result<T
 
 /// Fields of `given` that the type does not know, which is what `known` lacks.
 /// The API server would refuse or drop them.
-pub(super) fn unknown_fields(path: &str, given: &Value, known: &Value) -> Vec<String> {
+pub(crate) fn unknown_fields(path: &str, given: &Value, known: &Value) -> Vec<String> {
     match (given, known) {
         (Value::Object(given), Value::Object(known)) => given
             .iter()

@@ -1,15 +1,18 @@
 //! What the files say: bindings, records of the catalog and Services, checked
 //! as the API server would check them as far as the domain knows how.
 
+pub(crate) mod documents;
+
+use std::collections::BTreeMap;
 use std::io::Read;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort as CorePort};
 use serde_json::Value;
 
-use super::documents::{self, Document, Fault};
+use self::documents::{Document, Fault};
 use crate::api::service_binding::ServiceBinding;
-use crate::args::RenderArgs;
 use crate::domain::inputs::ServiceView;
 use crate::domain::labels;
 use crate::domain::names::{Namespace, ServiceKey, ServiceName, shown};
@@ -18,32 +21,38 @@ use crate::domain::record::ServiceRecord;
 use crate::domain::target::Target;
 
 /// All that the files say.
-pub(super) struct Files {
-    pub(super) bindings: Vec<Binding>,
+pub(crate) struct Files {
+    pub(crate) bindings: Vec<Binding>,
     records: Vec<(String, Arc<ServiceRecord>)>,
-    services: Vec<(String, ServiceKey, ServiceView)>,
+    pub(crate) services: Vec<(String, ServiceKey, ServiceView)>,
 }
 
 /// A binding, complete with its namespace, and where it stands.
-pub(super) struct Binding {
-    pub(super) place: String,
-    pub(super) object: Arc<ServiceBinding>,
+pub(crate) struct Binding {
+    pub(crate) place: String,
+    pub(crate) object: Arc<ServiceBinding>,
 }
 
 impl Files {
-    /// Reads every file that the command line names.
-    pub(super) fn read(args: &RenderArgs, stdin: &mut dyn Read) -> Result<Self, Fault> {
+    /// Reads the files of bindings and Services, and those of the catalog's
+    /// entries. What names no namespace is of this one.
+    pub(crate) fn read<'a>(
+        objects: impl IntoIterator<Item = &'a PathBuf>,
+        catalog: &[PathBuf],
+        namespace: &str,
+        stdin: &mut dyn Read,
+    ) -> Result<Self, Fault> {
         let mut files = Self {
             bindings: Vec::new(),
             records: Vec::new(),
             services: Vec::new(),
         };
-        for path in args.files.iter().chain(&args.service) {
+        for path in objects {
             for document in documents::read(path, stdin)? {
-                files.object(document, args.namespace.as_str())?;
+                files.object(document, namespace)?;
             }
         }
-        for path in &args.catalog {
+        for path in catalog {
             for Document { place, mut value } in documents::read(path, stdin)? {
                 // An entry that is not yet in the catalog has no revision.
                 if let Value::Object(fields) = &mut value {
@@ -52,11 +61,6 @@ impl Files {
                 let record = documents::typed(&place, &value)?;
                 files.records.push((place, Arc::new(record)));
             }
-        }
-        if files.bindings.is_empty() {
-            return Err(Fault::Wrong(vec![
-                "there is no ServiceBinding in the files of -f".to_owned(),
-            ]));
         }
         Ok(files)
     }
@@ -92,8 +96,35 @@ impl Files {
         Ok(())
     }
 
+    /// The same; a file without a binding is no answer.
+    pub(crate) fn some_binding(self) -> Result<Self, Fault> {
+        if self.bindings.is_empty() {
+            let complaint = "there is no ServiceBinding in the files of -f".to_owned();
+            return Err(Fault::Wrong(vec![complaint]));
+        }
+        Ok(self)
+    }
+
+    /// All records by their IDs, each of which is there once.
+    pub(crate) fn records(&self) -> Result<BTreeMap<String, Arc<ServiceRecord>>, Fault> {
+        let mut records = BTreeMap::new();
+        for (place, record) in &self.records {
+            if records
+                .insert(record.id.clone(), Arc::clone(record))
+                .is_some()
+            {
+                let message = format!(
+                    "id: {} is the id of an earlier entry too",
+                    shown(&record.id)
+                );
+                return Err(Fault::wrong(place, message));
+            }
+        }
+        Ok(records)
+    }
+
     /// The record that the binding names, and where it stands.
-    pub(super) fn record(
+    pub(crate) fn record(
         &self,
         binding: &Binding,
         target: &Target,
@@ -116,7 +147,7 @@ impl Files {
 
     /// The Service that the binding names, and where it stands; none where no
     /// Service is given at all.
-    pub(super) fn service(
+    pub(crate) fn service(
         &self,
         binding: &Binding,
         target: &Target,
@@ -212,6 +243,6 @@ fn view(service: Service) -> ServiceView {
             .into_iter()
             .filter_map(port)
             .collect(),
-        ignored: false,
+        ..ServiceView::default()
     }
 }

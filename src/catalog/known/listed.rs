@@ -1,0 +1,88 @@
+//! What does a complete list change of what is known? Only what differs, and
+//! nothing that was heard since the list's position.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::state::{Service, State, WhyList};
+use crate::domain::names::CatalogServiceId;
+use crate::domain::record::{CatalogPosition, ServiceList};
+
+impl State {
+    /// Takes a complete list. One that is older than what it is to mend is
+    /// refused, and says so.
+    pub(super) fn list(&mut self, list: ServiceList) -> Result<(), String> {
+        self.works();
+        let at = list.position.clone();
+        if let Some((_, needed)) = &self.broken
+            && needed.epoch == at.epoch
+            && needed.revision > at.revision
+        {
+            return Err(format!(
+                "the list is of {at}, and the stream has come to {needed}"
+            ));
+        }
+        let another_epoch = |known: &CatalogPosition| known.epoch != at.epoch;
+        let known_to = self.position.as_ref();
+        let behind = known_to.is_some_and(|known| known.revision > at.revision);
+        let anew = known_to.is_none_or(another_epoch) || self.rewound;
+        self.nothing_at = list.services.is_empty().then(|| at.clone());
+        if anew {
+            self.absent.begin(&at);
+        }
+        self.compare(list, anew);
+        self.stale.listed(at.revision);
+        if anew || !behind {
+            self.position = Some(at.clone());
+        }
+        // A stream of another epoch than the list has yet to say so.
+        self.broken = None;
+        self.rewound = self.heard.as_ref().is_some_and(another_epoch);
+        if self.rewound {
+            self.broken = Some((WhyList::Rewound, at));
+        }
+        Ok(())
+    }
+
+    fn compare(&mut self, list: ServiceList, anew: bool) {
+        let at = list.position;
+        let newer = |service: &Service| matches!(service, Service::Present(record) if record.revision > at.revision);
+        let mut listed = HashMap::new();
+        let mut nameless = false;
+        for item in list.services {
+            let (id, service) = match item {
+                Ok(record) => (Some(record.id.clone()), Service::Present(Arc::new(record))),
+                Err(bad) => (bad.id.clone(), Service::Unreadable(bad)),
+            };
+            match id.map(|id| CatalogServiceId::parse(&id)) {
+                Some(Ok(id)) => {
+                    listed.insert(id, service);
+                }
+                _ => nameless = true,
+            }
+        }
+        let missing: Vec<_> = self
+            .services
+            .iter()
+            .filter(|(id, service)| !listed.contains_key(*id) && (anew || !newer(service)))
+            .map(|(id, _)| id.clone())
+            .collect();
+        // Any of those that are missing may be the one that has lost its name.
+        if nameless {
+            self.absent.uncertain();
+        } else {
+            for id in missing {
+                self.services.remove(&id);
+                self.absent.add(&id, &at);
+                self.changed.insert(id);
+            }
+        }
+        self.changed.extend(std::mem::take(&mut self.doubted));
+        for (id, service) in listed {
+            let newer = self.services.get(&id).is_some_and(newer) || self.absent.is_later(&id, &at);
+            if anew || !newer {
+                self.put(&id, service);
+            }
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! Who has to be asked about a service? Nobody, while the catalog is followed
+//! and what is known of the service is up to date. No IO of its own.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::time::{Instant, timeout};
+
+use super::Catalog;
+use super::error::CatalogError;
+use super::event::EventStream;
+use super::known::{Known, Presence};
+use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
+use crate::domain::names::CatalogServiceId;
+use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
+
+/// How long a read waits for the first list, which answers all at once.
+const FIRST_LIST: Duration = Duration::from_secs(10);
+
+/// How long a read of a service that has just changed waits for what the
+/// follower is reading anyway.
+const FOLLOWER: Duration = Duration::from_secs(1);
+
+/// Least time between two denials that count as two.
+const DENIALS_APART: Duration = Duration::from_millis(250);
+
+/// Most absent services of which denials are remembered.
+const MOST_DENIED: usize = 20_000;
+
+/// A catalog that is asked for a service only where what is known of it does
+/// not answer. That a service is absent is believed only when the catalog has
+/// denied it twice besides; so whoever confirms a denial really asks. While
+/// reads fail, only the follower asks, and its failure answers all others.
+pub struct Remembering<C> {
+    inner: C,
+    known: Arc<Known>,
+    denied: Mutex<HashMap<CatalogServiceId, Denied>>,
+}
+
+/// Denials of a service since it is known to be absent.
+struct Denied {
+    since: CatalogPosition,
+    first: Instant,
+    twice: bool,
+}
+
+type Answer = Result<Arc<ServiceRecord>, CatalogError>;
+
+impl<C: Catalog> Remembering<C> {
+    /// Answers from `known` where that will do, and asks `inner` otherwise.
+    pub fn new(inner: C, known: Arc<Known>) -> Self {
+        let denied = Mutex::default();
+        Self {
+            inner,
+            known,
+            denied,
+        }
+    }
+
+    async fn get(&self, id: &CatalogServiceId) -> Answer {
+        // Whoever does not wait asks, which is never wrong.
+        let _ = timeout(FIRST_LIST, self.known.started()).await;
+        let _ = timeout(FOLLOWER, self.known.settled(id)).await;
+        if self.known.is_live()
+            && let Some(answer) = self.answer(id)
+        {
+            return answer;
+        }
+        if let Some((_, error)) = self.known.failing() {
+            // The follower finds out for all when that is over.
+            return Err(error);
+        }
+        let announced = self.known.announced(id);
+        let answer = self.inner.get_service(id).await;
+        self.known
+            .answered(std::slice::from_ref(id), answer.as_ref().err());
+        match &answer {
+            Ok(record) if announced.is_some_and(|announced| record.revision < announced) => {
+                Err(CatalogError::unavailable(
+                    "it answered with an older record than its event stream announced; it is asked again",
+                ))
+            }
+            Err(CatalogError::NotFound) => {
+                self.note_denied(id);
+                answer
+            }
+            _ => answer,
+        }
+    }
+
+    /// What is known answers, if it does.
+    fn answer(&self, id: &CatalogServiceId) -> Option<Answer> {
+        match self.known.presence(id) {
+            Presence::Present(record) => Some(Ok(record)),
+            Presence::Unreadable(bad) => Some(Err(CatalogError::BadRecord(bad))),
+            Presence::Absent { since } => {
+                let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+                let twice = denied
+                    .get(id)
+                    .is_some_and(|denied| denied.twice && denied.since == since);
+                twice.then_some(Err(CatalogError::NotFound))
+            }
+            Presence::Unknown => None,
+        }
+    }
+
+    fn note_denied(&self, id: &CatalogServiceId) {
+        self.known.denied(id);
+        let Presence::Absent { since } = self.known.presence(id) else {
+            return;
+        };
+        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
+        if denied.len() >= MOST_DENIED && !denied.contains_key(id) {
+            // They are asked for once more, all of them.
+            denied.clear();
+        }
+        let fresh = || Denied {
+            since: since.clone(),
+            first: Instant::now(),
+            twice: false,
+        };
+        let entry = denied.entry(id.clone()).or_insert_with(fresh);
+        if entry.since != since {
+            *entry = fresh();
+        }
+        entry.twice |= entry.first.elapsed() >= DENIALS_APART;
+    }
+}
+
+impl<C: Catalog> Catalog for Remembering<C> {
+    fn get_service<'a>(
+        &'a self,
+        id: &'a CatalogServiceId,
+    ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>> {
+        self.get(id).boxed()
+    }
+
+    fn list_services<'a>(
+        &'a self,
+        filter: &'a ServiceFilter,
+    ) -> BoxFuture<'a, Result<ServiceList, CatalogError>> {
+        self.inner.list_services(filter)
+    }
+
+    fn report_health<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        items: &'a [HealthReport],
+    ) -> BoxFuture<'a, Result<Vec<ItemOutcome>, CatalogError>> {
+        self.inner.report_health(writer, items)
+    }
+
+    fn report_endpoints<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        report: &'a EndpointReport,
+    ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
+        self.inner.report_endpoints(writer, report)
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        after: Option<&'a CatalogPosition>,
+    ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
+        self.inner.subscribe(after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::join_all;
+    use tokio::task::JoinHandle;
+    use tokio::time::sleep;
+
+    use super::super::fake::{Calls, FakeCatalog};
+    use super::super::follow::Follower;
+    use super::*;
+    use crate::metrics::Metrics;
+
+    struct Scene {
+        fake: Arc<FakeCatalog>,
+        known: Arc<Known>,
+        catalog: Arc<Remembering<Arc<FakeCatalog>>>,
+        task: JoinHandle<()>,
+    }
+
+    impl Drop for Scene {
+        fn drop(&mut self) {
+            self.task.abort();
+        }
+    }
+
+    fn id(n: usize) -> CatalogServiceId {
+        CatalogServiceId::parse(&format!("s{n}")).unwrap()
+    }
+
+    fn set(fake: &FakeCatalog, n: usize, timeout: &str) {
+        fake.set(ServiceRecord {
+            id: id(n).to_string(),
+            timeout: Some(timeout.to_owned()),
+            ..Default::default()
+        });
+    }
+
+    impl Scene {
+        fn with(services: usize) -> Self {
+            let fake = Arc::new(FakeCatalog::new());
+            for n in 0..services {
+                set(&fake, n, "1s");
+            }
+            let known = Arc::<Known>::default();
+            let metrics = Metrics::new().unwrap().catalog().clone();
+            let source: Arc<dyn Catalog> = Arc::clone(&fake) as _;
+            let follower = Follower::new(source, Arc::clone(&known), || None, metrics);
+            Self {
+                catalog: Arc::new(Remembering::new(Arc::clone(&fake), Arc::clone(&known))),
+                task: tokio::spawn(follower.run()),
+                fake,
+                known,
+            }
+        }
+
+        async fn get(&self, n: usize) -> Answer {
+            self.catalog.get_service(&id(n)).await
+        }
+
+        async fn timeout(&self, n: usize) -> String {
+            self.get(n).await.unwrap().timeout.clone().unwrap()
+        }
+
+        fn requests(&self) -> usize {
+            let Calls {
+                get_service,
+                list_services,
+                subscribe,
+                ..
+            } = self.fake.calls();
+            get_service + list_services + subscribe
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_thousand_services_that_are_looked_at_every_30_s_cost_no_request() {
+        let scene = Scene::with(1_000);
+        // From the first moment on: all wait for the one list.
+        for _ in 0..20 {
+            let looks = join_all((0..1_000).map(|n| scene.get(n))).await;
+            assert!(looks.iter().all(Result::is_ok));
+            sleep(Duration::from_secs(30)).await;
+        }
+        assert_eq!(scene.requests(), 2, "one list and one stream");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_after_an_event_never_sees_an_older_record() {
+        let scene = Scene::with(2);
+        assert_eq!(scene.timeout(1).await, "1s");
+        scene.fake.delay(Duration::from_millis(100));
+        for n in 2..20 {
+            set(&scene.fake, 1, &format!("{n}s"));
+            // The event was heard; its record is being read.
+            sleep(Duration::from_millis(1)).await;
+            assert_eq!(scene.known.presence(&id(1)), Presence::Unknown);
+            assert_eq!(scene.timeout(1).await, format!("{n}s"));
+        }
+        let gets = scene.fake.calls().get_service;
+        assert_eq!(gets, 18, "the looks waited for the follower");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_older_record_than_was_announced_is_refused_though_the_catalog_gave_it() {
+        let scene = Scene::with(2);
+        assert_eq!(scene.timeout(1).await, "1s");
+        scene.fake.lag(true);
+        set(&scene.fake, 1, "2s");
+        sleep(Duration::from_millis(1)).await;
+        let error = scene.get(1).await.unwrap_err().to_string();
+        assert!(error.contains("older record"), "{error}");
+        scene.fake.lag(false);
+        assert_eq!(scene.timeout(1).await, "2s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_followed_is_asked_for() {
+        let scene = Scene::with(2);
+        assert_eq!(scene.timeout(1).await, "1s");
+        scene.fake.silence_streams(true);
+        set(&scene.fake, 1, "2s");
+        sleep(Duration::from_secs(26)).await;
+        assert!(!scene.known.is_live());
+        assert_eq!(scene.timeout(1).await, "2s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_catalog_that_cannot_be_listed_is_asked_at_once() {
+        let scene = Scene::with(2);
+        let away = CatalogError::unavailable("away");
+        scene.fake.away(Some(away.clone()));
+        let begun = Instant::now();
+        assert_eq!(scene.get(1).await, Err(away));
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_reads_fail_however_many_look_one_request_in_a_second_or_two_is_sent() {
+        let scene = Scene::with(1_000);
+        assert_eq!(scene.timeout(1).await, "1s");
+        scene.known.returned().await;
+        let away = CatalogError::unavailable("away");
+        scene.fake.away(Some(away.clone()));
+        sleep(Duration::from_millis(1)).await;
+        let before = scene.requests();
+        for _ in 0..600 {
+            let looks = join_all((0..100).map(|n| scene.get(n))).await;
+            assert!(looks.iter().all(|look| *look == Err(away.clone())));
+            sleep(Duration::from_secs(1)).await;
+        }
+        let requests = scene.requests() - before;
+        assert!((200..=500).contains(&requests), "{requests}");
+        scene.fake.away(None);
+        scene.known.returned().await;
+        assert_eq!(scene.timeout(1).await, "1s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_catalog_that_answers_but_cannot_be_followed_is_asked_each_time() {
+        let scene = Scene::with(10);
+        // As behind a proxy that lets no stream through, nor a long list.
+        scene.task.abort();
+        let metrics = Metrics::new().unwrap().catalog().clone();
+        let deaf = Arc::new(FakeCatalog::new());
+        deaf.away(Some(CatalogError::unavailable("no stream")));
+        let follower = Follower::new(deaf, Arc::clone(&scene.known), || None, metrics);
+        let follower = tokio::spawn(follower.run());
+        for n in 0..10 {
+            assert_eq!(scene.timeout(n).await, "1s");
+            sleep(Duration::from_secs(30)).await;
+        }
+        assert_eq!(scene.fake.calls().get_service, 10);
+        follower.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn that_a_service_is_absent_is_asked_twice_and_then_remembered() {
+        let scene = Scene::with(2);
+        assert_eq!(scene.timeout(1).await, "1s");
+        let gets = || scene.fake.calls().get_service;
+        for round in 1..3 {
+            scene.fake.remove("s1");
+            for asked in [1, 2, 2, 2] {
+                sleep(DENIALS_APART).await;
+                assert_eq!(scene.get(1).await, Err(CatalogError::NotFound));
+                assert_eq!(gets(), asked + (round - 1) * 3);
+            }
+            set(&scene.fake, 1, "1s");
+            sleep(Duration::from_millis(1)).await;
+            assert_eq!(scene.timeout(1).await, "1s");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_denials_at_once_are_one() {
+        let scene = Scene::with(1);
+        assert_eq!(scene.timeout(0).await, "1s");
+        for _ in 0..5 {
+            assert_eq!(scene.get(7).await, Err(CatalogError::NotFound));
+        }
+        assert_eq!(scene.fake.calls().get_service, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_is_known_and_denied_is_looked_for_in_a_list() {
+        let scene = Scene::with(2);
+        assert_eq!(scene.timeout(1).await, "1s");
+        sleep(Duration::from_secs(60)).await;
+        let lists = scene.fake.calls().list_services;
+        scene.fake.silence_streams(true);
+        scene.fake.cut_streams();
+        scene.fake.forget_all();
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(scene.get(1).await, Err(CatalogError::NotFound));
+        assert!(matches!(scene.known.presence(&id(1)), Presence::Present(_)));
+        scene.fake.silence_streams(false);
+        sleep(Duration::from_secs(5)).await;
+        assert!(matches!(
+            scene.known.presence(&id(1)),
+            Presence::Absent { .. }
+        ));
+        assert_eq!(scene.fake.calls().list_services, lists + 1);
+    }
+}

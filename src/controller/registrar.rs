@@ -1,0 +1,381 @@
+//! Makes bindings for entries of the catalog. Fed by what changes in the
+//! catalog and around the Services in the cluster; each change costs a look
+//! at the Services that it concerns, never one at all of them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::Api;
+use kube::api::{Patch, PatchParams};
+use serde_json::Value;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until};
+
+use super::apply::{in_time, record};
+use super::context::Context;
+use super::error::WriteError;
+use super::world::Concerned;
+use crate::api::service_binding::ServiceBinding;
+use crate::catalog::known::{Known, Presence};
+use crate::domain::labels::{BINDING_KIND, MANAGER};
+use crate::domain::names::{BindingKey, CatalogServiceId, Namespace, ServiceKey, ServiceName};
+use crate::domain::registration::index::Index;
+use crate::domain::registration::{self, Decision, PROBLEMS, Problem, Scope};
+
+/// Most bindings that are made at once.
+const AT_ONCE: usize = 8;
+
+/// How soon a binding that somebody deleted is made again, counted from when
+/// it was made before: a quarrel is no hot loop.
+const MADE_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+/// How soon a creation that failed is tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// What is to be looked at, and what was found.
+#[derive(Debug)]
+pub struct Registrar {
+    scope: Scope,
+    state: Mutex<State>,
+    moved: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    index: Index,
+    /// Service → when it is looked at.
+    due: HashMap<ServiceKey, Instant>,
+    /// Service → when a binding was made for it last.
+    made: HashMap<ServiceKey, Instant>,
+    problems: HashMap<CatalogServiceId, Problem>,
+}
+
+impl Registrar {
+    /// Makes bindings within this scope.
+    pub fn new(scope: Scope) -> Self {
+        Self {
+            scope,
+            state: Mutex::default(),
+            moved: Notify::new(),
+        }
+    }
+
+    /// How many records lead to no binding, by why.
+    pub fn problems(&self) -> [(&'static str, usize); 3] {
+        self.state(|state| {
+            let count = |label| {
+                let problems = state.problems.values();
+                problems.filter(|problem| problem.label() == label).count()
+            };
+            PROBLEMS.map(|label| (label, count(label)))
+        })
+    }
+
+    /// These records changed.
+    pub fn records_changed(&self, ids: &BTreeSet<CatalogServiceId>, known: &Known) {
+        self.state(|state| {
+            for id in ids {
+                let record = match known.presence(id) {
+                    Presence::Present(record) => Some(record),
+                    // Whatever it was stays, until it can be read again.
+                    Presence::Unreadable(_) | Presence::Unknown => continue,
+                    Presence::Absent { .. } => None,
+                };
+                let (concerned, problem) = state.index.take(&self.scope, id, record.as_deref());
+                say(state, id, problem);
+                for service in concerned {
+                    state.due.insert(service, Instant::now());
+                }
+            }
+        });
+        self.moved.notify_one();
+    }
+
+    /// Something changed around Services that records may name.
+    pub(crate) fn concerned(&self, concerned: &Concerned) {
+        if concerned.services.is_empty() && concerned.namespaces.is_empty() {
+            return;
+        }
+        self.state(|state| {
+            let named = concerned.services.iter().filter_map(|(namespace, name)| {
+                Some(ServiceKey {
+                    namespace: Namespace::parse(namespace).ok()?,
+                    name: ServiceName::parse(name).ok()?,
+                })
+            });
+            let mut due: Vec<_> = named.filter(|service| state.index.names(service)).collect();
+            for namespace in &concerned.namespaces {
+                due.extend(state.index.of_namespace(namespace).cloned());
+            }
+            if concerned.all {
+                due.extend(state.index.services().cloned());
+            }
+            for service in due {
+                state.due.insert(service, Instant::now());
+            }
+        });
+        self.moved.notify_one();
+    }
+
+    /// Waits until Services are due, and takes them.
+    async fn next(&self) -> Vec<ServiceKey> {
+        loop {
+            let now = Instant::now();
+            let (ready, first) = self.state(|state| {
+                let ready: Vec<_> = state.due.iter().filter(|(_, at)| **at <= now).collect();
+                let ready: Vec<_> = ready
+                    .into_iter()
+                    .map(|(service, _)| service.clone())
+                    .collect();
+                for service in &ready {
+                    state.due.remove(service);
+                }
+                (ready, state.due.values().min().copied())
+            });
+            if !ready.is_empty() {
+                return ready;
+            }
+            let later = async {
+                match first {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.moved.notified() => {}
+                () = later => {}
+            }
+        }
+    }
+
+    fn later(&self, service: &ServiceKey, at: Instant) {
+        self.state(|state| {
+            let due = state.due.entry(service.clone()).or_insert(at);
+            *due = at.min(*due);
+        });
+    }
+
+    /// Nothing in the state is left half-done by a panic, so a poisoned lock
+    /// is used on.
+    fn state<T>(&self, use_it: impl FnOnce(&mut State) -> T) -> T {
+        use_it(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Remembers the record's problem, and logs one that is new.
+fn say(state: &mut State, id: &CatalogServiceId, problem: Option<Problem>) {
+    let Some(problem) = problem else {
+        state.problems.remove(id);
+        return;
+    };
+    if state.problems.get(id) != Some(&problem) {
+        tracing::warn!(
+            catalogServiceId = %id,
+            reason = problem.label(),
+            "no binding is made for this record: {}",
+            problem.message()
+        );
+        state.problems.insert(id.clone(), problem);
+    }
+}
+
+/// Makes bindings for as long as the process lives and leads.
+pub async fn run(ctx: Arc<Context>) {
+    // What is not known yet must not be taken for absent.
+    ctx.world.complete().await;
+    loop {
+        let due = ctx.registrar.next().await;
+        ctx.leadership.acquired().await;
+        let ctx = &ctx;
+        let each = |service| async move { register(ctx, &service).await };
+        futures::stream::iter(due)
+            .for_each_concurrent(AT_ONCE, each)
+            .await;
+    }
+}
+
+/// Looks at one Service, and makes a binding for it if there should be one.
+///
+/// Writes at most once; when cancelled, the next change finds out.
+async fn register(ctx: &Context, service: &ServiceKey) {
+    let registrar = &ctx.registrar;
+    let around = ctx.world.around(service);
+    let (ids, made) = registrar.state(|state| {
+        let ids = state.index.ids(service);
+        let problems = registration::problems(&ids, &around);
+        for id in &ids {
+            let problem = problems.iter().find(|(of, _)| of == id);
+            say(state, id, problem.map(|(_, problem)| problem.clone()));
+        }
+        (ids, state.made.get(service).copied())
+    });
+    let Decision::Create(id) = registration::decide(&registrar.scope, service, &ids, &around)
+    else {
+        return;
+    };
+    if ctx.options.read_only {
+        tracing::info!(%service, catalogServiceId = %id, "read-only: no binding is made");
+        return;
+    }
+    let now = Instant::now();
+    if let Some(again) = made.map(|at| at + MADE_AGAIN_AFTER).filter(|at| *at > now) {
+        registrar.later(service, again);
+        return;
+    }
+    match create(ctx, service, &id).await {
+        Ok(()) => registrar.state(|state| {
+            state.made.retain(|_, at| *at + MADE_AGAIN_AFTER > now);
+            state.made.insert(service.clone(), now);
+        }),
+        // Somebody was faster; the watch tells who.
+        Err(WriteError::Stale) => {}
+        Err(WriteError::NotLeader) => registrar.later(service, now),
+        Err(error) => {
+            tracing::warn!(%service, catalogServiceId = %id, %error, "no binding could be made; it is tried again");
+            registrar.later(service, now + RETRY_AFTER);
+        }
+    }
+}
+
+/// Creates the binding, where none of that name exists.
+async fn create(
+    ctx: &Context,
+    service: &ServiceKey,
+    id: &CatalogServiceId,
+) -> Result<(), WriteError> {
+    let key = BindingKey {
+        namespace: service.namespace.to_string(),
+        name: service.name.to_string(),
+    };
+    let binding = registration::binding(service, id);
+    let mut body =
+        serde_json::to_value(&binding).map_err(|e| WriteError::Refused(e.to_string()))?;
+    // No object has ever had this resource version, so that the server refuses
+    // the apply where one of that name exists.
+    body["metadata"]["resourceVersion"] = Value::String("1".to_owned());
+    let api = Api::<ServiceBinding>::namespaced(ctx.clients.requests.clone(), &key.namespace);
+    let answer = in_time(api.patch(&key.name, &PatchParams::apply(MANAGER), &Patch::Apply(body)))
+        .await
+        .map(|_| ())
+        .map_err(|error| WriteError::from_kube(&error));
+    record(
+        "create",
+        BINDING_KIND,
+        &key,
+        &key.namespace,
+        &key.name,
+        answer.as_ref().err(),
+    );
+    ctx.metrics.wrote(BINDING_KIND, answer.is_ok());
+    if answer.is_ok() {
+        tracing::info!(
+            audit = true,
+            event = "ServiceRegistered",
+            catalogServiceId = %id,
+            serviceName = %service.name,
+            namespace = %service.namespace,
+            "Made a binding for a service of the catalog"
+        );
+    }
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registrar(names: &[&str]) -> Registrar {
+        let scope = Scope {
+            on: true,
+            ..Scope::default()
+        };
+        let registrar = Registrar::new(scope);
+        registrar.state(|state| {
+            for name in names {
+                let record = crate::domain::record::ServiceRecord {
+                    id: (*name).to_owned(),
+                    name: (*name).to_owned(),
+                    namespace: "shop".to_owned(),
+                    ..Default::default()
+                };
+                let id = CatalogServiceId::parse(name).unwrap();
+                state.index.take(&registrar.scope, &id, Some(&record));
+            }
+        });
+        registrar
+    }
+
+    fn service(name: &str) -> ServiceKey {
+        ServiceKey {
+            namespace: Namespace::parse("shop").unwrap(),
+            name: ServiceName::parse(name).unwrap(),
+        }
+    }
+
+    fn services(names: &[&str]) -> Concerned {
+        let ids = names
+            .iter()
+            .map(|name| ("shop".to_owned(), (*name).to_owned()));
+        Concerned {
+            services: ids.collect(),
+            ..Concerned::default()
+        }
+    }
+
+    async fn next(registrar: &Registrar) -> Vec<String> {
+        let mut names: Vec<_> = registrar
+            .next()
+            .await
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_concerns_the_services_that_records_name_and_no_others() {
+        let registrar = registrar(&["web", "api"]);
+        registrar.concerned(&services(&["web", "nobodys", "NoName"]));
+        assert_eq!(next(&registrar).await, ["shop/web"]);
+        registrar.concerned(&Concerned {
+            namespaces: BTreeSet::from(["shop".to_owned(), "other".to_owned()]),
+            ..Concerned::default()
+        });
+        assert_eq!(next(&registrar).await, ["shop/api", "shop/web"]);
+        registrar.concerned(&Concerned {
+            namespaces: BTreeSet::from(["operators".to_owned()]),
+            all: true,
+            ..Concerned::default()
+        });
+        assert_eq!(next(&registrar).await, ["shop/api", "shop/web"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_to_be_tried_later_comes_then_and_a_change_does_not_wait_for_it() {
+        let registrar = registrar(&["web", "api"]);
+        let start = Instant::now();
+        registrar.later(&service("web"), start + RETRY_AFTER);
+        registrar.concerned(&services(&["api"]));
+        assert_eq!(next(&registrar).await, ["shop/api"]);
+        assert_eq!(next(&registrar).await, ["shop/web"]);
+        assert_eq!(start.elapsed(), RETRY_AFTER);
+        registrar.later(&service("web"), Instant::now() + RETRY_AFTER);
+        registrar.concerned(&services(&["web"]));
+        assert_eq!(next(&registrar).await, ["shop/web"]);
+        assert_eq!(start.elapsed(), RETRY_AFTER);
+    }
+
+    #[test]
+    fn problems_are_counted_by_why_and_go_with_their_cause() {
+        let registrar = registrar(&[]);
+        let id = CatalogServiceId::parse("a").unwrap();
+        registrar.state(|state| say(state, &id, Some(Problem::NameTaken)));
+        let expected = [("InvalidName", 0), ("NameTaken", 1), ("AnotherRecord", 0)];
+        assert_eq!(registrar.problems(), expected);
+        registrar.state(|state| say(state, &id, None));
+        assert!(registrar.problems().iter().all(|(_, count)| *count == 0));
+    }
+}

@@ -1,0 +1,198 @@
+//! What is taken back: objects whose service the catalog no longer has, a
+//! binding that was made for the catalog and is not needed any more, and the
+//! objects of a binding that is being deleted.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::Api;
+use kube::api::{DeleteParams, Preconditions};
+use tokio::time::Instant;
+
+use super::apply::{self, in_time, record};
+use super::brake::Refused;
+use super::context::Context;
+use super::error::WriteError;
+use super::outcome::{Looked, Outcome, finish};
+use super::queue::state::Next;
+use super::write_back::seam;
+use super::{observe, reconcile, report};
+use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
+use crate::domain::brake::{Held, Removal};
+use crate::domain::inputs::Inputs;
+use crate::domain::labels::{ANNOTATION_APPROVE_DELETION, BINDING_KIND};
+use crate::domain::record::CatalogPosition;
+use crate::domain::situation::Situation;
+use crate::domain::status::{self, Findings, Transition};
+use crate::domain::target::Target;
+use crate::domain::{ownership, plan, reasons, validate};
+use crate::metrics::bindings::Bound;
+
+/// Takes back what was made for a service that the catalog no longer has, as
+/// far as the brake lets it: a binding that was made for the catalog goes
+/// itself, a user's loses its objects.
+pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &Target) -> Looked {
+    let found = Looked::found;
+    if inputs.binding.spec.deletion_policy == Some(DeletionPolicy::Retain) {
+        let kept = "the catalog no longer has this service; its objects stay, since deletionPolicy is Retain";
+        return found(Situation::Removed {
+            kept: Some(kept.to_owned()),
+        });
+    }
+    let made = ownership::made_for_catalog(&inputs.binding);
+    let steps = plan::withdrawal(inputs, &target.service);
+    if (steps.is_empty() && !made) || ctx.options.read_only {
+        return found(Situation::Removed { kept: None });
+    }
+    match admit(ctx, inputs, target).await {
+        Ok(()) => {}
+        Err(Refused::NotLeader) => return again(WriteError::NotLeader),
+        Err(Refused::Held(held)) => {
+            let message = held.message(&validate::key(&inputs.binding));
+            return found(match held {
+                Held::NotListed => Situation::Unlisted(message),
+                Held::NeverRemoved => Situation::Removed {
+                    kept: Some(message),
+                },
+                Held::Doubtful { .. } => Situation::DeletionHeld(message),
+            });
+        }
+    }
+    if made {
+        let note = "the catalog no longer has the service that this binding was made for";
+        return drop_binding(ctx, &inputs.binding, reasons::REMOVED, note).await;
+    }
+    let key = validate::key(&inputs.binding);
+    for step in &steps {
+        if let Err(error) = apply::remove(ctx, &key, step).await {
+            return reconcile::not_written(error, Findings::default());
+        }
+    }
+    ctx.metrics.bindings().removed(Bound::ByUser);
+    let findings = Findings {
+        removed: true,
+        wrote: true,
+        ..Findings::default()
+    };
+    Looked {
+        findings,
+        ..found(Situation::Removed { kept: None })
+    }
+}
+
+async fn admit(ctx: &Context, inputs: &Inputs, target: &Target) -> Result<(), Refused> {
+    let metadata = &inputs.binding.metadata;
+    let annotations = metadata.annotations.as_ref();
+    let approved = annotations.and_then(|a| a.get(ANNOTATION_APPROVE_DELETION));
+    let removal = Removal {
+        uid: metadata.uid.as_deref().unwrap_or_default(),
+        seen: status::record_seen(inputs.binding.status.as_ref()),
+        approved: approved.and_then(|text| CatalogPosition::parse(text)),
+        bindings: ctx.world.bindings_known(),
+    };
+    let catalog = observe::catalog_view(&ctx.known, &target.catalog_id);
+    let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
+    let brake = &ctx.memory.brake;
+    brake
+        .admit(&ctx.leadership, &removal, &catalog, ctx.options.limits, now)
+        .await
+}
+
+/// Deletes a binding that was made for the catalog and whose objects a user's
+/// binding has taken over. Nothing in the mesh changes by it.
+pub(crate) async fn relieved(ctx: &Context, binding: &ServiceBinding) -> Looked {
+    let note = "another ServiceBinding, a user's, is for this service now";
+    drop_binding(ctx, binding, reasons::ANOTHER_BINDING, note).await
+}
+
+/// Deletes a binding that was made for the catalog, if it is still as it was
+/// seen: whoever took our label off meanwhile keeps it. The finalizer takes its
+/// objects back.
+///
+/// Writes; when cancelled, the next look finds out.
+async fn drop_binding(ctx: &Context, binding: &ServiceBinding, reason: &str, note: &str) -> Looked {
+    let key = validate::key(binding);
+    let api = Api::<ServiceBinding>::namespaced(ctx.clients.requests.clone(), &key.namespace);
+    let params = DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: binding.metadata.uid.clone(),
+            resource_version: binding.metadata.resource_version.clone(),
+        }),
+        ..DeleteParams::default()
+    };
+    let answer = match in_time(api.delete(&key.name, &params)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        answer => answer
+            .map(|_| ())
+            .map_err(|error| WriteError::from_kube(&error)),
+    };
+    record(
+        "delete",
+        BINDING_KIND,
+        &key,
+        &key.namespace,
+        &key.name,
+        answer.as_ref().err(),
+    );
+    ctx.metrics.wrote(BINDING_KIND, answer.is_ok());
+    if let Err(error) = answer {
+        return reconcile::not_written(error, Findings::default());
+    }
+    ctx.metrics.bindings().removed(Bound::ForCatalog);
+    let transition = Transition {
+        reason: reason.to_owned(),
+        note: note.to_owned(),
+        warning: false,
+    };
+    ctx.events.tell(report::about(binding), transition);
+    // Its end is a look of its own, which the watch asks for; there is nothing
+    // more to say in its status.
+    again(WriteError::Stale)
+}
+
+fn again(error: WriteError) -> Looked {
+    reconcile::not_written(error, Findings::default())
+}
+
+/// Removes, or lets go of, what was made for a binding that is being deleted.
+/// The catalog is not asked.
+pub(crate) async fn delete(
+    ctx: &Context,
+    binding: &Arc<ServiceBinding>,
+    started: Instant,
+) -> Outcome {
+    let end = |next| Outcome {
+        next,
+        worked: Vec::new(),
+        error: None,
+    };
+    if ctx.options.read_only || !report::has_finalizer(binding) {
+        return end(Next::Wait);
+    }
+    ctx.memory
+        .found(binding.metadata.uid.as_deref().unwrap_or_default());
+    match end_of(ctx, binding).await {
+        Ok(()) => end(Next::Wait),
+        Err(WriteError::Stale) => end(Next::Stale),
+        Err(error) => {
+            let refused = Looked {
+                again: Some(error.clone()),
+                ..Looked::found(Situation::RemovalRefused(error.to_string()))
+            };
+            finish(ctx, binding, refused, started).await
+        }
+    }
+}
+
+async fn end_of(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), WriteError> {
+    let key = validate::key(binding);
+    if let Ok(target) = validate::target(binding) {
+        let inputs = ctx.world.inputs(Arc::clone(binding), &target);
+        let frozen = validate::frozen(&inputs).is_some();
+        seam::deleted(ctx, binding, &target, frozen);
+        for step in plan::removal(&inputs, &target.service, frozen) {
+            apply::remove(ctx, &key, &step).await?;
+        }
+    }
+    report::remove_finalizer(ctx, binding).await
+}

@@ -1,0 +1,133 @@
+//! The EndpointSlices of the cluster, by the Service that they belong to.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use kube_runtime::watcher::Event;
+
+use super::World;
+use crate::controller::mirror::{Change, Id, Mirror, Seen};
+use crate::domain::inputs::ServiceView;
+use crate::domain::slice::SliceView;
+
+/// All slices, and which belong to which Service.
+#[derive(Debug, Default)]
+pub(super) struct Slices {
+    pub(super) mirror: Mirror<Arc<SliceView>>,
+    /// Service → names of its slices, which are in its namespace.
+    by_service: HashMap<Id, BTreeSet<String>>,
+}
+
+impl Slices {
+    /// Takes an event; says which Services it concerns.
+    fn take(&mut self, event: Event<Seen<Arc<SliceView>>>) -> BTreeSet<Id> {
+        let mut concerned = BTreeSet::new();
+        for change in self.mirror.take(event) {
+            if change.before != change.after {
+                self.index(&change, &mut concerned);
+            }
+        }
+        concerned
+    }
+
+    fn index(&mut self, change: &Change<Arc<SliceView>>, concerned: &mut BTreeSet<Id>) {
+        let (namespace, name) = &change.id;
+        let service = |view: &Option<Arc<SliceView>>| {
+            let view = view.as_ref().filter(|view| !view.service.is_empty())?;
+            Some((namespace.clone(), view.service.to_string()))
+        };
+        if let Some(service) = service(&change.before) {
+            if let Some(names) = self.by_service.get_mut(&service) {
+                names.remove(name);
+                if names.is_empty() {
+                    self.by_service.remove(&service);
+                }
+            }
+            concerned.insert(service);
+        }
+        if let Some(service) = service(&change.after) {
+            let names = self.by_service.entry(service.clone()).or_default();
+            names.insert(name.clone());
+            concerned.insert(service);
+        }
+    }
+
+    fn of(&self, service: &Id) -> Vec<Arc<SliceView>> {
+        let names = self.by_service.get(service).into_iter().flatten();
+        names
+            .filter_map(|name| self.mirror.get(&(service.0.clone(), name.clone())).cloned())
+            .collect()
+    }
+}
+
+impl World {
+    /// Takes an event about EndpointSlices; says which Services it concerns.
+    pub fn slices(&self, event: Event<Seen<Arc<SliceView>>>) -> BTreeSet<Id> {
+        let mut inner = self.lock();
+        let concerned = inner.slices.take(event);
+        self.note_complete(&inner);
+        concerned
+    }
+
+    /// The Service, if it is there, and who serves behind it.
+    pub fn served(&self, service: &Id) -> (Option<ServiceView>, Vec<Arc<SliceView>>) {
+        let inner = self.lock();
+        (
+            inner.services.get(service).cloned(),
+            inner.slices.of(service),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn slice(name: &str, service: &str, version: u64) -> Seen<Arc<SliceView>> {
+        Seen {
+            id: ("shop".to_owned(), name.to_owned()),
+            uid: name.to_owned(),
+            version,
+            value: Arc::new(SliceView {
+                service: service.into(),
+                ..SliceView::default()
+            }),
+        }
+    }
+
+    fn services(names: &[&str]) -> BTreeSet<Id> {
+        let id = |name: &&str| ("shop".to_owned(), (*name).to_owned());
+        names.iter().map(id).collect()
+    }
+
+    #[test]
+    fn a_slice_concerns_the_service_that_it_belongs_to_and_the_one_that_it_leaves() {
+        let mut slices = Slices::default();
+        let told = slices.take(Event::Apply(slice("a", "web", 1)));
+        assert_eq!(told, services(&["web"]));
+        let told = slices.take(Event::Apply(slice("a", "api", 2)));
+        assert_eq!(told, services(&["api", "web"]));
+        let told = slices.take(Event::Apply(slice("a", "api", 3)));
+        assert_eq!(told, services(&[]), "nothing that we keep changed");
+        assert_eq!(slices.of(&("shop".to_owned(), "api".to_owned())).len(), 1);
+        assert!(slices.of(&("shop".to_owned(), "web".to_owned())).is_empty());
+    }
+
+    #[test]
+    fn a_slice_that_a_later_list_lacks_concerns_its_service_and_leaves_nothing_behind() {
+        let mut slices = Slices::default();
+        slices.take(Event::Init);
+        slices.take(Event::InitApply(slice("a", "web", 1)));
+        assert_eq!(slices.take(Event::InitDone), services(&["web"]));
+        slices.take(Event::Init);
+        assert_eq!(slices.take(Event::InitDone), services(&["web"]));
+        assert!(slices.by_service.is_empty() && slices.mirror.is_empty());
+    }
+
+    #[test]
+    fn a_slice_of_no_service_concerns_nobody() {
+        let mut slices = Slices::default();
+        assert_eq!(slices.take(Event::Apply(slice("a", "", 1))), services(&[]));
+        assert!(slices.by_service.is_empty());
+    }
+}

@@ -1,0 +1,74 @@
+//! What the world comes to: how many there are of each, who waits for the
+//! catalog, and what surrounds a Service.
+
+use std::sync::Arc;
+
+use super::World;
+use crate::controller::mirror::{Id, Mirror};
+use crate::domain::inputs::NamespaceView;
+use crate::domain::names::{BindingKey, ServiceKey};
+use crate::domain::registration::Surroundings;
+use crate::domain::rule::Rule;
+use crate::domain::status;
+use crate::domain::validate::key;
+
+/// How many objects there are.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Counts {
+    /// ServiceBindings.
+    pub bindings: usize,
+    /// VirtualServices of ours.
+    pub virtual_services: usize,
+    /// DestinationRules of ours.
+    pub destination_rules: usize,
+    /// ServiceBindings whose removal the brake holds.
+    pub deletions_held: usize,
+}
+
+impl World {
+    /// How many objects there are.
+    pub fn counts(&self) -> Counts {
+        let inner = self.lock();
+        let ours =
+            |rules: &Mirror<Arc<Rule>>| rules.iter().filter(|(_, rule)| rule.managed).count();
+        Counts {
+            bindings: inner.bindings.len(),
+            virtual_services: ours(&inner.virtual_services),
+            destination_rules: ours(&inner.destination_rules),
+            deletions_held: inner
+                .bindings
+                .iter()
+                .filter(|(_, binding)| status::deletion_is_held(binding.status.as_ref()))
+                .count(),
+        }
+    }
+
+    /// The bindings whose service was denied, which is not believed yet.
+    pub fn denied(&self) -> Vec<BindingKey> {
+        let inner = self.lock();
+        let denied = inner
+            .bindings
+            .iter()
+            .filter(|(_, binding)| status::is_denied(binding.status.as_ref()));
+        denied.map(|(_, binding)| key(binding)).collect()
+    }
+
+    /// How many bindings are known.
+    pub fn bindings_known(&self) -> usize {
+        self.lock().bindings.len()
+    }
+
+    /// What decides whether the Service gets a binding.
+    pub fn around(&self, service: &ServiceKey) -> Surroundings {
+        let inner = self.lock();
+        let id: Id = (service.namespace.to_string(), service.name.to_string());
+        let paused = |namespace: &NamespaceView| namespace.paused;
+        Surroundings {
+            service: inner.services.get(&id).cloned(),
+            namespace: inner.namespace(&id.0).cloned(),
+            all_paused: inner.namespace(&self.own_namespace).is_some_and(paused),
+            bindings: inner.bindings_of(&id),
+            name_taken: inner.bindings.get(&id).is_some() || inner.unreadable.get(&id).is_some(),
+        }
+    }
+}

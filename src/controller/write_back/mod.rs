@@ -1,0 +1,124 @@
+//! What the cluster knows and the catalog does not: which endpoints a service
+//! has, and how healthy it is. Looks say whose they are, watches say that
+//! something changed, and one task tells the catalog.
+
+mod agenda;
+pub mod endpoints;
+mod flow;
+mod health;
+mod noted;
+mod outage;
+pub(crate) mod seam;
+pub mod sender;
+mod service;
+mod standing;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::mirror::Id;
+use crate::catalog::report::{HealthReport, ReportedHealth};
+use crate::domain::names::{BindingKey, CatalogServiceId};
+use crate::domain::target::Target;
+use state::{HANDOVER, State};
+
+/// What is to be told to the catalog. Never blocks, and never fails: it is
+/// told as soon as it can be.
+#[derive(Debug, Default)]
+pub struct WriteBack {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl WriteBack {
+    /// The binding is in force, and the record of that revision is its
+    /// service's own: its endpoints are reported from now on.
+    pub fn claim(&self, key: &BindingKey, target: &Target, revision: u64) {
+        self.change(|state| state.claim(key, target, revision, Instant::now()));
+    }
+
+    /// The binding is frozen: nothing is said for it.
+    pub fn hold(&self, key: &BindingKey) {
+        self.change(|state| state.hold(key));
+    }
+
+    /// The binding is no longer in force, or no longer there: its endpoints
+    /// are withdrawn. Says whether they were reported on its behalf.
+    pub fn release(&self, key: &BindingKey) -> bool {
+        self.change(|state| state.release(key, Instant::now()))
+    }
+
+    /// The service went from the catalog: there is nothing to withdraw.
+    pub fn forget(&self, key: &BindingKey) {
+        self.change(|state| state.forget(key));
+    }
+
+    /// Withdraws what an earlier leader reported of a service, unless a
+    /// binding wants it reported.
+    pub fn withdraw(&self, id: &CatalogServiceId) {
+        let now = Instant::now();
+        self.change(|state| state.withdraw(id, now + HANDOVER, now));
+    }
+
+    /// Who serves behind these Services changed.
+    pub fn touched(&self, services: &BTreeSet<Id>) {
+        if !services.is_empty() {
+            self.change(|state| state.touched(services));
+        }
+    }
+
+    /// What is said where another process writes to the catalog as this
+    /// cluster, so that this one has stopped.
+    pub fn rival(&self) -> Option<String> {
+        let rival = self.state().standing.rival()?;
+        Some(format!(
+            "another process reports to the catalog as this cluster, with epoch {}: nothing is reported back; see that every cluster has a --cluster-id of its own, then restart the operator",
+            rival.epoch
+        ))
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.state());
+        self.changed.notify_one();
+        changed
+    }
+
+    /// Nothing in here is left half-done by a panic, so a poisoned lock is
+    /// used on.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Where whoever judges the health of services says so. Clones share it.
+#[derive(Clone, Debug)]
+pub struct HealthReporter(Arc<WriteBack>);
+
+impl HealthReporter {
+    /// Reports by this.
+    pub fn new(write_back: Arc<WriteBack>) -> Self {
+        Self(write_back)
+    }
+
+    /// The health of a service from now on. Said to the catalog only where the
+    /// service's endpoints are: the record decides whose it is. Never blocks.
+    pub fn set(&self, id: &CatalogServiceId, health: ReportedHealth, healthy: u32, total: u32) {
+        let report = HealthReport {
+            service_id: id.to_string(),
+            health,
+            healthy,
+            total,
+        };
+        self.0.change(|state| {
+            if state.is_wanted(id) {
+                state.health.set(id, report, Instant::now());
+            }
+        });
+    }
+}

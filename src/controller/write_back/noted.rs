@@ -1,0 +1,59 @@
+//! Withdrawals that must outlive this process: while the catalog is away, they
+//! are noted in the Lease, for whoever leads next. Plain values.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::service::{Mode, Service};
+use super::state::State;
+use crate::domain::names::CatalogServiceId;
+
+/// Name of the note.
+pub(super) const NOTE: &str = "withdrawals";
+
+/// How long a withdrawal waits before it is noted: one that is delivered
+/// sooner costs no write of the Lease.
+const STRANDED: Duration = Duration::from_secs(5);
+
+/// How long a new leader waits with what was noted, so that the bindings that
+/// want one of the services after all have said so.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Longest note. A Lease's annotations may have 256 KiB.
+const MOST_BYTES: usize = 32 * 1024;
+
+impl State {
+    /// What should stand in the note.
+    pub(super) fn stranded(&self, now: Instant) -> String {
+        let late = |service: &Service| {
+            service.mode() == Mode::Withdrawn
+                && service
+                    .since
+                    .is_some_and(|since| now.duration_since(since) >= STRANDED)
+        };
+        let stranded = self.services.iter().filter(|(_, service)| late(service));
+        let ids: BTreeSet<&str> = stranded.map(|(id, _)| id.as_str()).collect();
+        let mut note = String::new();
+        for id in ids {
+            if note.len() + id.len() >= MOST_BYTES {
+                break;
+            }
+            if !note.is_empty() {
+                note.push(' ');
+            }
+            note.push_str(id);
+        }
+        note
+    }
+
+    /// Takes over what an earlier leader noted.
+    pub(super) fn take_over(&mut self, note: &str, now: Instant) {
+        for id in note.split(' ') {
+            if let Ok(id) = CatalogServiceId::parse(id) {
+                self.withdraw(&id, now + PATIENCE, now);
+            }
+        }
+    }
+}

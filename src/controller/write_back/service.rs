@@ -1,0 +1,88 @@
+//! What is known of one service of the catalog: who wants it reported, and
+//! what the catalog took. Plain values.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::standing::Position;
+use crate::controller::mirror::Id;
+use crate::domain::names::BindingKey;
+
+/// What is done about a service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Mode {
+    /// Its endpoints are reported.
+    Reported,
+    /// Every binding that wants it is frozen: nothing is said.
+    Held,
+    /// No binding wants it any more: an empty list is reported.
+    Withdrawn,
+}
+
+/// One service of the catalog.
+#[derive(Debug)]
+pub(super) struct Service {
+    /// The Kubernetes Service.
+    pub(super) target: Option<Id>,
+    /// The bindings that want it reported, and whether each is frozen.
+    pub(super) claimants: BTreeMap<BindingKey, bool>,
+    /// Revision of its record.
+    pub(super) revision: Option<u64>,
+    /// What the catalog took last, as a digest.
+    pub(super) accepted: Option<u64>,
+    /// The catalog took something about it in this term.
+    pub(super) written: bool,
+    /// Since when the catalog lacks something.
+    pub(super) since: Option<Instant>,
+    /// The earliest time of the next report.
+    pub(super) not_before: Instant,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// The report that is under way.
+    pub(super) under_way: Option<Position>,
+    /// Something changed since that was sent.
+    pub(super) changed: bool,
+    /// The catalog refused what it was told last.
+    pub(super) refused: bool,
+    /// The list was cut.
+    pub(super) cut: bool,
+}
+
+impl Service {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            target: None,
+            claimants: BTreeMap::new(),
+            revision: None,
+            accepted: None,
+            written: false,
+            since: None,
+            not_before: now,
+            failures: 0,
+            under_way: None,
+            changed: false,
+            refused: false,
+            cut: false,
+        }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        if self.claimants.is_empty() {
+            Mode::Withdrawn
+        } else if self.claimants.values().all(|held| *held) {
+            Mode::Held
+        } else {
+            Mode::Reported
+        }
+    }
+
+    /// Another term has begun, or another history of the catalog: it may have
+    /// forgotten everything.
+    pub(super) fn forgotten(&mut self) {
+        self.accepted = None;
+        self.written = false;
+        self.failures = 0;
+        self.under_way = None;
+    }
+}

@@ -1,0 +1,281 @@
+//! What is to be reported to the catalog, and when? Plain values with time as
+//! an argument.
+//!
+//! Nothing here holds a list: a service is marked, and its list is made when
+//! it is sent, so that the last state wins and memory is bounded by the number
+//! of bindings.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::agenda::{Agenda, Lane};
+use super::health::Health;
+use super::outage::Outage;
+use super::service::{Mode, Service};
+use super::standing::Standing;
+use crate::controller::mirror::Id;
+use crate::domain::names::{BindingKey, CatalogServiceId};
+use crate::domain::target::Target;
+
+/// Least time between two reports about one service.
+pub(super) const SPACING: Duration = Duration::from_millis(300);
+
+/// How long a withdrawal waits for another binding to take the service over.
+pub(super) const HANDOVER: Duration = Duration::from_secs(1);
+
+/// Least time between two reports that tell nothing new.
+pub(super) const BETWEEN_REPETITIONS: Duration = Duration::from_millis(10);
+
+/// Most reports of endpoints that are under way at once. One place is kept
+/// for news.
+pub(super) const AT_ONCE: usize = 4;
+
+/// Most withdrawals that wait for the catalog.
+const MOST_WITHDRAWALS: usize = 10_000;
+
+/// What is to be reported, and when.
+#[derive(Debug, Default)]
+pub(super) struct State {
+    pub(super) standing: Standing,
+    pub(super) outage: Outage,
+    pub(super) health: Health,
+    pub(super) agenda: Agenda,
+    pub(super) services: HashMap<CatalogServiceId, Service>,
+    of_binding: HashMap<BindingKey, CatalogServiceId>,
+    of_service: HashMap<Id, BTreeSet<CatalogServiceId>>,
+    /// Services that may have to be reported, and how soon.
+    unchecked: BTreeMap<CatalogServiceId, Lane>,
+    /// When the next report that tells nothing new may be sent.
+    pub(super) repetition: Option<Instant>,
+}
+
+impl State {
+    /// The binding wants this service reported, whose record has that revision.
+    /// A record that moved may be another one under the same ID, of which the
+    /// catalog knows no endpoints: it is told again.
+    pub(super) fn claim(&mut self, key: &BindingKey, target: &Target, revision: u64, now: Instant) {
+        let id = &target.catalog_id;
+        if self.of_binding.get(key).is_some_and(|known| known != id) {
+            self.release(key, now);
+        }
+        let of = (
+            target.service.namespace.to_string(),
+            target.service.name.to_string(),
+        );
+        let service = self
+            .services
+            .entry(id.clone())
+            .or_insert_with(|| Service::new(now));
+        let before = service.target.replace(of.clone());
+        if service.revision.replace(revision) != Some(revision) {
+            service.accepted = None;
+            self.health.tell_again(id, now);
+        }
+        service.claimants.insert(key.clone(), false);
+        self.of_binding.insert(key.clone(), id.clone());
+        if before.as_ref() != Some(&of) {
+            self.unindex(id, before);
+            self.of_service.entry(of).or_default().insert(id.clone());
+        }
+        self.health.resume(now);
+        self.check(id, Lane::Again);
+    }
+
+    /// The binding is frozen: as long as no other wants its service, nothing
+    /// is said about it.
+    pub(super) fn hold(&mut self, key: &BindingKey) {
+        if let Some(id) = self.of_binding.get(key)
+            && let Some(service) = self.services.get_mut(id)
+        {
+            service.claimants.insert(key.clone(), true);
+            if service.mode() == Mode::Held {
+                service.since = None;
+            }
+        }
+    }
+
+    /// The binding no longer wants its service reported. Unless another does,
+    /// or it was frozen, the endpoints are withdrawn. Says whether there was
+    /// something to let go of.
+    pub(super) fn release(&mut self, key: &BindingKey, now: Instant) -> bool {
+        let Some(id) = self.of_binding.remove(key) else {
+            return false;
+        };
+        let Some(service) = self.services.get_mut(&id) else {
+            return false;
+        };
+        let frozen = service.claimants.remove(key).unwrap_or_default();
+        if service.claimants.is_empty() {
+            if frozen || self.is_full() {
+                self.remove(&id);
+            } else {
+                self.withdraw_from(&id, now + HANDOVER, now);
+            }
+        }
+        true
+    }
+
+    /// The binding, or its service, is gone, and there is nothing to withdraw.
+    pub(super) fn forget(&mut self, key: &BindingKey) {
+        if let Some(id) = self.of_binding.remove(key)
+            && let Some(service) = self.services.get_mut(&id)
+        {
+            service.claimants.remove(key);
+            if service.claimants.is_empty() {
+                self.remove(&id);
+            }
+        }
+    }
+
+    /// Withdraws the endpoints of a service that no binding wants reported,
+    /// and that an earlier leader may have reported.
+    pub(super) fn withdraw(&mut self, id: &CatalogServiceId, from: Instant, now: Instant) {
+        if self.services.contains_key(id) || self.is_full() {
+            return;
+        }
+        self.services.insert(id.clone(), Service::new(now));
+        self.withdraw_from(id, from, now);
+    }
+
+    fn withdraw_from(&mut self, id: &CatalogServiceId, from: Instant, now: Instant) {
+        if let Some(service) = self.services.get_mut(id) {
+            service.not_before = service.not_before.max(from);
+        }
+        self.health.end(id, now);
+        self.check(id, Lane::News);
+    }
+
+    /// Whether a binding wants the service reported.
+    pub(super) fn is_wanted(&self, id: &CatalogServiceId) -> bool {
+        let service = self.services.get(id);
+        service.is_some_and(|service| service.mode() != Mode::Withdrawn)
+    }
+
+    fn is_full(&self) -> bool {
+        self.services.len() - self.wanted() >= MOST_WITHDRAWALS
+    }
+
+    /// At least as many services as are wanted: a binding wants one.
+    fn wanted(&self) -> usize {
+        self.of_binding.len().min(self.services.len())
+    }
+
+    /// Who serves behind these Services changed.
+    pub(super) fn touched(&mut self, services: &BTreeSet<Id>) {
+        let of = services.iter().filter_map(|id| self.of_service.get(id));
+        let ids: Vec<_> = of.flatten().cloned().collect();
+        for id in ids {
+            self.check(&id, Lane::News);
+        }
+    }
+
+    /// Another term, or another history of the catalog, has begun: everything
+    /// is told again.
+    pub(super) fn tell_all_again(&mut self, now: Instant) {
+        self.agenda.clear();
+        let ids: Vec<_> = self.services.keys().cloned().collect();
+        for id in ids {
+            if let Some(service) = self.services.get_mut(&id) {
+                service.forgotten();
+            }
+            self.health.tell_again(&id, now);
+            self.check(&id, Lane::Again);
+        }
+    }
+
+    /// The catalog is asked to take what this service is now.
+    pub(super) fn check(&mut self, id: &CatalogServiceId, lane: Lane) {
+        let wanted = self.unchecked.entry(id.clone()).or_insert(lane);
+        *wanted = lane.min(*wanted);
+    }
+
+    /// A service whose endpoints are to be compared with what the catalog
+    /// took: how soon, and the Kubernetes Service, if it is not withdrawn.
+    pub(super) fn unchecked(&mut self) -> Option<(CatalogServiceId, Lane, Option<Id>)> {
+        while let Some((id, lane)) = self.unchecked.pop_first() {
+            match self.services.get(&id) {
+                Some(service) if service.mode() == Mode::Reported => {
+                    return Some((id, lane, service.target.clone()));
+                }
+                Some(service) if service.mode() == Mode::Withdrawn => {
+                    return Some((id, lane, None));
+                }
+                _ => {}
+            }
+        }
+        None
+    }
+
+    /// Compares the service's endpoints with what the catalog took.
+    pub(super) fn compared(
+        &mut self,
+        id: &CatalogServiceId,
+        lane: Lane,
+        digest: u64,
+        now: Instant,
+    ) {
+        let Some(service) = self.services.get_mut(id) else {
+            return;
+        };
+        if service.under_way.is_some() {
+            service.changed = true;
+        } else if service.accepted == Some(digest) {
+            service.since = None;
+            self.agenda.take(id);
+            self.tidy(id);
+        } else {
+            service.since.get_or_insert(now);
+            let at = service.not_before.max(now);
+            self.agenda.put(id, lane, at);
+        }
+    }
+
+    /// Whether it is news that the list of this service was cut, or not.
+    pub(super) fn cut(&mut self, id: &CatalogServiceId, cut: bool) -> bool {
+        let service = self.services.get_mut(id);
+        service.is_some_and(|service| std::mem::replace(&mut service.cut, cut) != cut && cut)
+    }
+
+    /// Drops a withdrawn service of which the catalog has been told all.
+    pub(super) fn tidy(&mut self, id: &CatalogServiceId) {
+        let done = self.services.get(id).is_some_and(|service| {
+            service.mode() == Mode::Withdrawn
+                && service.since.is_none()
+                && service.under_way.is_none()
+        });
+        if done && !self.health.lacks(id) && !self.unchecked.contains_key(id) {
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: &CatalogServiceId) {
+        self.agenda.take(id);
+        self.unchecked.remove(id);
+        self.health.remove(id);
+        if let Some(service) = self.services.remove(id) {
+            self.unindex(id, service.target);
+        }
+    }
+
+    fn unindex(&mut self, id: &CatalogServiceId, target: Option<Id>) {
+        let Some(target) = target else { return };
+        if let Some(ids) = self.of_service.get_mut(&target) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.of_service.remove(&target);
+            }
+        }
+    }
+
+    /// How many services are known, for whatever reason.
+    #[cfg(test)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.services.is_empty()
+            && self.of_binding.is_empty()
+            && self.of_service.is_empty()
+            && self.unchecked.is_empty()
+            && self.agenda.len() == 0
+    }
+}

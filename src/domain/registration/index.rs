@@ -1,0 +1,72 @@
+//! Which records name which Service, kept as records come and go.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::{Problem, Scope, target};
+use crate::domain::names::{CatalogServiceId, ServiceKey};
+use crate::domain::record::ServiceRecord;
+
+/// Which records within the scope name which Service.
+#[derive(Debug, Default)]
+pub struct Index {
+    by_service: BTreeMap<ServiceKey, BTreeSet<CatalogServiceId>>,
+    by_id: HashMap<CatalogServiceId, ServiceKey>,
+}
+
+impl Index {
+    /// Takes what is known of this ID now; the Services that it concerns, and
+    /// what is wrong with the record.
+    pub fn take(
+        &mut self,
+        scope: &Scope,
+        id: &CatalogServiceId,
+        record: Option<&ServiceRecord>,
+    ) -> (Vec<ServiceKey>, Option<Problem>) {
+        let mut concerned = Vec::new();
+        if let Some(before) = self.by_id.remove(id) {
+            if let Some(ids) = self.by_service.get_mut(&before) {
+                ids.remove(id);
+                if ids.is_empty() {
+                    self.by_service.remove(&before);
+                }
+            }
+            concerned.push(before);
+        }
+        let Some(record) = record.filter(|record| scope.admits(record)) else {
+            return (concerned, None);
+        };
+        match target(record) {
+            Ok((service, _)) => {
+                self.by_id.insert(id.clone(), service.clone());
+                let ids = self.by_service.entry(service.clone()).or_default();
+                ids.insert(id.clone());
+                if !concerned.contains(&service) {
+                    concerned.push(service);
+                }
+                (concerned, None)
+            }
+            Err(error) => (concerned, Some(Problem::InvalidName(error))),
+        }
+    }
+
+    /// The records that name the Service.
+    pub fn ids(&self, service: &ServiceKey) -> BTreeSet<CatalogServiceId> {
+        self.by_service.get(service).cloned().unwrap_or_default()
+    }
+
+    /// Every Service of that namespace that a record names.
+    pub fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ServiceKey> {
+        let services = self.by_service.keys();
+        services.filter(move |service| service.namespace.as_str() == namespace)
+    }
+
+    /// Every Service that a record names.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.by_service.keys()
+    }
+
+    /// Whether a record names the Service.
+    pub fn names(&self, service: &ServiceKey) -> bool {
+        self.by_service.contains_key(service)
+    }
+}

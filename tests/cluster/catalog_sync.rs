@@ -1,0 +1,281 @@
+//! What does the catalog make in the cluster, and what does it take away?
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use catalog_mesh_controller::api::service_binding::ServiceBinding;
+use kube::{Api, ResourceExt};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use serde_json::json;
+
+use crate::scene::{DR, IGNORE, MANAGED_BY, PROGRAM, Scene, UID, VS, message};
+use crate::support::catalog::Catalog;
+use crate::support::envoy::Options;
+use crate::support::rig::Rig;
+use crate::support::stack::{CATALOG, OPERATOR, PATIENCE, Stack, condition};
+use crate::support::wait;
+
+crate::tests![;
+    alone:
+    a_service_of_the_catalog_comes_into_the_mesh_and_goes_by_itself,
+    a_users_binding_goes_before_the_catalogs_and_what_he_adopts_is_his,
+    a_service_gets_a_binding_as_soon_as_it_may,
+    what_a_catalog_forgot_is_kept_until_somebody_approves_each,
+    of_many_services_that_go_at_once_a_share_goes
+];
+
+const SOURCE: &str = "catalog-mesh.aikernel.io/source";
+
+/// Beside an operator that makes bindings.
+async fn registering<'a>(rig: &'a Rig, name: &str) -> Result<Scene<'a>> {
+    let stack = Stack::start_with(rig, Path::new(PROGRAM), &["--register=on"]).await?;
+    Scene::beside(rig, Arc::new(stack), name).await
+}
+
+/// Waits for the binding that is made for the catalog.
+async fn made(scene: &Scene<'_>, name: &str) -> Result<ServiceBinding> {
+    let what = format!("a binding for {name}");
+    wait::until(&what, PATIENCE, async || {
+        let binding = scene.bindings().get_opt(name).await?;
+        binding.context("there is none")
+    })
+    .await?;
+    let binding = scene.synced(name).await?;
+    ensure!(binding.labels().get(SOURCE).is_some_and(|v| v == "catalog"), "{binding:?}");
+    ensure!(binding.labels().contains_key(MANAGED_BY), "{binding:?}");
+    ensure!(binding.spec.catalog_service_id == scene.id(name), "{binding:?}");
+    Ok(binding)
+}
+
+async fn names(scene: &Scene<'_>) -> Result<Vec<String>> {
+    let list = scene.bindings().list(&ListParams::default()).await?;
+    Ok(list.iter().map(ResourceExt::name_any).collect())
+}
+
+async fn a_service_of_the_catalog_comes_into_the_mesh_and_goes_by_itself(rig: &Rig) -> Result<()> {
+    let scene = registering(rig, "registered").await?;
+    let web = rig.workload(&scene.namespace, "web", &["zone-a", "zone-b"]).await?;
+    let envoy = rig.envoy(&Options::in_namespace(&scene.namespace)).await?;
+    envoy.wait_for_endpoints(&web.host(), 2).await?;
+    let life = async {
+        let mut record = scene.record("web");
+        scene.put(&record).await?;
+        made(&scene, "web").await?;
+        let vs = scene.rule(VS, "web").await?;
+        ensure!(vs.data["spec"]["http"][0]["timeout"] == "5s", "{vs:?}");
+        scene.rule(DR, "web").await?;
+
+        record["timeout"] = json!("7s");
+        scene.put(&record).await?;
+        let seven = |vs: &kube::api::DynamicObject| vs.data["spec"]["http"][0]["timeout"] == "7s";
+        scene.until(VS, "web", "the update", seven).await?;
+
+        let mark = scene.mark().await?;
+        let start = Instant::now();
+        scene.stack.catalog.delete(&scene.id("web")).await?;
+        scene.gone("web").await?;
+        let took = start.elapsed();
+        scene.nothing_of("web").await?;
+        let writes = scene.wrote(mark, 5).await?;
+        let removal: Vec<_> = writes
+            .iter()
+            .filter(|line| !line.contains("servicebindings/status"))
+            .collect();
+        ensure!(
+            removal
+                == [
+                    "delete servicebindings web 200",
+                    "delete virtualservices web 200",
+                    "delete destinationrules web 200",
+                    "patch servicebindings web 200",
+                ],
+            "{writes:?}"
+        );
+        // A second on an idle machine.
+        ensure!(took < Duration::from_secs(10), "it took {took:?}");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        ensure!(names(&scene).await?.is_empty(), "it was made anew");
+        anyhow::Ok(())
+    };
+    let requests = async {
+        loop {
+            let tally = envoy.tally(&web.host(), "/", 20).await?;
+            if !tally.keys().all(|answer| answer.starts_with("200 ")) {
+                anyhow::bail!("{tally:?}");
+            }
+        }
+    };
+    tokio::select! {
+        lived = life => lived,
+        failed = requests => failed,
+    }
+}
+
+async fn a_users_binding_goes_before_the_catalogs_and_what_he_adopts_is_his(
+    rig: &Rig,
+) -> Result<()> {
+    let scene = registering(rig, "adopted").await?;
+    for name in ["web", "api"] {
+        scene.service(name).await?;
+        scene.put(&scene.record(name)).await?;
+        made(&scene, name).await?;
+    }
+    // One writes a binding of his own beside it.
+    let before = scene.rule(VS, "web").await?;
+    let mut mine = scene.binding("web");
+    mine["metadata"]["name"] = json!("mine");
+    let mine = scene.create(&mine).await?;
+    scene.synced("mine").await?;
+    scene.gone("web").await?;
+    let after = scene.rule(VS, "web").await?;
+    ensure!(before.metadata.uid == after.metadata.uid, "made anew");
+    ensure!(after.annotations().get(UID) == mine.metadata.uid.as_ref(), "{after:?}");
+    scene.rule(DR, "web").await?;
+
+    // The other makes the catalog's his own.
+    scene.change("api", json!({"metadata": {"labels": {SOURCE: null}}})).await?;
+    scene.stack.catalog.delete(&scene.id("api")).await?;
+    scene.says("api", "Ready", "False Removed").await?;
+    scene.nothing_of("api").await?;
+    scene.put(&scene.record("api")).await?;
+    scene.synced("api").await?;
+    ensure!(names(&scene).await? == ["api", "mine"], "{:?}", names(&scene).await?);
+    Ok(())
+}
+
+async fn a_service_gets_a_binding_as_soon_as_it_may(rig: &Rig) -> Result<()> {
+    let scene = registering(rig, "scoped").await?;
+    for name in ["late", "ignored", "plain"] {
+        scene.put(&scene.record(name)).await?;
+    }
+    let mut odd = scene.record("odd");
+    odd["name"] = json!("late");
+    scene.put(&odd).await?;
+    let ignored = json!({
+        "metadata": {"name": "ignored", "annotations": {IGNORE: "true"}},
+        "spec": {"ports": [{"name": "http", "port": 80}]},
+    });
+    let ignored = serde_json::from_value(ignored)?;
+    scene.services().create(&PostParams::default(), &ignored).await?;
+    scene.service("plain").await?;
+    made(&scene, "plain").await?;
+    scene.service("late").await?;
+    let late = made(&scene, "late").await?;
+    ensure!(late.spec.catalog_service_id == scene.id("late"), "not the lowest ID");
+    // Deleted by hand, it comes back while the record is there.
+    scene.delete_binding("plain").await?;
+    scene.gone("plain").await?;
+    made(&scene, "plain").await?;
+    ensure!(names(&scene).await? == ["late", "plain"], "{:?}", names(&scene).await?);
+    let patch = json!({"metadata": {"annotations": {IGNORE: null}}});
+    let services = scene.services();
+    services.patch("ignored", &PatchParams::default(), &Patch::Merge(patch)).await?;
+    made(&scene, "ignored").await?;
+    Ok(())
+}
+
+async fn what_a_catalog_forgot_is_kept_until_somebody_approves_each(rig: &Rig) -> Result<()> {
+    let scene = Scene::alone(rig, "forgot").await?;
+    for name in ["a", "b", "c"] {
+        scene.bound(name).await?;
+    }
+    scene.stack.catalog.process.kill().await?;
+    let empty = Catalog::start(rig.folder(), "empty", CATALOG).await?;
+    held(&scene, &["a", "b", "c"]).await?;
+
+    approve(&scene, "a").await?;
+    scene.says("a", "Ready", "False Removed").await?;
+    scene.nothing_of("a").await?;
+    held(&scene, &["b", "c"]).await?;
+
+    // Another service is registered; that is no word about these, and a new
+    // process knows as much.
+    empty.put(&scene.record("other")).await?;
+    scene.stack.operator.process.kill().await?;
+    scene.stack.operator.start_again().await?;
+    scene.stack.operator.ready(&format!("http://{OPERATOR}/readyz")).await?;
+    let mark = scene.mark().await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    ensure!(scene.writes(mark).await?.is_empty(), "it does not rest");
+    held(&scene, &["b", "c"]).await?;
+    approve(&scene, "b").await?;
+    scene.says("b", "Ready", "False Removed").await?;
+    held(&scene, &["c"]).await?;
+
+    // What the new catalog shows is as it was.
+    empty.put(&scene.record("c")).await?;
+    scene.synced("c").await?;
+    held(&scene, &[]).await
+}
+
+/// Exactly these are held, and have their objects.
+async fn held(scene: &Scene<'_>, names: &[&str]) -> Result<()> {
+    for name in names {
+        let binding = scene.says(name, "Ready", "False DeletionHeld").await?;
+        ensure!(condition(&binding, "CatalogSynced").as_deref() == Some("False Removed"), "{binding:?}");
+        scene.rule(VS, name).await?;
+        scene.rule(DR, name).await?;
+    }
+    wait::until("the gauge", PATIENCE, async || {
+        let samples = scene.stack.operator.metrics(&format!("http://{OPERATOR}/metrics")).await?;
+        let held = samples.sum("catalog_mesh_deletions_held", &[]);
+        let is_held = |b: &&ServiceBinding| condition(b, "Ready").as_deref() == Some("False DeletionHeld");
+        let all = Api::<ServiceBinding>::all(scene.rig.client.clone());
+        let all = all.list(&ListParams::default()).await?.items;
+        let here = all.iter().filter(|b| b.namespace().as_ref() == Some(&scene.namespace));
+        let here: Vec<_> = here.filter(is_held).map(ResourceExt::name_any).collect();
+        ensure!(here == names, "{here:?}");
+        ensure!(held == Some(all.iter().filter(is_held).count() as f64), "{held:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Does what the message says.
+async fn approve(scene: &Scene<'_>, name: &str) -> Result<()> {
+    let binding = scene.bindings().get(name).await?;
+    let said = message(&binding, "Ready");
+    let (_, command) = said.split_once("run: kubectl ").context("no command")?;
+    let words: Vec<_> = command.split_whitespace().collect();
+    scene.rig.kubectl(&words).await?;
+    Ok(())
+}
+
+async fn of_many_services_that_go_at_once_a_share_goes(rig: &Rig) -> Result<()> {
+    let scene = Scene::alone(rig, "share").await?;
+    let all: Vec<_> = (0..10).map(|n| format!("s{n}")).collect();
+    for name in &all {
+        scene.bound(name).await?;
+    }
+    for name in &all[..5] {
+        scene.stack.catalog.delete(&scene.id(name)).await?;
+    }
+    let verdicts = async || -> Result<Vec<String>> {
+        let list = scene.bindings().list(&ListParams::default()).await?;
+        let mut said: Vec<_> = list.iter().filter_map(|b| condition(b, "Ready")).collect();
+        said.sort();
+        Ok(said)
+    };
+    let expected = [
+        vec!["False DeletionHeld"; 3],
+        vec!["False Removed"; 2],
+        vec!["True Synced"; 5],
+    ]
+    .concat();
+    wait::until("the verdicts", PATIENCE, async || {
+        let said = verdicts().await?;
+        ensure!(said == expected, "{said:?}");
+        Ok(())
+    })
+    .await?;
+    // They are tried again, and stay.
+    let mark = scene.mark().await?;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    ensure!(scene.writes(mark).await?.is_empty(), "it does not rest");
+    ensure!(verdicts().await? == expected, "{:?}", verdicts().await?);
+    let objects = scene.rules(VS).list(&ListParams::default()).await?;
+    ensure!(objects.items.len() == 8, "{}", objects.items.len());
+    Ok(())
+}
