@@ -25,6 +25,7 @@ behaviours![
     catalog_events,
     catalog_faults,
     catalog_sync,
+    chaos,
     conditions,
     crd,
     diff,

@@ -55,6 +55,26 @@ impl Catalog {
         Ok(catalog)
     }
 
+    /// The same with more flags.
+    pub async fn with(
+        run: &Path,
+        name: &str,
+        address: &str,
+        database: &str,
+        more: &[&str],
+    ) -> Result<Self> {
+        let spec = Self::spec(run, name, address, database)?;
+        Self::launch(spec.args(more.iter().copied()), address).await
+    }
+
+    /// Begins a new epoch, as its owners do after a backup was restored.
+    pub async fn restore_epoch(run: &Path, database: &str) -> Result<()> {
+        Spec::new("restore-epoch", program()?, run)
+            .args(["--database-url", database, "restore-epoch"])
+            .run()
+            .await
+    }
+
     /// The same, with the services of a file registered at its start.
     pub async fn seeded(
         run: &Path,
@@ -113,6 +133,23 @@ impl Catalog {
         let url = format!("{}/api/v1/services/{id}", self.url);
         self.http.delete(url).send().await?.error_for_status()?;
         Ok(())
+    }
+
+    /// Every service, without what the clusters reported.
+    pub async fn list(&self) -> Result<Vec<Value>> {
+        let mut services = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let url = format!("{}/api/v1/services?limit=500{cursor}", self.url);
+            let answer = self.http.get(url).send().await?.error_for_status()?;
+            let page: Value = answer.json().await?;
+            let items = page["items"].as_array().context("no items")?;
+            services.extend(items.iter().cloned());
+            match page["nextCursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return Ok(services),
+            }
+        }
     }
 
     /// The service as the catalog has it.

@@ -51,6 +51,9 @@ pub enum Fault {
     NotFound,
     /// The real answer, but this service's is replaced by this body.
     Replaced { id: String, body: String },
+    /// It is passed on, but events of streams that begin now are told twice,
+    /// after the next one, or not at all, as chance wills.
+    Events { seed: u64 },
 }
 
 /// Shared with the thread.
@@ -175,7 +178,7 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     });
     let fault = lock(&shared.fault).clone();
     match fault {
-        Fault::None | Fault::Refuse => forward(&shared, request).await,
+        Fault::None | Fault::Refuse | Fault::Events { .. } => forward(&shared, request).await,
         Fault::InternalError => problem(StatusCode::INTERNAL_SERVER_ERROR, "Bad day"),
         Fault::TooMany(seconds) => {
             let mut answer = problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests");
@@ -234,7 +237,7 @@ fn huge() -> impl futures::Stream<Item = Result<Bytes, std::io::Error>> + Send {
     stream::once(std::future::ready(head)).chain(rest).map(Ok)
 }
 
-async fn forward(shared: &Shared, request: Request) -> Response {
+async fn forward(shared: &Arc<Shared>, request: Request) -> Response {
     match pass_on(shared, request).await {
         Ok(answer) => answer,
         Err(error) => {
@@ -245,7 +248,7 @@ async fn forward(shared: &Shared, request: Request) -> Response {
     }
 }
 
-async fn pass_on(shared: &Shared, request: Request) -> Result<Response> {
+async fn pass_on(shared: &Arc<Shared>, request: Request) -> Result<Response> {
     let (parts, sent) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let mut headers = parts.headers;
@@ -268,7 +271,8 @@ async fn pass_on(shared: &Shared, request: Request) -> Result<Response> {
         let ended = async move {
             let _ = cut.changed().await;
         };
-        Body::from_stream(got.bytes_stream().take_until(ended.boxed()))
+        let stream = got.bytes_stream().take_until(ended.boxed());
+        Body::from_stream(events(Arc::clone(shared), stream))
     } else {
         Body::from(got.bytes().await?)
     };
@@ -278,9 +282,52 @@ async fn pass_on(shared: &Shared, request: Request) -> Result<Response> {
     Ok(answer)
 }
 
+/// A stream of events: silent while everything hangs, and disturbed if it
+/// began when that was asked for.
+fn events(
+    shared: Arc<Shared>,
+    stream: impl futures::Stream<Item = reqwest::Result<Bytes>> + Send + 'static,
+) -> impl futures::Stream<Item = reqwest::Result<Bytes>> + Send {
+    let mut chance = match *lock(&shared.fault) {
+        Fault::Events { seed } => Some(fastrand::Rng::with_seed(seed)),
+        _ => None,
+    };
+    let (mut part, mut held) = (Vec::new(), Vec::new());
+    let disturbed = stream.map(move |bytes| {
+        let (Some(chance), Ok(bytes)) = (&mut chance, &bytes) else {
+            return bytes;
+        };
+        part.extend_from_slice(bytes);
+        let mut out = Vec::new();
+        while let Some(end) = part.windows(2).position(|two| two == b"\n\n") {
+            let event: Vec<u8> = part.drain(..end + 2).collect();
+            match chance.u8(..) {
+                0..30 => out.extend(event.repeat(2)),
+                30..60 if held.is_empty() => {
+                    held = event;
+                    continue;
+                }
+                60..75 => {}
+                _ => out.extend(event),
+            }
+            out.append(&mut held);
+        }
+        Ok(Bytes::from(out))
+    });
+    disturbed.then(move |bytes| {
+        let shared = Arc::clone(&shared);
+        async move {
+            while *lock(&shared.fault) == Fault::Hang {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            bytes
+        }
+    })
+}
+
 /// The real answer's body, also where the client knows it already. An event
 /// stream's is its first piece.
-async fn whole(shared: &Shared, mut request: Request) -> Bytes {
+async fn whole(shared: &Arc<Shared>, mut request: Request) -> Bytes {
     request.headers_mut().remove(header::IF_NONE_MATCH);
     let answer = forward(shared, request).await;
     let is_stream = answer

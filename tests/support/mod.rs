@@ -12,6 +12,7 @@ pub mod apiserver;
 pub mod audit;
 pub mod backend;
 pub mod catalog;
+pub mod chaos;
 pub mod envoy;
 pub mod fleet;
 pub mod front;

@@ -24,7 +24,8 @@ pub type Body = for<'a> fn(&'a Rig) -> Pin<Box<dyn Future<Output = Result<()>> +
 /// How many tests run at once, unless told otherwise.
 const AT_ONCE: usize = 4;
 
-/// No test takes nearly as long; it bounds a hang.
+/// No test takes nearly as long; it bounds a hang. `TEST_LIMIT` names other
+/// seconds, for what is asked to run long.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// A test against the shared cluster.
@@ -173,6 +174,14 @@ fn is_wanted(arguments: &Arguments, test: &Test) -> bool {
     arguments.filter.as_ref().is_none_or(named) && !arguments.skip.iter().any(named)
 }
 
+fn limit() -> Result<Duration> {
+    let Ok(seconds) = std::env::var("TEST_LIMIT") else {
+        return Ok(LIMIT);
+    };
+    let seconds = seconds.parse().context("TEST_LIMIT is no number")?;
+    Ok(Duration::from_secs(seconds))
+}
+
 fn trial(test: Test, shared: Arc<Shared>) -> Trial {
     Trial::test(test.name(), move || {
         let outcome = shared.runtime.block_on(async {
@@ -191,9 +200,10 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
             } else {
                 _together = shared.turn.read().await;
             }
-            tokio::time::timeout(LIMIT, (test.body)(rig))
+            let limit = limit()?;
+            tokio::time::timeout(limit, (test.body)(rig))
                 .await
-                .with_context(|| format!("the test was cut off after {LIMIT:?}"))?
+                .with_context(|| format!("the test was cut off after {limit:?}"))?
         });
         outcome.map_err(|error| Failed::from(format!("{error:#}")))
     })
