@@ -132,11 +132,9 @@ impl Postgres {
         for setting in &self.settings {
             postgres.args(["-c", setting]);
         }
-        // The data dies with the test; durability would only slow it down.
-        for setting in ["max_connections=200", "fsync=off"] {
-            postgres.args(["-c", setting]);
-        }
-        for setting in ["synchronous_commit=off", "full_page_writes=off"] {
+        // The data dies with the test, so the disk may take its time. A commit
+        // still outlives a server that is killed: some tests restart it.
+        for setting in ["max_connections=200", "fsync=off", "full_page_writes=off"] {
             postgres.args(["-c", setting]);
         }
         postgres.stdout(log.try_clone().unwrap()).stderr(log);

@@ -189,7 +189,7 @@ impl<'a> World<'a> {
                 0 => self.scale(n, chance.u8(..4)).await?,
                 1 | 2 => self.insist(|| self.leave(n)).await?,
                 _ => {
-                    let millis = chance.u32(1..3_600_000);
+                    let millis = chance.u32(100..3_600_000);
                     self.insist(|| self.enter(n, millis)).await?;
                 }
             }
