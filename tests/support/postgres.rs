@@ -20,6 +20,10 @@ pub struct Postgres {
 impl Postgres {
     pub async fn start(run: &Path) -> Result<Self> {
         let data = run.join("postgres");
+        // Of a test before this one, whose server is gone.
+        if data.exists() {
+            std::fs::remove_dir_all(&data)?;
+        }
         as_nobody_special("postgres-initdb", &tools::postgres_program("initdb")?, run)
             .args(["--pgdata".into(), data.clone()])
             .args([

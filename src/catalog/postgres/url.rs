@@ -119,9 +119,10 @@ fn is_near(host: &str) -> bool {
             .is_ok_and(|address| address.is_loopback())
 }
 
-/// What the URL asks for, and where it does not, the full check. sqlx takes
-/// `allow` for `disable`, and lets `require` pass without a check where
-/// libpq would use the authorities that it has.
+/// What the URL asks for, and where it does not, the full check. TLS without
+/// a check is no protection, so `require` checks: as libpq does where it has
+/// authorities of its own, and in full otherwise. sqlx takes `allow` for
+/// `disable`.
 fn mode(asked: Option<&str>, near: bool, has_ca: bool) -> Result<PgSslMode, String> {
     Ok(match asked {
         None if near => PgSslMode::Prefer,
@@ -129,9 +130,8 @@ fn mode(asked: Option<&str>, near: bool, has_ca: bool) -> Result<PgSslMode, Stri
         Some("disable") => PgSslMode::Disable,
         Some("allow" | "prefer") => PgSslMode::Prefer,
         Some("require") if has_ca => PgSslMode::VerifyCa,
-        Some("require") => PgSslMode::Require,
         Some("verify-ca") => PgSslMode::VerifyCa,
-        Some("verify-full") => PgSslMode::VerifyFull,
+        Some("require" | "verify-full") => PgSslMode::VerifyFull,
         Some(_) => {
             let modes = "disable, allow, prefer, require, verify-ca or verify-full";
             return Err(format!("has an sslmode that is none of {modes}"));
@@ -141,11 +141,8 @@ fn mode(asked: Option<&str>, near: bool, has_ca: bool) -> Result<PgSslMode, Stri
 
 fn danger(mode: PgSslMode) -> Option<&'static str> {
     match mode {
-        PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => Some(
+        PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer | PgSslMode::Require => Some(
             "the credential for the catalog's database may travel in clear: sslmode in its URL allows that; use verify-full outside a trusted network",
-        ),
-        PgSslMode::Require => Some(
-            "whoever answers in place of the catalog's database may get its credential: sslmode=require checks no certificate; use verify-full outside a trusted network",
         ),
         PgSslMode::VerifyCa | PgSslMode::VerifyFull => None,
     }
@@ -169,7 +166,7 @@ mod tests {
             ("?sslmode=verify-full", None, "VerifyFull", false),
             ("?sslmode=verify-ca", None, "VerifyCa", false),
             ("?sslmode=require", ca, "VerifyCa", false),
-            ("?sslmode=require", None, "Require", true),
+            ("?sslmode=require", None, "VerifyFull", false),
             ("?sslmode=prefer", None, "Prefer", true),
             ("?sslmode=allow", None, "Prefer", true),
             ("?sslmode=disable", ca, "Disable", true),
