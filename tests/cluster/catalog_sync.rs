@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
 use kube::{Api, ResourceExt};
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use crate::scene::{DR, IGNORE, MANAGED_BY, PROGRAM, Scene, UID, VS, message};
@@ -245,6 +245,8 @@ async fn approve(scene: &Scene<'_>, name: &str) -> Result<()> {
 
 async fn of_many_services_that_go_at_once_a_share_goes(rig: &Rig) -> Result<()> {
     let scene = Scene::alone(rig, "share").await?;
+    // The share is of all bindings: none of another test may count.
+    clear_all_bindings(rig).await?;
     let all: Vec<_> = (0..10).map(|n| format!("s{n}")).collect();
     for name in &all {
         scene.bound(name).await?;
@@ -278,4 +280,19 @@ async fn of_many_services_that_go_at_once_a_share_goes(rig: &Rig) -> Result<()> 
     let objects = scene.rules(VS).list(&ListParams::default()).await?;
     ensure!(objects.items.len() == 8, "{}", objects.items.len());
     Ok(())
+}
+
+async fn clear_all_bindings(rig: &Rig) -> Result<()> {
+    let all = Api::<ServiceBinding>::all(rig.client.clone());
+    wait::until("an end of the bindings of other tests", PATIENCE, async || {
+        let left = all.list(&ListParams::default()).await?.items;
+        for binding in &left {
+            let namespace = binding.namespace().unwrap_or_default();
+            let own = Api::<ServiceBinding>::namespaced(rig.client.clone(), &namespace);
+            let _ = own.delete(&binding.name_any(), &DeleteParams::default()).await;
+        }
+        ensure!(left.is_empty(), "{} are left", left.len());
+        Ok(())
+    })
+    .await
 }

@@ -130,13 +130,13 @@ async fn one_bad_record_and_one_undecodable_binding_stop_nobody(rig: &Rig) -> Re
     })?;
 
     loosen(rig).await?;
-    let outcome = poisoned(rig, &front, &fleet).await;
+    let outcome = poisoned(rig, &catalog, &front, &fleet).await;
     fleet.clear(rig).await?;
     tighten(rig).await?;
     outcome
 }
 
-async fn poisoned(rig: &Rig, front: &Front, fleet: &Fleet) -> Result<()> {
+async fn poisoned(rig: &Rig, catalog: &Catalog, front: &Front, fleet: &Fleet) -> Result<()> {
     let bindings = fleet.raw_bindings(rig);
     let mut poison = stack::binding(&fleet.namespace, "poison", "x");
     poison["spec"]["trafficPolicy"] = json!({"timeout": {"seconds": 5}});
@@ -166,6 +166,7 @@ async fn poisoned(rig: &Rig, front: &Front, fleet: &Fleet) -> Result<()> {
     // Both heal when they are corrected; the second by binding a Service that
     // another one lets go of.
     front.set(Fault::None)?;
+    catalog.put(&fleet.record(7, "5s")).await?;
     stack::wait_for(rig, &fleet.namespace, "s7", "Ready", "True Synced").await?;
     bindings.delete("s3", &DeleteParams::default()).await?;
     wait::until("the end of s3", PATIENCE, async || {

@@ -222,7 +222,28 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Fault::Replaced { id, body } if path.ends_with(&format!("/services/{id}")) => {
             json(Body::from(body))
         }
+        Fault::Replaced { id, body } if path.ends_with("/services") => {
+            let page = whole(&shared, request).await;
+            json(Body::from(with_replaced(&page, &id, &body)))
+        }
         Fault::Replaced { .. } => forward(&shared, request).await,
+    }
+}
+
+/// The page of a list with this service's record replaced.
+fn with_replaced(page: &[u8], id: &str, body: &str) -> Vec<u8> {
+    let parsed = (serde_json::from_slice(page), serde_json::from_str(body));
+    let (Ok(mut page), Ok(body)) = parsed else {
+        return page.to_vec();
+    };
+    replace_item(&mut page, id, &body);
+    page.to_string().into_bytes()
+}
+
+fn replace_item(page: &mut serde_json::Value, id: &str, body: &serde_json::Value) {
+    let items = page["items"].as_array_mut().into_iter().flatten();
+    for item in items.filter(|item| item["id"] == id) {
+        *item = body.clone();
     }
 }
 
