@@ -48,5 +48,6 @@ bench: tools
 # all is right in the end; `make chaos CHANGES=100000 SEED=1` for a long run.
 chaos: tools
 	cargo build --locked --example catalog-server
-	$(foreach name,CHANGES SEED SERVICES,$(if $($(name)),CHAOS_$(name)="$($(name))")) TEST_LIMIT=7200 \
+	CHAOS_CHANGES="$(or $(CHANGES),2000)" TEST_LIMIT=7200 \
+	$(foreach name,SEED SERVICES,$(if $($(name)),CHAOS_$(name)="$($(name))")) \
 	cargo test --locked --test cluster when_it_falls_quiet

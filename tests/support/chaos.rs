@@ -393,7 +393,7 @@ impl<'a> World<'a> {
         let held: BTreeSet<_> = bindings
             .iter()
             .filter(|(_, binding)| {
-                condition(binding, "CatalogSynced").as_deref() == Some("False DeletionHeld")
+                condition(binding, "Ready").as_deref() == Some("False DeletionHeld")
             })
             .map(|(name, _)| name.clone())
             .collect();
