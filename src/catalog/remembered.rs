@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::Catalog;
 use super::error::CatalogError;
 use super::event::EventStream;
+use super::known::state::Service;
 use super::known::{Known, Presence};
 use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
 use crate::domain::names::CatalogServiceId;
@@ -23,6 +24,9 @@ const FIRST_LIST: Duration = Duration::from_secs(10);
 /// How long a read of a service that has just changed waits for what the
 /// follower is reading anyway.
 const FOLLOWER: Duration = Duration::from_secs(1);
+
+/// How often a service is asked for while lists come in between.
+const TRIES: u32 = 3;
 
 /// Least time between two denials that count as two.
 const DENIALS_APART: Duration = Duration::from_millis(250);
@@ -64,31 +68,49 @@ impl<C: Catalog> Remembering<C> {
         // Whoever does not wait asks, which is never wrong.
         let _ = timeout(FIRST_LIST, self.known.started()).await;
         let _ = timeout(FOLLOWER, self.known.settled(id)).await;
-        if self.known.is_live()
-            && let Some(answer) = self.answer(id)
-        {
-            return answer;
+        for _ in 0..TRIES {
+            if self.known.is_live()
+                && let Some(answer) = self.answer(id)
+            {
+                return answer;
+            }
+            if let Some((_, error)) = self.known.failing() {
+                // The follower finds out for all when that is over.
+                return Err(error);
+            }
+            let lists = self.known.lists();
+            let answer = self.ask(id).await;
+            // What was asked before a list may be older than it; and nobody
+            // would ever tell, since the list did not differ from what was
+            // known.
+            if self.known.lists() == lists {
+                return answer;
+            }
         }
-        if let Some((_, error)) = self.known.failing() {
-            // The follower finds out for all when that is over.
-            return Err(error);
-        }
+        Err(CatalogError::unavailable(
+            "it was listed anew whenever it had been asked; it is asked again",
+        ))
+    }
+
+    async fn ask(&self, id: &CatalogServiceId) -> Answer {
         let announced = self.known.announced(id);
         let answer = self.inner.get_service(id).await;
         self.known
             .answered(std::slice::from_ref(id), answer.as_ref().err());
         match &answer {
             Ok(record) if announced.is_some_and(|announced| record.revision < announced) => {
-                Err(CatalogError::unavailable(
+                return Err(CatalogError::unavailable(
                     "it answered with an older record than its event stream announced; it is asked again",
-                ))
+                ));
             }
-            Err(CatalogError::NotFound) => {
-                self.note_denied(id);
-                answer
+            Ok(record) => self.known.showed(id, Service::Present(Arc::clone(record))),
+            Err(CatalogError::BadRecord(bad)) => {
+                self.known.showed(id, Service::Unreadable(bad.clone()));
             }
-            _ => answer,
+            Err(CatalogError::NotFound) => self.note_denied(id),
+            Err(_) => {}
         }
+        answer
     }
 
     /// What is known answers, if it does.
@@ -171,6 +193,8 @@ impl<C: Catalog> Catalog for Remembering<C> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use futures::future::join_all;
     use tokio::task::JoinHandle;
     use tokio::time::sleep;
@@ -390,5 +414,75 @@ mod tests {
             Presence::Absent { .. }
         ));
         assert_eq!(scene.fake.calls().list_services, lists + 1);
+    }
+
+    /// A scene in which nothing has changed that was not told yet, and nothing
+    /// is followed.
+    async fn unfollowed(services: usize) -> Scene {
+        let scene = Scene::with(services);
+        assert_eq!(scene.timeout(0).await, "1s");
+        scene.known.changed().await;
+        scene.fake.silence_streams(true);
+        sleep(Duration::from_secs(26)).await;
+        assert!(!scene.known.is_live());
+        scene
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_was_only_there_while_nothing_was_followed_is_told_to_who_saw_it() {
+        for restored in [true, false] {
+            let scene = unfollowed(1).await;
+            let backup = scene.fake.back_up();
+            set(&scene.fake, 7, "1s");
+            assert_eq!(scene.timeout(7).await, "1s");
+            if restored {
+                scene.fake.restore(backup);
+            } else {
+                scene.fake.remove("s7");
+                scene.fake.forget_history();
+            }
+            scene.fake.silence_streams(false);
+            let changed = timeout(Duration::from_secs(60), scene.known.changed()).await;
+            assert_eq!(changed, Ok(BTreeSet::from([id(7)])), "restored: {restored}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_was_only_seen_while_nothing_was_followed_is_looked_at_again() {
+        let scene = unfollowed(1).await;
+        let backup = scene.fake.back_up();
+        set(&scene.fake, 0, "2s");
+        assert_eq!(scene.timeout(0).await, "2s");
+        scene.fake.restore(backup);
+        scene.fake.silence_streams(false);
+        let changed = timeout(Duration::from_secs(60), scene.known.changed()).await;
+        assert_eq!(changed, Ok(BTreeSet::from([id(0)])));
+        assert_eq!(scene.timeout(0).await, "1s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_saw_what_is_known_anyway_is_not_told_of_it_again() {
+        let scene = unfollowed(3).await;
+        for n in 0..3 {
+            assert_eq!(scene.timeout(n).await, "1s");
+        }
+        scene.fake.silence_streams(false);
+        let changed = timeout(Duration::from_secs(60), scene.known.changed()).await;
+        assert!(changed.is_err(), "{changed:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_a_list_has_overtaken_is_not_believed() {
+        let scene = unfollowed(1).await;
+        let backup = scene.fake.back_up();
+        set(&scene.fake, 7, "1s");
+        let catalog = Arc::clone(&scene.catalog);
+        scene.fake.answer_late(Duration::from_secs(5));
+        let look = tokio::spawn(async move { catalog.get_service(&id(7)).await });
+        sleep(Duration::from_millis(1)).await;
+        scene.fake.answer_late(Duration::ZERO);
+        scene.fake.restore(backup);
+        scene.fake.silence_streams(false);
+        assert_eq!(look.await.unwrap(), Err(CatalogError::NotFound));
     }
 }

@@ -73,6 +73,9 @@ pub struct Context {
     pub memory: Memory,
 }
 
+/// How long an outage is spoken of in the same words.
+const WORDS_LAST: Duration = Duration::from_secs(60);
+
 /// What is remembered between two looks. Losing it costs a second read or a
 /// second try, nothing else.
 #[derive(Debug, Default)]
@@ -82,7 +85,7 @@ pub struct Memory {
     not_found: Mutex<HashMap<String, (CatalogServiceId, Instant)>>,
     taken_back: Mutex<HashMap<String, HashMap<String, Instant>>>,
     fights: Mutex<HashMap<String, Fight>>,
-    outages: Mutex<HashMap<Room, Outage>>,
+    outages: Mutex<HashMap<Room, (Outage, Instant)>>,
 }
 
 /// Why something that many bindings need was away when it was tried last, as
@@ -117,13 +120,30 @@ impl Memory {
             },
             message: "it is tried again every few seconds".to_owned(),
         };
-        outages.get(&room).cloned().unwrap_or_else(unknown)
+        outages
+            .get(&room)
+            .map_or_else(unknown, |(outage, _)| outage.clone())
     }
 
-    /// The room's matter was found to be away.
-    pub fn went_away(&self, room: Room, reason: &'static str, message: &str) {
-        let message = message.to_owned();
-        lock(&self.outages).insert(room, Outage { reason, message });
+    /// The room's matter was found to be away. Returns what is said about it:
+    /// a server that restarts breaks connections first and refuses them then,
+    /// and not every binding is to be written again at each turn.
+    pub fn went_away(&self, room: Room, reason: &'static str, message: &str) -> Outage {
+        let mut outages = lock(&self.outages);
+        let fresh = || {
+            let message = message.to_owned();
+            (Outage { reason, message }, Instant::now())
+        };
+        let (outage, since) = outages.entry(room).or_insert_with(fresh);
+        if outage.reason != reason || since.elapsed() >= WORDS_LAST {
+            (*outage, *since) = fresh();
+        }
+        outage.clone()
+    }
+
+    /// The room's matter was found to be there.
+    pub fn came_back(&self, room: Room) {
+        lock(&self.outages).remove(&room);
     }
 
     /// The catalog said for the binding of that uid that there is no such
@@ -197,4 +217,28 @@ impl Memory {
 /// Each value in here is whole by itself, so a poisoned lock is used on.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_spoken_of_in_the_same_words_for_a_while() {
+        let memory = Memory::default();
+        let says = |reason, message| memory.went_away(Room::Catalog, reason, message).message;
+        let away = reasons::CATALOG_UNAVAILABLE;
+        assert_eq!(says(away, "closed"), "closed");
+        for _ in 0..30 {
+            assert_eq!(says(away, "refused"), "closed");
+            assert_eq!(memory.outage(Room::Catalog).message, "closed");
+            tokio::time::advance(Duration::from_secs(2)).await;
+        }
+        assert_eq!(says(away, "refused"), "refused");
+        // Another kind of fault is news, and so is another outage.
+        assert_eq!(says(reasons::CATALOG_UNAUTHORIZED, "401"), "401");
+        assert_eq!(says(away, "closed"), "closed");
+        memory.came_back(Room::Catalog);
+        assert_eq!(says(away, "refused"), "refused");
+    }
 }

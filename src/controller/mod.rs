@@ -135,6 +135,9 @@ async fn run_one(
     };
     ctx.metrics
         .reconciled(result, started.elapsed().as_secs_f64());
+    for room in &outcome.worked {
+        ctx.memory.came_back(*room);
+    }
     ctx.queue.done(&key, outcome.next, &outcome.worked);
     Ok(Action::await_change())
 }

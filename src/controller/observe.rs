@@ -42,8 +42,9 @@ pub(crate) async fn ask_catalog(
         },
         Err(CatalogError::BadRecord(bad)) => CatalogAnswer::Bad(bad),
         Err(error) => {
-            let (reason, message) = (reason(&error), words(&error));
-            ctx.memory.went_away(Room::Catalog, reason, &message);
+            let Outage { reason, message } =
+                ctx.memory
+                    .went_away(Room::Catalog, reason(&error), &words(&error));
             CatalogAnswer::Unavailable { reason, message }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::apply::{self, Applied};
-use super::context::Context;
+use super::context::{Context, Outage};
 use super::error::WriteError;
 use super::outcome::{Looked, Outcome, finish};
 use super::queue::room::Room;
@@ -131,13 +131,12 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     }
     findings.children = Some(children);
     match failed {
-        Some(error) => {
-            if let WriteError::Away(message) = &error {
-                let reason = reasons::WRITE_REFUSED;
-                ctx.memory.went_away(Room::Writes, reason, message);
-            }
-            not_written(error, findings)
+        Some(WriteError::Away(message)) => {
+            let reason = reasons::WRITE_REFUSED;
+            let Outage { message, .. } = ctx.memory.went_away(Room::Writes, reason, &message);
+            not_written(WriteError::Away(message), findings)
         }
+        Some(error) => not_written(error, findings),
         None => Looked {
             situation: programmed,
             findings,

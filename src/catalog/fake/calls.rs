@@ -55,10 +55,19 @@ impl Catalog for FakeCatalog {
         &'a self,
         id: &'a CatalogServiceId,
     ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>> {
-        self.answer(
-            |calls| calls.get_service += 1,
-            |state| state.service(id.as_str()),
-        )
+        let late = self.state().late;
+        async move {
+            let answer = self
+                .answer(
+                    |calls| calls.get_service += 1,
+                    |state| state.service(id.as_str()),
+                )
+                .await;
+            if !late.is_zero() {
+                tokio::time::sleep(late).await;
+            }
+            answer
+        }
         .boxed()
     }
 

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use state::State;
+use state::{Services, State};
 
 use super::error::CatalogError;
 use super::event::{CatalogEvent, EventKind};
@@ -37,6 +37,9 @@ pub struct Calls {
     /// The most calls that were under way at the same time.
     pub most_at_once: usize,
 }
+
+/// What a catalog held once.
+pub struct Backup(Services, u64);
 
 /// A catalog in memory.
 #[derive(Default)]
@@ -98,6 +101,22 @@ impl FakeCatalog {
     pub fn new_epoch(&self) {
         self.state().epoch += 1;
         self.moved.send_replace(());
+    }
+
+    /// What it holds now, for `restore`.
+    pub fn back_up(&self) -> Backup {
+        let state = self.state();
+        Backup(state.services.clone(), state.revision)
+    }
+
+    /// Goes back to what it held then, and begins a new epoch.
+    pub fn restore(&self, Backup(services, revision): Backup) {
+        {
+            let mut state = self.state();
+            (state.services, state.revision) = (services, revision);
+            state.log.clear();
+        }
+        self.new_epoch();
     }
 
     /// Ends all streams that are open.
@@ -187,6 +206,12 @@ impl FakeCatalog {
     /// Lets every call from now on take this long.
     pub fn delay(&self, delay: Duration) {
         self.state().delay = delay;
+    }
+
+    /// Lets what reads of single services answer from now on arrive so much
+    /// later than it was true.
+    pub fn answer_late(&self, late: Duration) {
+        self.state().late = late;
     }
 
     /// What was asked so far.

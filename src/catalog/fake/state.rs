@@ -26,6 +26,8 @@ pub(super) struct State {
     /// All calls fail so.
     pub(super) away: Option<CatalogError>,
     pub(super) delay: Duration,
+    /// Answers to reads of single services are on their way for so long.
+    pub(super) late: Duration,
     pub(super) under_way: usize,
     pub(super) calls: Calls,
     pub(super) reports: Reports,

@@ -31,6 +31,7 @@ impl State {
             self.absent.begin(&at);
         }
         self.compare(list, anew);
+        self.lists += 1;
         self.stale.listed(at.revision);
         if anew || !behind {
             self.position = Some(at.clone());

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use state::{Read, State, WhyList};
+use state::{Read, Service, State, WhyList};
 
 use super::error::CatalogError;
 use super::event::CatalogEvent;
@@ -84,7 +84,7 @@ impl Known {
     /// Waits until services changed, and takes their IDs. One consumer only.
     pub async fn changed(&self) -> BTreeSet<CatalogServiceId> {
         self.until(|state| {
-            let changed = std::mem::take(&mut state.changed);
+            let changed = state.take_changed();
             (!changed.is_empty()).then_some(changed)
         })
         .await
@@ -142,6 +142,17 @@ impl Known {
         self.write(|state| state.denied(id));
     }
 
+    /// The catalog showed this to somebody who asked for the service. Should
+    /// that turn out not to be what is known, he is told to look again.
+    pub(super) fn showed(&self, id: &CatalogServiceId, shown: Service) {
+        self.state().showed(id, shown);
+    }
+
+    /// How many complete lists were taken.
+    pub(super) fn lists(&self) -> u64 {
+        self.state().lists()
+    }
+
     pub(super) fn tried(&self) {
         self.write(State::tried);
     }
@@ -197,7 +208,9 @@ impl Known {
             let mut state = self.state();
             let live = state.is_live();
             let result = change(&mut state);
-            state.returned |= !live && state.is_live();
+            if !live && state.is_live() {
+                state.followed_again();
+            }
             result
         };
         self.moved.send_replace(());

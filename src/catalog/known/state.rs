@@ -43,9 +43,12 @@ pub(crate) enum Read {
     Denied,
 }
 
+/// What the catalog has of a service.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Service {
+pub(crate) enum Service {
+    /// Its record.
     Present(Arc<ServiceRecord>),
+    /// Its record cannot be understood.
     Unreadable(BadRecord),
 }
 
@@ -68,6 +71,11 @@ pub(super) struct State {
     pub(super) stale: Stale,
     /// Denied by a read, though nothing said that they went.
     pub(super) doubted: BTreeSet<CatalogServiceId>,
+    /// Seen by somebody who asked, while something else was known: what comes
+    /// to be known may never have been that.
+    shown: BTreeSet<CatalogServiceId>,
+    /// How many complete lists were taken.
+    pub(super) lists: u64,
     /// Whether a first list was tried, with whatever result.
     pub(super) tried: bool,
     /// Where the last complete list was, if it held nothing.
@@ -157,6 +165,31 @@ impl State {
     /// The catalog answered something.
     pub(super) fn works(&mut self) {
         self.returned |= self.failing.take().is_some();
+    }
+
+    /// The catalog is followed after it was not.
+    pub(super) fn followed_again(&mut self) {
+        self.returned = true;
+        self.changed.append(&mut self.shown);
+    }
+
+    /// Takes the services that changed. Whoever hears of it looks again, and
+    /// then whatever he was shown before does not matter any more.
+    pub(super) fn take_changed(&mut self) -> BTreeSet<CatalogServiceId> {
+        let changed = std::mem::take(&mut self.changed);
+        self.shown.retain(|id| !changed.contains(id));
+        changed
+    }
+
+    /// The catalog showed this to somebody who asked for the service.
+    pub(super) fn showed(&mut self, id: &CatalogServiceId, shown: Service) {
+        if self.services.get(id) != Some(&shown) {
+            self.shown.insert(id.clone());
+        }
+    }
+
+    pub(super) fn lists(&self) -> u64 {
+        self.lists
     }
 
     /// A first list was tried in vain.
