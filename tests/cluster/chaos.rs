@@ -10,7 +10,6 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::support::chaos::{self, Options};
 use crate::support::rig::Rig;
-use crate::support::runner::Test;
 
 crate::tests![; alone: when_it_falls_quiet_all_is_as_the_catalog_says];
 
