@@ -17,8 +17,9 @@ use crate::support::stack::{CATALOG, OPERATOR, Stack};
 use crate::support::tools::repository;
 use crate::support::wait;
 
-crate::tests![; alone:
-    a_change_arrives_long_before_the_period_and_without_a_poll,
+crate::tests![
+    ; long:
+    a_change_arrives_long_before_the_period_and_without_a_poll
 ];
 
 const FRONT: &str = "127.0.0.1:9081";

@@ -14,12 +14,14 @@ use crate::support::rig::Rig;
 use crate::support::stack::{self, CATALOG};
 use crate::support::tools::repository;
 
-crate::tests![; alone:
+crate::tests![
+    ; alone:
     a_catalog_that_is_away_at_the_start_is_waited_for,
-    answers_that_are_none_leave_the_mesh_as_it_is,
+    a_catalog_that_asks_for_peace_is_left_alone
+    ; long:
     answers_without_end_leave_the_mesh_as_it_is,
-    a_catalog_that_hangs_or_refuses_leaves_the_mesh_as_it_is,
-    a_catalog_that_asks_for_peace_is_left_alone,
+    answers_that_are_none_leave_the_mesh_as_it_is,
+    a_catalog_that_hangs_or_refuses_leaves_the_mesh_as_it_is
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");

@@ -11,7 +11,10 @@ use anyhow::{Context as _, Result, ensure};
 use crate::support::chaos::{self, Options};
 use crate::support::rig::Rig;
 
-crate::tests![; alone: when_it_falls_quiet_all_is_as_the_catalog_says];
+crate::tests![
+    ; long:
+    when_it_falls_quiet_all_is_as_the_catalog_says
+];
 
 async fn when_it_falls_quiet_all_is_as_the_catalog_says(rig: &Rig) -> Result<()> {
     let options = Options {

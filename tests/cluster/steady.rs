@@ -14,11 +14,12 @@ crate::tests![
     a_new_binding_costs_four_writes_in_their_order,
     a_change_of_the_catalog_writes_only_what_differs,
     a_record_that_changes_in_no_way_that_counts_is_not_written,
-    ten_periods_after_two_applies_write_nothing;
-    alone:
+    ten_periods_after_two_applies_write_nothing
+    ; alone:
     a_restart_writes_nothing,
-    a_restart_of_the_api_server_is_not_taken_for_a_mesh_without_istio,
     an_operator_killed_half_way_goes_on_where_it_was
+    ; long:
+    a_restart_of_the_api_server_is_not_taken_for_a_mesh_without_istio
 ];
 
 async fn a_new_binding_costs_four_writes_in_their_order(rig: &Rig) -> Result<()> {

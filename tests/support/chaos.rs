@@ -392,9 +392,7 @@ impl<'a> World<'a> {
             .collect();
         let held: BTreeSet<_> = bindings
             .iter()
-            .filter(|(_, binding)| {
-                condition(binding, "Ready").as_deref() == Some("False DeletionHeld")
-            })
+            .filter(|(_, binding)| is_held(binding))
             .map(|(name, _)| name.clone())
             .collect();
         let expected: BTreeSet<_> = records.keys().cloned().collect();
@@ -449,7 +447,7 @@ impl<'a> World<'a> {
             );
         }
         self.compare_endpoints(&records).await?;
-        self.compare_metric(held.len()).await?;
+        self.compare_metric().await?;
         Ok((records.len(), held.len()))
     }
 
@@ -490,8 +488,12 @@ impl<'a> World<'a> {
         Ok(())
     }
 
-    /// The leader's metric counts just those that are held.
-    async fn compare_metric(&self, held: usize) -> Result<()> {
+    /// The leader's metric counts just those that are held, also those that
+    /// others left.
+    async fn compare_metric(&self) -> Result<()> {
+        let bindings = Api::<ServiceBinding>::all(self.rig.client.clone());
+        let bindings = bindings.list(&ListParams::default()).await?;
+        let held = bindings.iter().filter(is_held).count();
         let mut said = Vec::new();
         for (operator, listen) in self.operators.iter().zip([OPERATOR, STANDBY]) {
             let samples = operator
@@ -531,6 +533,10 @@ impl<'a> World<'a> {
         self.compare().await?;
         Ok(())
     }
+}
+
+fn is_held(binding: &&ServiceBinding) -> bool {
+    condition(binding, "Ready").as_deref() == Some("False DeletionHeld")
 }
 
 /// Milliseconds of a duration as Istio writes it, or as the catalog does.

@@ -33,9 +33,19 @@ const LIMIT: Duration = Duration::from_secs(300);
 pub struct Test {
     pub name: &'static str,
     pub body: Body,
-    /// Disturbs the shared parts (stops istiod, say), or runs an operator of its
-    /// own: no other test runs beside it, and nothing of `stack::shared`.
-    pub alone: bool,
+    pub turn: Turn,
+}
+
+/// Which other tests may run beside it in one cluster?
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Turn {
+    /// All that may, too.
+    Together,
+    /// None, and nothing of `stack::shared`: it disturbs the shared parts (stops
+    /// istiod, say), or runs an operator of its own.
+    Alone,
+    /// None, for about a minute.
+    LongAlone,
 }
 
 impl Test {
@@ -47,22 +57,29 @@ impl Test {
     }
 }
 
-/// Lists the tests of a module: `tests![one, another; alone: a_disturbing_one]`.
+/// Lists the tests of a module: `tests![one, another; alone: a_disturbing_one;
+/// long: one_that_takes_about_a_minute]`. Those that are long are alone, too.
 #[macro_export]
 macro_rules! tests {
-    ($($name:ident),* $(,)? $(; alone: $($alone:ident),+ $(,)?)?) => {
+    (
+        $($name:ident),* $(,)?
+        $(; alone: $($alone:ident),+ $(,)?)?
+        $(; long: $($long:ident),+ $(,)?)?
+    ) => {
         pub(crate) fn tests() -> Vec<$crate::support::runner::Test> {
+            use $crate::support::runner::Turn;
             vec![
-                $($crate::tests!(@one $name, false),)*
-                $($($crate::tests!(@one $alone, true),)+)?
+                $($crate::tests!(@one $name, Turn::Together),)*
+                $($($crate::tests!(@one $alone, Turn::Alone),)+)?
+                $($($crate::tests!(@one $long, Turn::LongAlone),)+)?
             ]
         }
     };
-    (@one $name:ident, $alone:literal) => {
+    (@one $name:ident, $turn:expr) => {
         $crate::support::runner::Test {
             name: concat!(module_path!(), "::", stringify!($name)),
             body: |rig| Box::pin($name(rig)),
-            alone: $alone,
+            turn: $turn,
         }
     };
 }
@@ -131,7 +148,7 @@ fn run(mut tests: Vec<Test>) -> Result<ExitCode> {
         turn: RwLock::new(()),
     });
     // Those that share come first, so that what they share starts once.
-    tests.sort_by_key(|test| test.alone);
+    tests.sort_by_key(|test| test.turn);
     let trials = tests
         .into_iter()
         .map(|test| trial(test, shared.clone()))
@@ -156,16 +173,33 @@ fn enter(arguments: &Arguments, tests: &[Test]) -> Result<ExitCode> {
     }
 }
 
-/// Those that share a cluster, and two halves of those that need one alone,
-/// which wait more than they compute.
+/// The tests by cluster. Those that share one are together; those that need one
+/// alone, which wait more than they compute, go wherever there is least to do.
 fn in_parts(tests: &[Test]) -> BTreeMap<&'static str, Vec<Test>> {
-    let (alone, together): (Vec<_>, Vec<_>) = tests.iter().partition(|test| test.alone);
-    let half = |rest| alone.iter().skip(rest).step_by(2).copied().collect();
-    BTreeMap::from([
-        ("alone-1", half(0)),
-        ("alone-2", half(1)),
-        ("together", together),
-    ])
+    // Seconds, roughly; all that are together take as long as two long ones.
+    const LONG: u32 = 50;
+    const SHORT: u32 = 7;
+    let (together, mut alone): (Vec<Test>, Vec<Test>) =
+        tests.iter().copied().partition(|test| test.turn == Turn::Together);
+    let shared = if together.is_empty() { 0 } else { 2 * LONG };
+    let mut parts = [
+        ("alone-1", 0, Vec::new()),
+        ("alone-2", 0, Vec::new()),
+        ("together", shared, together),
+    ];
+    alone.sort_by_key(|test| std::cmp::Reverse(test.turn));
+    for test in alone {
+        let part = parts.iter_mut().min_by_key(|(_, seconds, _)| *seconds);
+        if let Some((_, seconds, tests)) = part {
+            *seconds += if test.turn == Turn::LongAlone {
+                LONG
+            } else {
+                SHORT
+            };
+            tests.push(test);
+        }
+    }
+    parts.map(|(name, _, tests)| (name, tests)).into()
 }
 
 /// Whether the arguments leave the test, but for the finer points of theirs.
@@ -192,7 +226,7 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
                 .as_ref()
                 .map_err(|error| anyhow::anyhow!("the cluster did not start: {error}"))?;
             let (_together, _alone);
-            if test.alone {
+            if test.turn != Turn::Together {
                 _alone = shared.turn.write().await;
                 stack::stop_shared()
                     .await
