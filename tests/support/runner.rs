@@ -179,8 +179,10 @@ fn in_parts(tests: &[Test]) -> BTreeMap<&'static str, Vec<Test>> {
     // Seconds, roughly; all that are together take as long as two long ones.
     const LONG: u32 = 50;
     const SHORT: u32 = 7;
-    let (together, mut alone): (Vec<Test>, Vec<Test>) =
-        tests.iter().copied().partition(|test| test.turn == Turn::Together);
+    let (together, mut alone): (Vec<Test>, Vec<Test>) = tests
+        .iter()
+        .copied()
+        .partition(|test| test.turn == Turn::Together);
     let shared = if together.is_empty() { 0 } else { 2 * LONG };
     let mut parts = [
         ("alone-1", 0, Vec::new()),
