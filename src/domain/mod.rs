@@ -15,6 +15,7 @@ pub mod duration;
 pub mod election;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod health;
 pub mod inputs;
 pub mod labels;
 pub mod names;

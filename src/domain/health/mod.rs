@@ -1,0 +1,13 @@
+//! What do answers to health checks say about an endpoint, about its service,
+//! and about which endpoints leave the mesh? Plain values with time as an
+//! argument.
+//!
+//! A check gives an [`Answer`](judge::Answer); [`judge`] makes a verdict on
+//! the endpoint of several; [`service`] sums verdicts up; [`ejection`] decides
+//! who leaves the mesh and who comes back; and [`doubt`] says when no verdict
+//! may move, since whoever checks may be at fault himself.
+
+pub mod doubt;
+pub mod ejection;
+pub mod judge;
+pub mod service;
