@@ -21,6 +21,7 @@ pub mod labels;
 pub mod names;
 pub mod ownership;
 pub mod plan;
+pub mod pod;
 pub mod policy;
 pub mod ports;
 pub mod reasons;

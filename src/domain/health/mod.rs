@@ -6,8 +6,18 @@
 //! the endpoint of several; [`service`] sums verdicts up; [`ejection`] decides
 //! who leaves the mesh and who comes back; and [`doubt`] says when no verdict
 //! may move, since whoever checks may be at fault himself.
+//!
+//! Around them: [`targets`] says which endpoints may be checked at all;
+//! [`mark`] what stands on a Pod that we took out; [`round`] makes of all that
+//! what is to be written, and [`pace`] when; [`outlier`] helps Envoy out where
+//! an unhealthy endpoint has to stay.
 
 pub mod doubt;
 pub mod ejection;
 pub mod judge;
+pub mod mark;
+pub mod outlier;
+pub mod pace;
+pub mod round;
 pub mod service;
+pub mod targets;
