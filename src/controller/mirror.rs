@@ -84,28 +84,34 @@ impl<V> Default for Mirror<V> {
 impl<V: Clone + PartialEq> Mirror<V> {
     /// Takes an event of the watch.
     pub fn take(&mut self, event: Event<Seen<V>>) -> Vec<Change<V>> {
+        let mut changes = Vec::new();
+        self.each(event, |change| changes.push(change));
+        changes
+    }
+
+    /// The same one change after the other: all that a first list brings are
+    /// as many as there are objects.
+    pub fn each(&mut self, event: Event<Seen<V>>, mut sink: impl FnMut(Change<V>)) {
         match event {
             Event::Init => {
                 self.listing = Some(BTreeMap::new());
                 self.written.clear();
-                Vec::new()
             }
             Event::InitApply(seen) => {
                 if let Some(listing) = &mut self.listing {
                     let (id, kept) = Kept::of(seen);
                     listing.insert(id, kept);
                 }
-                Vec::new()
             }
-            Event::InitDone => self.finish_list(),
+            Event::InitDone => self.finish_list(sink),
             Event::Apply(seen) => {
                 self.told = self.told.max(seen.version);
                 let (id, kept) = Kept::of(seen);
-                self.put(id, kept, false).into_iter().collect()
+                self.put(id, kept, false).into_iter().for_each(&mut sink);
             }
             Event::Delete(seen) => {
                 self.told = self.told.max(seen.version);
-                self.remove(&seen).into_iter().collect()
+                self.remove(&seen).into_iter().for_each(&mut sink);
             }
         }
     }
@@ -169,9 +175,9 @@ impl<V: Clone + PartialEq> Mirror<V> {
         self.complete
     }
 
-    fn finish_list(&mut self) -> Vec<Change<V>> {
+    fn finish_list(&mut self, mut sink: impl FnMut(Change<V>)) {
         let Some(listing) = self.listing.take() else {
-            return Vec::new();
+            return;
         };
         // The list is of this version or a later one: what it lacks of what
         // we wrote before is gone all the same.
@@ -186,24 +192,19 @@ impl<V: Clone + PartialEq> Mirror<V> {
             .map(|(id, _)| id.clone())
             .collect();
         self.complete = true;
-        let mut changes: Vec<_> = gone
-            .into_iter()
-            .filter_map(|id| {
-                let before = self.live.remove(&id)?;
-                Some(Change {
+        for id in gone {
+            if let Some(before) = self.live.remove(&id) {
+                sink(Change {
                     id,
                     before: Some(before.value),
                     after: None,
                     listed: true,
-                })
-            })
-            .collect();
-        changes.extend(
-            listing
-                .into_iter()
-                .filter_map(|(id, kept)| self.put(id, kept, true)),
-        );
-        changes
+                });
+            }
+        }
+        for (id, kept) in listing {
+            self.put(id, kept, true).into_iter().for_each(&mut sink);
+        }
     }
 
     fn put(&mut self, id: Id, kept: Kept<V>, listed: bool) -> Option<Change<V>> {

@@ -34,11 +34,12 @@ impl Pods {
     fn take(&mut self, event: Event<Seen<PodView>>) -> (bool, BTreeMap<String, BTreeSet<String>>) {
         let mut marks = false;
         let mut changed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for change in self.mirror.take(event) {
-            let (before, after) = (&change.before, &change.after);
-            let mark = |view: &Option<PodView>| view.as_ref().and_then(|v| v.marks.clone());
+        let Self { mirror, marked } = self;
+        mirror.each(event, |change| {
+            let (before, after) = (change.before.as_ref(), change.after.as_ref());
+            let mark = |view: Option<&PodView>| view.and_then(|view| view.marks.clone());
             marks |= mark(before) != mark(after);
-            self.index(&change.id);
+            index(marked, &change.id, after);
             let same = matches!((before, after), (Some(b), Some(a))
                 if b.addresses == a.addresses
                     && b.host_network == a.host_network
@@ -47,17 +48,8 @@ impl Pods {
                 let (namespace, name) = change.id;
                 changed.entry(namespace).or_default().insert(name);
             }
-        }
+        });
         (marks, changed)
-    }
-
-    fn index(&mut self, id: &Id) {
-        let marked = self.mirror.get(id).is_some_and(|pod| pod.marks.is_some());
-        if marked {
-            self.marked.insert(id.clone());
-        } else {
-            self.marked.remove(id);
-        }
     }
 
     fn known(&self, id: &Id) -> Option<KnownPod> {
@@ -67,6 +59,14 @@ impl Pods {
             version: seen.version,
             view: seen.value,
         })
+    }
+}
+
+fn index(marked: &mut BTreeSet<Id>, id: &Id, pod: Option<&PodView>) {
+    if pod.is_some_and(|pod| pod.marks.is_some()) {
+        marked.insert(id.clone());
+    } else {
+        marked.remove(id);
     }
 }
 
@@ -128,7 +128,8 @@ impl World {
                 ..known.view
             },
         });
-        inner.pods.index(key);
+        let Pods { mirror, marked } = &mut inner.pods;
+        index(marked, key, mirror.get(key));
     }
 
     /// Who serves behind the Service, with the Pods that its slices name.

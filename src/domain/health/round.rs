@@ -20,6 +20,7 @@ use super::mark::{self, Change, Note, Step, Whose};
 use crate::api::policy::EjectionMode;
 use crate::domain::names::BindingKey;
 use crate::domain::pod::KnownPod;
+use crate::domain::policy::HealthCheck;
 
 /// A bound service whose endpoints are checked.
 #[derive(Clone, Debug)]
@@ -41,6 +42,12 @@ pub struct Known {
     /// Bindings of which it is not known yet whether they have checks, as
     /// before the catalog was heard for the first time.
     pub unsettled: BTreeSet<BindingKey>,
+}
+
+/// What happens to an unhealthy endpoint: what its own check says, else what the
+/// operator was started with.
+pub fn mode(check: &HealthCheck, flag: EjectionMode) -> EjectionMode {
+    check.ejection.unwrap_or(flag)
 }
 
 /// What is to be done.
@@ -70,7 +77,10 @@ pub fn decide(
     for checked in &known.services {
         let mut service = checked.service.clone();
         service.ejects = checked.mode == EjectionMode::Draining;
-        for member in &mut service.members {
+        let bad = |member: &Member| matches!(member.verdict, Verdict::Unhealthy(_));
+        // Where nobody is unhealthy nobody leaves, whoever they are.
+        let looked_at = service.members.iter().any(bad);
+        for member in service.members.iter_mut().filter(|_| looked_at) {
             let judged = checked.uids.get(&member.pod);
             if find(&member.pod).map(|pod| pod.uid).as_ref() != judged {
                 member.verdict = Verdict::Pending;

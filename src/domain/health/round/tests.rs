@@ -1,5 +1,7 @@
 //! What is written, by what is wanted and what is there.
 
+use serde_json::{Value, json};
+
 use super::*;
 use crate::domain::health::judge::Failure;
 use crate::domain::pod::{Marks, PodView};
@@ -140,6 +142,20 @@ fn names(note: &Note) -> String {
 }
 
 use EjectionMode::{Draining, Observe, Off, OutlierOnly};
+
+#[test]
+fn what_the_binding_says_goes_before_the_flag() {
+    let mut binding = crate::domain::fixtures::binding();
+    let mut mode_of = |given: Value| {
+        binding.spec.health_check = serde_json::from_value(given).unwrap();
+        let bounds = crate::domain::policy::bounds::Bounds::default();
+        let merged = crate::domain::policy::effective(None, &binding.spec, &bounds).unwrap();
+        mode(&merged.policy.health_check.unwrap(), Observe)
+    };
+    assert_eq!(mode_of(json!({})), Observe);
+    assert_eq!(mode_of(json!({"ejection": "draining"})), Draining);
+    assert_eq!(mode_of(json!({"ejection": "off"})), Off);
+}
 
 const HALF: &[(&str, Verdict)] = &[("a", BAD), ("b", Verdict::Healthy)];
 
