@@ -11,7 +11,7 @@ use kube::Api;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::scene::{PROGRAM, Scene, VS, message};
+use crate::scene::{PROGRAM, Scene, VS, foreign_route, message};
 use crate::support::backend;
 use crate::support::rig::Rig;
 use crate::support::stack::{self, PATIENCE};
@@ -24,7 +24,8 @@ crate::tests![
     two_clusters_keep_each_others_endpoints;
     alone:
     a_restart_tells_each_list_once_and_then_nothing,
-    another_writer_as_this_cluster_is_told_of_and_not_fought
+    another_writer_as_this_cluster_is_told_of_and_not_fought,
+    the_next_leader_speaks_for_who_is_shut_out_by_somebody_elses_rule
 ];
 
 /// How long the catalog may take to follow: ten times what is promised.
@@ -305,5 +306,27 @@ async fn another_writer_as_this_cluster_is_told_of_and_not_fought(rig: &Rig) -> 
         .await?;
     let theirs = BTreeSet::from(["192.0.2.1 true".to_owned()]);
     ensure!(listed(&scene, "web").await? == theirs, "it fights");
+    Ok(())
+}
+
+async fn the_next_leader_speaks_for_who_is_shut_out_by_somebody_elses_rule(
+    rig: &Rig,
+) -> Result<()> {
+    let scene = Scene::alone(rig, "shut-out").await?;
+    let mut web = rig.workload(&scene.namespace, "web", &["zone-a"]).await?;
+    bind(&scene, "web").await?;
+    let mut expected = BTreeSet::from([format!("{} true", web.pods[0].address())]);
+    lists(&scene, "web", &expected).await?;
+    let route = foreign_route(&scene.host("web"));
+    scene.foreign(VS, "theirs", route).await?;
+    let binding = scene.says("web", "Conflict", "True ForeignRule").await?;
+    scene.stack.operator.process.kill().await?;
+    let place = web.add_pod(&rig.addresses, "zone-b").await?;
+    web.wait_for_endpoints(2).await?;
+    expected.insert(format!("{} true", web.pods[place].address()));
+    scene.stack.operator.start_again().await?;
+    lists(&scene, "web", &expected).await?;
+    let now = scene.bindings().get("web").await?;
+    ensure!(now.status == binding.status, "{:?}", now.status);
     Ok(())
 }

@@ -28,6 +28,7 @@ impl State {
         let anew = known_to.is_none_or(another_epoch) || self.rewound;
         self.nothing_at = list.services.is_empty().then(|| at.clone());
         if anew {
+            self.histories += 1;
             self.absent.begin(&at);
         }
         self.compare(list, anew);
