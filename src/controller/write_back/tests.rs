@@ -685,6 +685,50 @@ async fn what_is_bound_anew_during_an_outage_is_not_withdrawn_when_it_ends() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn ten_minutes_without_a_catalog_under_five_leaders_end_in_one_report_of_each() {
+    let names: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
+    let (gone, bound) = names.split_first().unwrap();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut scene = Scene::start(&all);
+    for name in &names {
+        scene.serve(name, &[1]);
+        scene.look(name);
+    }
+    sleep(MINUTE).await;
+    let away = CatalogError::unavailable("away");
+    scene.catalog().away(Some(away));
+    let before = (scene.told().len(), scene.requests());
+    // Of two that are deleted, one is bound anew.
+    scene.write_back.release(&key(gone));
+    scene.write_back.release(&key(&bound[0]));
+    sleep(5 * SECOND).await;
+    for epoch in 2..=6 {
+        let note = scene.leadership.noted(noted::NOTE).unwrap();
+        scene = Scene::beside(Arc::clone(&scene.fake), epoch);
+        let noted = scene.leadership.note(noted::NOTE, note);
+        noted.await.unwrap();
+        for _ in 0..12 {
+            for name in bound {
+                scene.serve(name, &[u8::try_from(epoch).unwrap()]);
+                scene.write_back.undecided(&key(name), &target(name));
+            }
+            sleep(10 * SECOND).await;
+        }
+    }
+    let tries = scene.requests() - before.1;
+    assert!(tries <= 610, "{tries} tries");
+    scene.catalog().away(None);
+    bound.iter().for_each(|name| scene.look(name));
+    sleep(5 * SECOND).await;
+    let mut told = scene.told().split_off(before.0);
+    told.sort();
+    let mut wanted: Vec<_> = bound.iter().map(|name| format!("{name} 6")).collect();
+    wanted.push(gone.clone());
+    wanted.sort();
+    assert_eq!(told, wanted);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_noted_waits_its_time_also_where_the_catalog_is_away() {
     let scene = Scene::start(&["web", "other"]);
     scene.look("other");
