@@ -6,12 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::scene::{PROGRAM, Scene, VS, message};
+use crate::scene::{PROGRAM, Scene, VS, cluster_id, message};
 use crate::support::backend;
 use crate::support::rig::Rig;
 use crate::support::stack::{self, PATIENCE};
@@ -29,13 +27,6 @@ crate::tests![
 
 /// How long the catalog may take to follow: ten times what is promised.
 const SOON: Duration = Duration::from_secs(10);
-
-/// The uid of kube-system.
-async fn cluster_id(rig: &Rig) -> Result<String> {
-    let namespaces = Api::<Namespace>::all(rig.client.clone());
-    let uid = namespaces.get("kube-system").await?.metadata.uid;
-    uid.context("no uid")
-}
 
 /// The endpoints that the catalog has from this cluster, as `10.1.0.1 true`.
 async fn listed(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<String>> {
