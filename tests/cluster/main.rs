@@ -56,6 +56,7 @@ behaviours![
     stop,
     stopping,
     transitions,
+    two_operators,
     two_way,
     write_back,
 ];

@@ -45,7 +45,7 @@ async fn listed(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<String>> {
 }
 
 /// Waits until the catalog lists these; says how long it took.
-async fn lists(scene: &Scene<'_>, name: &str, expected: &BTreeSet<String>) -> Result<Duration> {
+pub(crate) async fn lists(scene: &Scene<'_>, name: &str, expected: &BTreeSet<String>) -> Result<Duration> {
     let since = Instant::now();
     wait::until("the catalog's endpoints", PATIENCE, async || {
         let listed = listed(scene, name).await?;
@@ -67,7 +67,7 @@ async fn report(scene: &Scene<'_>, name: &str, writer: Value) -> Result<()> {
     Ok(())
 }
 
-async fn bind(scene: &Scene<'_>, name: &str) -> Result<()> {
+pub(crate) async fn bind(scene: &Scene<'_>, name: &str) -> Result<()> {
     scene.put(&scene.record(name)).await?;
     scene.create(&scene.binding(name)).await?;
     scene.synced(name).await?;
