@@ -45,7 +45,11 @@ async fn listed(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<String>> {
 }
 
 /// Waits until the catalog lists these; says how long it took.
-pub(crate) async fn lists(scene: &Scene<'_>, name: &str, expected: &BTreeSet<String>) -> Result<Duration> {
+pub(crate) async fn lists(
+    scene: &Scene<'_>,
+    name: &str,
+    expected: &BTreeSet<String>,
+) -> Result<Duration> {
     let since = Instant::now();
     wait::until("the catalog's endpoints", PATIENCE, async || {
         let listed = listed(scene, name).await?;

@@ -80,8 +80,7 @@ impl WriteBack {
 
     /// Whether another process writes to the catalog as this cluster, so that
     /// this one has stopped.
-    #[cfg(test)]
-    fn has_rival(&self) -> bool {
+    pub fn has_rival(&self) -> bool {
         self.state().standing.rival().is_some()
     }
 
