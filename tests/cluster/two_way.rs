@@ -113,10 +113,7 @@ async fn answering(
         lived = life => lived?,
         failed = requests => failed?,
     }
-    ensure!(
-        answered > 100,
-        "only {answered} requests: nothing is proven"
-    );
+    ensure!(answered > 20, "only {answered} requests: nothing is proven");
     Ok(answered)
 }
 

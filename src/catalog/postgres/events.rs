@@ -158,6 +158,9 @@ impl Follower {
             self.wait().await?;
         }
         self.look_at = Instant::now() + LOOK_EVERY;
+        // Whatever was announced until now is found by this look. Nothing
+        // bounds what waits here, also while there is much to catch up with.
+        while self.listener.next_buffered().is_some() {}
         let (state, changes) = self.read(self.revision).await?;
         if state.epoch != self.epoch || state.revision < self.revision {
             self.reset(&state, "the catalog began a new epoch");
@@ -175,8 +178,7 @@ impl Follower {
     async fn wait(&mut self) -> Result<(), CatalogError> {
         sleep_until(self.look_at - LOOK_EVERY + REST).await;
         match timeout_at(self.look_at, self.listener.try_recv()).await {
-            // Whatever was announced until now is found by the same look.
-            Ok(Ok(Some(_))) => while self.listener.next_buffered().is_some() {},
+            Ok(Ok(Some(_))) => {}
             Ok(Ok(None)) => {
                 return Err(CatalogError::unavailable(format!(
                     "the connection to PostgreSQL at {} was lost",
