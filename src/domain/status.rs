@@ -89,10 +89,19 @@ pub fn is_denied(status: Option<&ServiceBindingStatus>) -> bool {
     ready_says(status, r::NOT_FOUND)
 }
 
+/// Whether the status says that another process reports as this cluster.
+pub fn tells_of_rival(status: Option<&ServiceBindingStatus>) -> bool {
+    says(status, r::CATALOG_SYNCED, r::DUPLICATE_WRITER)
+}
+
 fn ready_says(status: Option<&ServiceBindingStatus>, reason: &str) -> bool {
+    says(status, r::READY, reason)
+}
+
+fn says(status: Option<&ServiceBindingStatus>, type_: &str, reason: &str) -> bool {
     let conditions = status.iter().flat_map(|status| &status.conditions);
     conditions
-        .filter(|c| c.type_ == r::READY)
+        .filter(|c| c.type_ == type_)
         .any(|c| c.reason == reason)
 }
 

@@ -56,6 +56,8 @@ behaviours![
     stop,
     stopping,
     transitions,
+    two_operators,
+    two_way,
     write_back,
 ];
 
