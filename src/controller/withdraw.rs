@@ -49,13 +49,21 @@ pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &T
         Err(Refused::NotLeader) => return again(WriteError::NotLeader),
         Err(Refused::Held(held)) => {
             let message = held.message(&validate::key(&inputs.binding));
-            return found(match held {
+            let findings = Findings {
+                doubted: held.is_lasting(),
+                ..Findings::default()
+            };
+            let situation = match held {
                 Held::NotListed => Situation::Unlisted(message),
                 Held::NeverRemoved => Situation::Removed {
                     kept: Some(message),
                 },
                 Held::Doubtful { .. } => Situation::DeletionHeld(message),
-            });
+            };
+            return Looked {
+                findings,
+                ..found(situation)
+            };
         }
     }
     if made {
