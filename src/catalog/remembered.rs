@@ -97,19 +97,21 @@ impl<C: Catalog> Remembering<C> {
         let answer = self.inner.get_service(id).await;
         self.known
             .answered(std::slice::from_ref(id), answer.as_ref().err());
-        match &answer {
-            Ok(record) if announced.is_some_and(|announced| record.revision < announced) => {
-                return Err(CatalogError::unavailable(
-                    "it answered with an older record than its event stream announced; it is asked again",
-                ));
+        let shown = match &answer {
+            Ok(record) => Service::Present(Arc::clone(record)),
+            Err(CatalogError::BadRecord(bad)) => Service::Unreadable(bad.clone()),
+            Err(CatalogError::NotFound) => {
+                self.note_denied(id);
+                return answer;
             }
-            Ok(record) => self.known.showed(id, Service::Present(Arc::clone(record))),
-            Err(CatalogError::BadRecord(bad)) => {
-                self.known.showed(id, Service::Unreadable(bad.clone()));
-            }
-            Err(CatalogError::NotFound) => self.note_denied(id),
-            Err(_) => {}
+            Err(_) => return answer,
+        };
+        if announced.is_some_and(|announced| shown.is_older(announced)) {
+            return Err(CatalogError::unavailable(
+                "it answered with an older record than its event stream announced; it is asked again",
+            ));
         }
+        self.known.showed(id, shown);
         answer
     }
 
@@ -304,6 +306,26 @@ mod tests {
         let error = scene.get(1).await.unwrap_err().to_string();
         assert!(error.contains("older record"), "{error}");
         scene.fake.lag(false);
+        assert_eq!(scene.timeout(1).await, "2s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bad_record_that_was_mended_is_not_taken_for_bad_though_the_catalog_gave_it() {
+        let scene = Scene::with(2);
+        assert_eq!(scene.timeout(1).await, "1s");
+        scene.fake.set_bad("s1", "timeout", "is bad");
+        sleep(Duration::from_secs(1)).await;
+        assert!(matches!(
+            scene.get(1).await,
+            Err(CatalogError::BadRecord(_))
+        ));
+        scene.fake.lag(true);
+        set(&scene.fake, 1, "2s");
+        sleep(Duration::from_millis(1)).await;
+        let error = scene.get(1).await.unwrap_err().to_string();
+        assert!(error.contains("older record"), "{error}");
+        scene.fake.lag(false);
+        sleep(Duration::from_secs(31)).await;
         assert_eq!(scene.timeout(1).await, "2s");
     }
 

@@ -71,12 +71,14 @@ impl FakeCatalog {
 
     /// Replaces a service by one that cannot be read.
     pub fn set_bad(&self, id: &str, field: &str, message: &str) {
-        let bad = BadRecord {
+        let mut bad = BadRecord {
             id: Some(id.to_owned()),
+            revision: None,
             field: field.to_owned(),
             message: message.to_owned(),
         };
         self.change(|state| {
+            bad.revision = Some(state.revision);
             state.services.insert(id.to_owned(), Err(bad));
             CatalogServiceId::parse(id).ok().map(EventKind::Updated)
         });

@@ -288,11 +288,11 @@ async fn a_list_that_fails_changes_nothing_and_is_taken_again() {
     assert!(!scene.known.is_live());
     for _ in 0..3 {
         assert_eq!(scene.known.records().len(), 10);
-        assert!(scene.known.listed_nothing_at().is_none());
+        assert!(scene.known.listed_nothing_at(&id(3)).is_none());
         millis(200).await;
     }
     scene.known.live().await;
-    assert!(scene.known.listed_nothing_at().is_some());
+    assert!(scene.known.listed_nothing_at(&id(3)).is_some());
     assert!(
         matches!(scene.known.presence(&id(3)), Presence::Absent { since } if since.epoch == "1")
     );

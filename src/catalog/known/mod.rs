@@ -60,9 +60,10 @@ impl Known {
         self.state().is_live()
     }
 
-    /// Where the last complete list was, if it held no service at all.
-    pub fn listed_nothing_at(&self) -> Option<CatalogPosition> {
-        self.state().nothing_at().cloned()
+    /// Where a complete list was that held no service at all, if this one was
+    /// not there since.
+    pub fn listed_nothing_at(&self, id: &CatalogServiceId) -> Option<CatalogPosition> {
+        self.state().nothing_at(id).cloned()
     }
 
     /// What is known of this service.
