@@ -11,12 +11,11 @@ use tokio::time::{Instant, timeout};
 
 use super::Catalog;
 use super::error::CatalogError;
-use super::event::EventStream;
 use super::known::state::Service;
 use super::known::{Known, Presence};
-use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
+use super::reads::Reads;
 use crate::domain::names::CatalogServiceId;
-use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
+use crate::domain::record::{CatalogPosition, ServiceRecord};
 
 /// How long a read waits for the first list, which answers all at once.
 const FIRST_LIST: Duration = Duration::from_secs(10);
@@ -154,42 +153,15 @@ impl<C: Catalog> Remembering<C> {
     }
 }
 
-impl<C: Catalog> Catalog for Remembering<C> {
-    fn get_service<'a>(
-        &'a self,
-        id: &'a CatalogServiceId,
-    ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>> {
+impl<C: Catalog> Reads for Remembering<C> {
+    type Inner = C;
+
+    fn inner(&self) -> &C {
+        &self.inner
+    }
+
+    fn read<'a>(&'a self, id: &'a CatalogServiceId) -> BoxFuture<'a, Answer> {
         self.get(id).boxed()
-    }
-
-    fn list_services<'a>(
-        &'a self,
-        filter: &'a ServiceFilter,
-    ) -> BoxFuture<'a, Result<ServiceList, CatalogError>> {
-        self.inner.list_services(filter)
-    }
-
-    fn report_health<'a>(
-        &'a self,
-        writer: &'a WriterPosition,
-        items: &'a [HealthReport],
-    ) -> BoxFuture<'a, Result<Vec<ItemOutcome>, CatalogError>> {
-        self.inner.report_health(writer, items)
-    }
-
-    fn report_endpoints<'a>(
-        &'a self,
-        writer: &'a WriterPosition,
-        report: &'a EndpointReport,
-    ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
-        self.inner.report_endpoints(writer, report)
-    }
-
-    fn subscribe<'a>(
-        &'a self,
-        after: Option<&'a CatalogPosition>,
-    ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
-        self.inner.subscribe(after)
     }
 }
 
