@@ -73,7 +73,7 @@ impl<C: Catalog> Remembering<C> {
             {
                 return answer;
             }
-            if let Some((_, error)) = self.known.failing() {
+            if let Some(error) = self.known.refusal(id) {
                 // The follower finds out for all when that is over.
                 return Err(error);
             }
@@ -359,6 +359,28 @@ mod tests {
         }
         assert_eq!(scene.fake.calls().get_service, 10);
         follower.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_cannot_be_read_keeps_no_other_waiting_for_long() {
+        let scene = Scene::with(3);
+        assert_eq!(scene.timeout(1).await, "1s");
+        scene.fake.refuse_streams();
+        let broken = CatalogError::unavailable("this one is broken");
+        scene.fake.break_service("s0", broken.clone());
+        sleep(Duration::from_secs(1)).await;
+        let mut answered = [0; 3];
+        for _ in 0..600 {
+            for (n, answered) in answered.iter_mut().enumerate() {
+                match scene.get(n).await {
+                    Ok(_) => *answered += 1,
+                    Err(error) => assert_eq!(error, broken),
+                }
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(answered[0], 0);
+        assert!(answered[1..].iter().all(|n| *n >= 60), "{answered:?}");
     }
 
     #[tokio::test(start_paused = true)]

@@ -178,6 +178,18 @@ impl FakeCatalog {
         self.cut_streams();
     }
 
+    /// Opens no stream any more, as behind a proxy that lets none through, and
+    /// ends those that are open.
+    pub fn refuse_streams(&self) {
+        self.state().no_streams = Some(CatalogError::unavailable("no stream"));
+        self.cut_streams();
+    }
+
+    /// Lets reads of this service alone fail from now on.
+    pub fn break_service(&self, id: &str, error: CatalogError) {
+        self.state().broken.insert(id.to_owned(), error);
+    }
+
     /// Where its history stands.
     pub fn position(&self) -> CatalogPosition {
         self.state().position()

@@ -125,9 +125,20 @@ impl Known {
         self.state().announced(id)
     }
 
-    /// The read that failed last, and why, while none was answered since.
-    pub(super) fn failing(&self) -> Option<(CatalogServiceId, CatalogError)> {
-        self.state().failing().cloned()
+    /// Whether reads fail, so that the follower has to find out when that ends.
+    pub(super) fn is_failing(&self) -> bool {
+        self.state().is_failing()
+    }
+
+    /// Why nobody but the follower is to ask about this service, if so.
+    pub(super) fn refusal(&self, id: &CatalogServiceId) -> Option<CatalogError> {
+        self.state().refusal(id)
+    }
+
+    /// The service whose read finds out whether reads work again, while they
+    /// fail.
+    pub(super) fn next_try(&self) -> Option<CatalogServiceId> {
+        self.state().next_try()
     }
 
     /// A read of these services was answered, or failed.

@@ -15,6 +15,9 @@ use crate::catalog::event::{CatalogEvent, EventKind};
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{BadRecord, CatalogPosition, ServiceRecord};
 
+/// Most services that are remembered as broken alone.
+const MOST_BROKEN: usize = 1_000;
+
 /// Why a complete list is needed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum WhyList {
@@ -102,6 +105,11 @@ pub(super) struct State {
     pub(super) nothing_at: Option<CatalogPosition>,
     /// The read that failed last, and why, while none was answered since.
     pub(super) failing: Option<(CatalogServiceId, CatalogError)>,
+    /// Another service that somebody was not let ask about because of it.
+    waiting: Option<CatalogServiceId>,
+    /// Services whose reads failed before another's was answered, and were not
+    /// answered since: they say nothing about the others.
+    broken_alone: BTreeSet<CatalogServiceId>,
     /// Whether the catalog came back since somebody asked for that.
     pub(super) returned: bool,
     /// When the stream said something last.
@@ -160,9 +168,25 @@ impl State {
         self.position.is_none() && !self.tried
     }
 
-    /// The read that failed last, and why, while none was answered since.
-    pub(super) fn failing(&self) -> Option<&(CatalogServiceId, CatalogError)> {
-        self.failing.as_ref()
+    /// Whether reads fail.
+    pub(super) fn is_failing(&self) -> bool {
+        self.failing.is_some()
+    }
+
+    /// Why nobody but the follower is to ask about this service, if so.
+    pub(super) fn refusal(&mut self, id: &CatalogServiceId) -> Option<CatalogError> {
+        let (failed, error) = self.failing.as_ref()?;
+        if self.waiting.is_none() && failed != id {
+            self.waiting = Some(id.clone());
+        }
+        Some(error.clone())
+    }
+
+    /// The service whose read finds out whether reads work again: in turn, as
+    /// it may be one alone that cannot be read.
+    pub(super) fn next_try(&mut self) -> Option<CatalogServiceId> {
+        let (failed, _) = self.failing.as_ref()?;
+        Some(self.waiting.take().unwrap_or_else(|| failed.clone()))
     }
 
     /// A read of this service, or of several at once, got this answer. Those of
@@ -177,7 +201,19 @@ impl State {
         let failed = error
             .filter(|error| !matches!(error, CatalogError::NotFound | CatalogError::BadRecord(_)));
         match (failed, &self.failing) {
-            (None, _) => self.works(),
+            (None, _) => {
+                self.broken_alone.remove(id);
+                if let Some((failed, _)) = &self.failing
+                    && failed != id
+                {
+                    if self.broken_alone.len() >= MOST_BROKEN {
+                        self.broken_alone.clear();
+                    }
+                    self.broken_alone.insert(failed.clone());
+                }
+                self.works();
+            }
+            (Some(_), _) if self.broken_alone.contains(id) => {}
             (Some(new), Some((_, old))) if several && discriminant(new) == discriminant(old) => {}
             (Some(new), _) => self.failing = Some((id.clone(), new.clone())),
         }
@@ -186,6 +222,7 @@ impl State {
     /// The catalog answered something.
     pub(super) fn works(&mut self) {
         self.returned |= self.failing.take().is_some();
+        self.waiting = None;
     }
 
     /// The catalog is followed after it was not.
