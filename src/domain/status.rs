@@ -529,6 +529,12 @@ mod tests {
         };
         let held = next(Some(&first), Some(1), &gone, doubted(), at(20));
         assert_eq!(held.record_seen, None);
+        let told = transitions(Some(&first), &held);
+        let told: Vec<_> = told
+            .iter()
+            .map(|told| (told.reason.as_str(), told.warning))
+            .collect();
+        assert_eq!(told, [(r::DELETION_HELD, true)]);
         let still = next(Some(&held), Some(1), &gone, doubted(), at(30));
         assert_eq!(still, held, "it costs one write");
         let back = next(Some(&held), Some(1), &programmed(), seen("a.5"), at(40));

@@ -3,6 +3,7 @@
 //! Plain values behind a lock; no IO.
 
 mod absent;
+mod failing;
 mod listed;
 mod stale;
 pub(crate) mod state;
@@ -82,6 +83,12 @@ impl Known {
         self.state().heard_at().map(|at| at.elapsed())
     }
 
+    /// Of how many services the stream has announced something that was not
+    /// read yet.
+    pub fn unread(&self) -> usize {
+        self.state().stale.count()
+    }
+
     /// Waits until services changed, and takes their IDs. One consumer only.
     pub async fn changed(&self) -> BTreeSet<CatalogServiceId> {
         self.until(|state| {
@@ -127,18 +134,18 @@ impl Known {
 
     /// Whether reads fail, so that the follower has to find out when that ends.
     pub(super) fn is_failing(&self) -> bool {
-        self.state().is_failing()
+        self.state().failing.is_so()
     }
 
     /// Why nobody but the follower is to ask about this service, if so.
     pub(super) fn refusal(&self, id: &CatalogServiceId) -> Option<CatalogError> {
-        self.state().refusal(id)
+        self.state().failing.refusal(id)
     }
 
     /// The service whose read finds out whether reads work again, while they
     /// fail.
     pub(super) fn next_try(&self) -> Option<CatalogServiceId> {
-        self.state().next_try()
+        self.state().failing.next_try()
     }
 
     /// A read of these services was answered, or failed.

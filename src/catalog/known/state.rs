@@ -9,14 +9,12 @@ use tokio::time::Instant;
 
 use super::Presence;
 use super::absent::Absent;
+use super::failing::Failing;
 use super::stale::{Got, Stale};
 use crate::catalog::error::CatalogError;
 use crate::catalog::event::{CatalogEvent, EventKind};
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{BadRecord, CatalogPosition, ServiceRecord};
-
-/// Most services that are remembered as broken alone.
-const MOST_BROKEN: usize = 1_000;
 
 /// Why a complete list is needed.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
@@ -103,13 +101,7 @@ pub(super) struct State {
     pub(super) tried: bool,
     /// Where the last complete list of this epoch was that held nothing.
     pub(super) nothing_at: Option<CatalogPosition>,
-    /// The read that failed last, and why, while none was answered since.
-    pub(super) failing: Option<(CatalogServiceId, CatalogError)>,
-    /// Another service that somebody was not let ask about because of it.
-    waiting: Option<CatalogServiceId>,
-    /// Services whose reads failed before another's was answered, and were not
-    /// answered since: they say nothing about the others.
-    broken_alone: BTreeSet<CatalogServiceId>,
+    pub(super) failing: Failing,
     /// Whether the catalog came back since somebody asked for that.
     pub(super) returned: bool,
     /// When the stream said something last.
@@ -168,61 +160,19 @@ impl State {
         self.position.is_none() && !self.tried
     }
 
-    /// Whether reads fail.
-    pub(super) fn is_failing(&self) -> bool {
-        self.failing.is_some()
-    }
-
-    /// Why nobody but the follower is to ask about this service, if so.
-    pub(super) fn refusal(&mut self, id: &CatalogServiceId) -> Option<CatalogError> {
-        let (failed, error) = self.failing.as_ref()?;
-        if self.waiting.is_none() && failed != id {
-            self.waiting = Some(id.clone());
-        }
-        Some(error.clone())
-    }
-
-    /// The service whose read finds out whether reads work again: in turn, as
-    /// it may be one alone that cannot be read.
-    pub(super) fn next_try(&mut self) -> Option<CatalogServiceId> {
-        let (failed, _) = self.failing.as_ref()?;
-        Some(self.waiting.take().unwrap_or_else(|| failed.clone()))
-    }
-
-    /// A read of this service, or of several at once, got this answer. Those of
-    /// several fail in other words, which are not to alternate.
+    /// A read of this service, or of several at once, got this answer.
     pub(super) fn answered(
         &mut self,
         id: &CatalogServiceId,
         several: bool,
         error: Option<&CatalogError>,
     ) {
-        use std::mem::discriminant;
-        let failed = error
-            .filter(|error| !matches!(error, CatalogError::NotFound | CatalogError::BadRecord(_)));
-        match (failed, &self.failing) {
-            (None, _) => {
-                self.broken_alone.remove(id);
-                if let Some((failed, _)) = &self.failing
-                    && failed != id
-                {
-                    if self.broken_alone.len() >= MOST_BROKEN {
-                        self.broken_alone.clear();
-                    }
-                    self.broken_alone.insert(failed.clone());
-                }
-                self.works();
-            }
-            (Some(_), _) if self.broken_alone.contains(id) => {}
-            (Some(new), Some((_, old))) if several && discriminant(new) == discriminant(old) => {}
-            (Some(new), _) => self.failing = Some((id.clone(), new.clone())),
-        }
+        self.returned |= self.failing.answered(id, several, error);
     }
 
     /// The catalog answered something.
     pub(super) fn works(&mut self) {
-        self.returned |= self.failing.take().is_some();
-        self.waiting = None;
+        self.returned |= self.failing.ended();
     }
 
     /// The catalog is followed after it was not.
