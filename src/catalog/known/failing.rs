@@ -67,7 +67,9 @@ impl Failing {
             return self.ended();
         };
         let same = |(_, old): &(_, CatalogError)| discriminant(old) == discriminant(new);
-        if !self.alone.contains(id) && !(several && self.last.as_ref().is_some_and(same)) {
+        let says_nothing_new =
+            self.alone.contains(id) || several && self.last.as_ref().is_some_and(same);
+        if !says_nothing_new {
             self.last = Some((id.clone(), new.clone()));
         }
         false
