@@ -120,6 +120,7 @@ async fn snapshot(
 fn listed(id: &str, revision: i64, record: Option<String>) -> Result<ServiceRecord, BadRecord> {
     CatalogServiceId::parse(id).map_err(|error| BadRecord {
         id: None,
+        revision: None,
         field: "id".to_owned(),
         message: error.to_string(),
     })?;
@@ -130,6 +131,7 @@ fn read(id: &str, revision: i64, record: Option<String>) -> Result<ServiceRecord
     let Some(record) = record else {
         return Err(BadRecord {
             id: Some(id.to_owned()),
+            revision: u64::try_from(revision).ok(),
             field: "record".to_owned(),
             message: format!("is larger than {LARGEST_RECORD} bytes"),
         });
