@@ -58,6 +58,8 @@ behaviours![
     stop,
     stopping,
     transitions,
+    two_operators,
+    two_way,
     write_back,
 ];
 

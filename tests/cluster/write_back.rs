@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::scene::{PROGRAM, Scene, VS, foreign_route, message};
+use crate::scene::{PROGRAM, Scene, VS, cluster_id, foreign_route, message};
 use crate::support::backend;
 use crate::support::operator::{LEASE, NAMESPACE};
 use crate::support::rig::Rig;
@@ -37,13 +36,6 @@ const WITHDRAWALS: &str = "catalog-mesh.aikernel.io/withdrawals";
 /// How long the catalog may take to follow: ten times what is promised.
 const SOON: Duration = Duration::from_secs(10);
 
-/// The uid of kube-system.
-async fn cluster_id(rig: &Rig) -> Result<String> {
-    let namespaces = Api::<Namespace>::all(rig.client.clone());
-    let uid = namespaces.get("kube-system").await?.metadata.uid;
-    uid.context("no uid")
-}
-
 /// The endpoints that the catalog has from this cluster, as `10.1.0.1 true`.
 async fn listed(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<String>> {
     let own = cluster_id(scene.rig).await?;
@@ -61,7 +53,11 @@ async fn listed(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<String>> {
 }
 
 /// Waits until the catalog lists these; says how long it took.
-async fn lists(scene: &Scene<'_>, name: &str, expected: &BTreeSet<String>) -> Result<Duration> {
+pub(crate) async fn lists(
+    scene: &Scene<'_>,
+    name: &str,
+    expected: &BTreeSet<String>,
+) -> Result<Duration> {
     let since = Instant::now();
     wait::until("the catalog's endpoints", PATIENCE, async || {
         let listed = listed(scene, name).await?;
@@ -83,7 +79,7 @@ async fn report(scene: &Scene<'_>, name: &str, writer: Value) -> Result<()> {
     Ok(())
 }
 
-async fn bind(scene: &Scene<'_>, name: &str) -> Result<()> {
+pub(crate) async fn bind(scene: &Scene<'_>, name: &str) -> Result<()> {
     scene.put(&scene.record(name)).await?;
     scene.create(&scene.binding(name)).await?;
     scene.synced(name).await?;
