@@ -23,6 +23,7 @@ use crate::api::pod::Pod;
 use crate::api::service_binding::ServiceBinding;
 use crate::domain::desired::MeshKind;
 use crate::domain::status::Transition;
+use crate::metrics::Metrics;
 
 /// All watches as tasks that never end, with the name of each.
 pub fn all(
@@ -71,7 +72,7 @@ async fn follow_bindings(ctx: Arc<Context>, mut writer: Writer<BindingRef>) {
             .bindings(map(&event, |binding| sources::binding(binding.clone())));
         ask(&ctx, concerned);
     };
-    watch::follow(api, sink, failure(&ctx, "ServiceBinding")).await;
+    watch::follow(api, sink, failure(&ctx.metrics, "ServiceBinding")).await;
 }
 
 async fn follow_services(ctx: Arc<Context>) {
@@ -82,7 +83,7 @@ async fn follow_services(ctx: Arc<Context>) {
             .services(map(&event, |service| sources::service(service.clone())));
         ask(&ctx, concerned);
     };
-    watch::follow(api, sink, failure(&ctx, "Service")).await;
+    watch::follow(api, sink, failure(&ctx.metrics, "Service")).await;
 }
 
 async fn follow_namespaces(ctx: Arc<Context>) {
@@ -97,7 +98,7 @@ async fn follow_namespaces(ctx: Arc<Context>) {
         }));
         ask(&ctx, concerned);
     };
-    watch::follow(api, sink, failure(&ctx, "Namespace")).await;
+    watch::follow(api, sink, failure(&ctx.metrics, "Namespace")).await;
 }
 
 async fn follow_slices(ctx: Arc<Context>) {
@@ -106,7 +107,7 @@ async fn follow_slices(ctx: Arc<Context>) {
         let services = ctx.world.slices(map(&event, slices::slice));
         ctx.write_back.touched(&services);
     };
-    watch::follow(api, sink, failure(&ctx, "EndpointSlice")).await;
+    watch::follow(api, sink, failure(&ctx.metrics, "EndpointSlice")).await;
 }
 
 async fn follow_pods(ctx: Arc<Context>) {
@@ -117,7 +118,8 @@ async fn follow_pods(ctx: Arc<Context>) {
             ctx.ejector.look();
         }
     };
-    watch::follow_some(api, pods::UNFINISHED, sink, failure(&ctx, "Pod")).await;
+    let failed = failure(&ctx.metrics, "Pod");
+    watch::follow_some(api, pods::UNFINISHED, sink, failed).await;
 }
 
 async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
@@ -136,7 +138,7 @@ async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
             .rules(kind, map(&event, |rule| sources::rule(kind, rule)));
         ask(&ctx, concerned);
     };
-    let mut counted = failure(&ctx, kind.as_str());
+    let mut counted = failure(&ctx.metrics, kind.as_str());
     let failed = |error: &Error, failures: u32| {
         counted(error, failures);
         // Whatever else fails, the kind was there and is known as it was.
@@ -162,8 +164,8 @@ fn ready_with<K: Send + 'static>(api: Api<K>) -> BoxFuture<'static, Api<K>> {
 }
 
 /// Counts and logs a watch's failures.
-fn failure(ctx: &Arc<Context>, kind: &'static str) -> impl FnMut(&Error, u32) {
-    let metrics = ctx.metrics.clone();
+pub(super) fn failure(metrics: &Metrics, kind: &'static str) -> impl FnMut(&Error, u32) + use<> {
+    let metrics = metrics.clone();
     move |error, failures| {
         metrics.watch_failed(kind);
         tracing::warn!(

@@ -33,12 +33,14 @@ behaviours![
     fields,
     foreign,
     frozen,
+    handover,
     installation,
     istiod_away,
     leadership,
     loop_closed,
     mesh_api_missing,
     names,
+    outage,
     poison,
     policy_balancing,
     policy_circuit_breaker,
@@ -57,6 +59,8 @@ behaviours![
     stop,
     stopping,
     transitions,
+    two_operators,
+    two_way,
     write_back,
 ];
 
