@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
+use catalog_mesh_controller::controller::error::WriteError;
 use catalog_mesh_controller::domain::health::mark::{Change, Note, OURS};
 use catalog_mesh_controller::domain::names::BindingKey;
 use jiff::Timestamp;
@@ -17,6 +18,7 @@ use tokio::process::Command;
 
 use crate::scene::{FINALIZER, PROGRAM, Scene};
 use crate::support::envoy::Options;
+use crate::support::operator;
 use crate::support::rig::Rig;
 use crate::support::stack::{self, PATIENCE};
 use crate::support::tools::repository;
@@ -123,6 +125,7 @@ async fn the_operator_takes_back_what_is_out_for_a_binding_that_is_gone(rig: &Ri
     envoy.wait_for_endpoints(&web.host(), 1).await?;
     let mark = rig.audit_mark().await?;
 
+    refuses_what_was_decided_for_another(&web).await?;
     let stack = stack::Stack::start(rig, Path::new(PROGRAM)).await?;
     let scene = Scene {
         rig,
@@ -145,11 +148,39 @@ async fn the_operator_takes_back_what_is_out_for_a_binding_that_is_gone(rig: &Ri
         writes == ["patch pods web-0 200", "patch pods web-3 200"],
         "{writes:?}"
     );
+    let asked = rig.api.audit.since(mark, &rig.client).await?;
+    let lists = asked.iter().filter(|entry| {
+        entry.user.username == operator::USER && entry.request_uri.starts_with("/api/v1/pods?")
+    });
+    let lists: Vec<_> = lists.map(|entry| entry.request_uri.as_str()).collect();
+    ensure!(
+        !lists.is_empty() && lists.iter().all(|uri| uri.contains("status.phase")),
+        "finished Pods are asked for, too: {lists:?}"
+    );
     for (place, label) in [(1, "maintenance"), (2, OURS)] {
         let found = marks(&pod(&web, place).await?);
         ensure!(found == (Some(label.to_owned()), None), "{found:?}");
     }
     scene.stack.stop().await
+}
+
+/// The server takes a change only for the Pod, and the version of it, that it
+/// was decided for; the operator knows such an answer from a refusal.
+async fn refuses_what_was_decided_for_another(web: &Workload) -> Result<()> {
+    let pod = pod(web, 0).await?;
+    let version: u64 = pod.metadata.resource_version.context("no version")?.parse()?;
+    let uid = pod.metadata.uid.context("no uid")?;
+    for (uid, version) in [(uid.as_str(), version - 1), ("another", version)] {
+        let patch = Patch::Merge(Change::Release.patch(uid, version));
+        let answer = web
+            .pods_api()
+            .patch(&web.pods[0].name, &PatchParams::default(), &patch)
+            .await;
+        let error = answer.err().context("it was taken")?;
+        let read = WriteError::from_kube(&error);
+        ensure!(read == WriteError::Stale, "{uid} {version}: {error:?}");
+    }
+    Ok(())
 }
 
 /// Takes the Pod out as the operator does it.

@@ -11,7 +11,7 @@ mod reports;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -21,8 +21,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::context::Context;
 use super::error::WriteError;
-use crate::domain::health::ejection::PodKey;
+use super::queue::state::Lane;
+use crate::domain::health::ejection::{Plan, PodKey};
 use crate::domain::health::mark::Step;
+use crate::domain::health::outlier::{self, Tightened};
 use crate::domain::health::pace::Pace;
 use crate::domain::health::round::{Known, decide};
 use crate::domain::names::BindingKey;
@@ -44,6 +46,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 pub struct Ejector {
     known: watch::Sender<Option<Arc<Known>>>,
     moved: Notify,
+    tightened: Mutex<BTreeMap<BindingKey, Tightened>>,
 }
 
 impl Default for Ejector {
@@ -51,6 +54,7 @@ impl Default for Ejector {
         Self {
             known: watch::Sender::new(None),
             moved: Notify::new(),
+            tightened: Mutex::default(),
         }
     }
 }
@@ -60,6 +64,18 @@ impl Ejector {
     /// before no longer counts: whoever is missing wants nobody out.
     pub fn tell(&self, known: Known) {
         self.known.send_replace(Some(Arc::new(known)));
+    }
+
+    /// How Envoy's own outlier detection is tightened for the binding now.
+    pub fn tightened(&self, binding: &BindingKey) -> Option<Tightened> {
+        self.all_tightened().get(binding).copied()
+    }
+
+    /// A map is whole after each change, so a poisoned lock is used on.
+    fn all_tightened(&self) -> MutexGuard<'_, BTreeMap<BindingKey, Tightened>> {
+        self.tightened
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Marks of Pods changed.
@@ -131,6 +147,7 @@ impl Rounds {
         self.reports.observed(&self.would, &decided.would);
         self.would = decided.would;
         self.reports.stayed(&ctx.metrics, &decided.plan);
+        tighten(ctx, known, &decided.plan);
         let again = if ctx.options.read_only {
             self.reports.withheld(&decided.steps);
             None
@@ -168,6 +185,22 @@ impl Rounds {
             });
         }
         again
+    }
+}
+
+/// Remembers what holds for outlier detection now, and has those bindings looked
+/// at for which it is something else than before.
+fn tighten(ctx: &Context, known: &Known, plan: &Plan) {
+    let (before, now) = {
+        let mut held = ctx.ejector.all_tightened();
+        let now = outlier::all(known, plan, &held);
+        (std::mem::replace(&mut *held, now.clone()), now)
+    };
+    let keys: BTreeSet<_> = before.keys().chain(now.keys()).collect();
+    for key in keys {
+        if before.get(key) != now.get(key) {
+            ctx.queue.add(key, Lane::Normal);
+        }
     }
 }
 

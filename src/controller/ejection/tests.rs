@@ -1,7 +1,5 @@
 //! The ejector beside an API server in memory, in paused time.
 
-use std::sync::Mutex;
-
 use futures::FutureExt;
 use http::{Method, Request, Response};
 use jiff::Timestamp;

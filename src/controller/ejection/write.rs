@@ -39,6 +39,12 @@ pub(super) async fn patch(
     client: &Client,
     step: &Step,
 ) -> Result<Option<PartialObjectMeta<Pod>>, WriteError> {
+    if step.version == 0 {
+        // The server takes this for "whatever version".
+        let why =
+            "the Pod's resource version is no number, so that it cannot be seen whether it changed";
+        return Err(WriteError::Refused(why.to_owned()));
+    }
     let (namespace, name) = &step.pod;
     let api = Api::<Pod>::namespaced(client.clone(), namespace);
     let params = PatchParams {

@@ -7,11 +7,13 @@
 //! who leaves the mesh and who comes back; and [`doubt`] says when no verdict
 //! may move, since whoever checks may be at fault himself.
 //!
-//! Around them: [`targets`] says which endpoints may be checked at all;
+//! Around them: [`targets`] says which endpoints may be checked at all, and
+//! [`checked`] puts them together with what is held of them;
 //! [`mark`] what stands on a Pod that we took out; [`round`] makes of all that
 //! what is to be written, and [`pace`] when; [`outlier`] helps Envoy out where
 //! an unhealthy endpoint has to stay.
 
+pub mod checked;
 pub mod doubt;
 pub mod ejection;
 pub mod judge;

@@ -8,10 +8,20 @@
 //!    change once when the first has to stay and once when none has to any
 //!    more. In between only a larger share is written, in quarters, and never a
 //!    smaller one.
-//! 3. Nothing gets looser than the policy has it, and a policy by which nobody
+//! 3. It is not for a service of which no endpoint is healthy, nor for a check
+//!    that has never worked: there it is not known who is bad. While verdicts are
+//!    held all stays as it is.
+//! 4. Nothing gets looser than the policy has it, and a policy by which nobody
 //!    is ever taken out stays as it is.
 
+use std::collections::BTreeMap;
+
+use super::ejection::Plan;
+use super::judge::Verdict;
+use super::round::{Checked, Known};
+use crate::api::policy::EjectionMode;
 use crate::domain::duration::Millis;
+use crate::domain::names::BindingKey;
 use crate::domain::policy::OutlierPolicy;
 
 /// How often Envoy looks meanwhile.
@@ -45,6 +55,49 @@ pub fn next(held: Option<Tightened>, staying: u32, in_mesh: u32) -> Option<Tight
     })
 }
 
+/// What holds for all services from now on, by the plan of who is out, and by
+/// what held until now. Who is missing has the policy alone.
+pub fn all(
+    known: &Known,
+    plan: &Plan,
+    held: &BTreeMap<BindingKey, Tightened>,
+) -> BTreeMap<BindingKey, Tightened> {
+    let of = |checked: &Checked| {
+        let binding = &checked.service.binding;
+        let held = held.get(binding).copied();
+        let now = if checked.service.held {
+            held
+        } else {
+            let (staying, in_mesh) = staying(checked, plan);
+            next(held, staying, in_mesh)
+        };
+        now.map(|tightened| (binding.clone(), tightened))
+    };
+    let mut all: BTreeMap<_, _> = known.services.iter().filter_map(of).collect();
+    let unsettled = known.unsettled.iter();
+    all.extend(unsettled.filter_map(|key| Some((key.clone(), *held.get(key)?))));
+    all
+}
+
+/// How many unhealthy endpoints stay, of how many that are in the mesh.
+fn staying(checked: &Checked, plan: &Plan) -> (u32, u32) {
+    let service = &checked.service;
+    let members = service.members.iter();
+    let in_mesh = members.filter(|m| m.ready && !plan.out.contains_key(&m.pod));
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let all = count(in_mesh.clone().count());
+    let helps = matches!(
+        checked.mode,
+        EjectionMode::Draining | EjectionMode::OutlierOnly
+    );
+    let healthy = in_mesh.clone().any(|m| m.verdict == Verdict::Healthy);
+    if !helps || !service.proven || !healthy {
+        return (0, all);
+    }
+    let bad = in_mesh.filter(|m| matches!(m.verdict, Verdict::Unhealthy(_)));
+    (count(bad.count()), all)
+}
+
 /// The policy as the DestinationRule gets it.
 pub fn in_force(policy: &OutlierPolicy, tightened: Option<Tightened>) -> OutlierPolicy {
     match tightened {
@@ -70,6 +123,8 @@ fn share(of: u32, all: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::health::ejection::{Member, Service};
+    use crate::domain::health::judge::Failure;
 
     fn policy(percent: u32) -> OutlierPolicy {
         OutlierPolicy {
@@ -142,6 +197,84 @@ mod tests {
         let held = next(None, 4, 10);
         assert_eq!(next(held, 4, 10), held);
         assert_eq!(next(held, 1, 10), held);
+    }
+
+    fn service(mode: EjectionMode, verdicts: &[Verdict]) -> Checked {
+        let pod = |n: usize| ("shop".to_owned(), format!("web-{n}"));
+        let member = |(n, verdict): (usize, &Verdict)| Member {
+            pod: pod(n),
+            ready: true,
+            verdict: *verdict,
+            since: jiff::Timestamp::UNIX_EPOCH,
+        };
+        Checked {
+            mode,
+            uids: BTreeMap::new(),
+            service: Service {
+                binding: key(),
+                ejects: true,
+                proven: true,
+                held: false,
+                percent: 50,
+                members: verdicts.iter().enumerate().map(member).collect(),
+            },
+        }
+    }
+
+    fn key() -> BindingKey {
+        BindingKey {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        }
+    }
+
+    #[test]
+    fn it_is_for_unhealthy_endpoints_that_stay_beside_healthy_ones() {
+        use EjectionMode::{Draining, Observe, Off, OutlierOnly};
+        const GOOD: Verdict = Verdict::Healthy;
+        const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
+        let nothing = BTreeMap::new();
+        let decided = |checked: Checked, plan: &Plan, held: &BTreeMap<_, _>| {
+            let known = Known {
+                services: vec![checked],
+                ..Known::default()
+            };
+            all(&known, plan, held).get(&key()).map(|held| held.percent)
+        };
+        let free = Plan::default();
+        let mut out = Plan::default();
+        out.out
+            .insert(("shop".to_owned(), "web-1".to_owned()), [key()].into());
+        for (mode, verdicts, plan, percent) in [
+            (OutlierOnly, [GOOD, BAD, GOOD], &free, Some(50)),
+            (Draining, [GOOD, BAD, GOOD], &free, Some(50)),
+            (Draining, [GOOD, BAD, GOOD], &out, None),
+            (Draining, [GOOD, BAD, BAD], &out, Some(50)),
+            (Observe, [GOOD, BAD, GOOD], &free, None),
+            (Off, [GOOD, BAD, GOOD], &free, None),
+            (OutlierOnly, [BAD, BAD, BAD], &free, None),
+            (OutlierOnly, [GOOD, GOOD, GOOD], &free, None),
+        ] {
+            let found = decided(service(mode, &verdicts), plan, &nothing);
+            assert_eq!(found, percent, "{mode:?} {verdicts:?}");
+        }
+        let mut unproven = service(OutlierOnly, &[GOOD, BAD, GOOD]);
+        unproven.service.proven = false;
+        assert_eq!(decided(unproven, &free, &nothing), None);
+        // While verdicts are held, and while nothing is known, all stays.
+        let before = BTreeMap::from([(key(), Tightened { percent: 75 })]);
+        for verdicts in [[GOOD, GOOD, GOOD], [GOOD, BAD, GOOD]] {
+            let mut held = service(OutlierOnly, &verdicts);
+            held.service.held = true;
+            assert_eq!(decided(held.clone(), &free, &before), Some(75));
+            assert_eq!(decided(held, &free, &nothing), None);
+        }
+        let unsettled = Known {
+            unsettled: [key()].into(),
+            ..Known::default()
+        };
+        assert_eq!(all(&unsettled, &free, &before), before);
+        assert_eq!(all(&Known::default(), &free, &before), nothing);
     }
 
     #[test]
