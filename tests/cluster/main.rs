@@ -55,6 +55,7 @@ behaviours![
     steady,
     stop,
     stopping,
+    storm,
     transitions,
     write_back,
 ];
