@@ -7,9 +7,11 @@ test: check tools
 	cargo build --locked --examples
 	cargo test --locked
 
-# What needs no cluster and no running: form, lints, dependencies.
+# What needs no cluster and no running: form, lints, dependencies. (The files of
+# tests/cluster are named by a macro, which `cargo fmt` does not see through.)
 check: target/tools/bin/cargo-deny
 	cargo fmt --check
+	rustfmt --check --edition 2024 tests/cluster/*.rs
 	cargo clippy --locked --all-targets -- -D warnings
 	target/tools/bin/cargo-deny --log-level error check bans licenses sources
 

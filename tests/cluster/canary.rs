@@ -82,11 +82,18 @@ async fn a_rotated_credential_is_used_at_once_and_shown_nowhere(rig: &Rig) -> Re
     says("True Synced").await?;
 
     let log = std::fs::read_to_string(operator.process.log())?;
-    for proof in ["\"level\":\"trace\"", "CatalogUnauthorized", "travels in clear"] {
+    for proof in [
+        "\"level\":\"trace\"",
+        "CatalogUnauthorized",
+        "travels in clear",
+    ] {
         ensure!(log.contains(proof), "the log has no {proof}");
     }
     let metrics = reqwest::Client::builder().no_proxy().build()?;
-    let metrics = metrics.get(format!("http://{OPERATOR}/metrics")).send().await?;
+    let metrics = metrics
+        .get(format!("http://{OPERATOR}/metrics"))
+        .send()
+        .await?;
     let metrics = metrics.text().await?;
     ensure!(metrics.contains("catalog_mesh_"), "{metrics}");
     let mut places = vec![("log", log), ("metrics", metrics)];
@@ -107,7 +114,11 @@ async fn a_rotated_credential_is_used_at_once_and_shown_nowhere(rig: &Rig) -> Re
     for (place, text) in &places {
         for canary in CANARIES {
             let at = text.find(canary);
-            ensure!(at.is_none(), "{canary} is in the {place}: {}", around(text, at));
+            ensure!(
+                at.is_none(),
+                "{canary} is in the {place}: {}",
+                around(text, at)
+            );
         }
     }
     operator.process.kill().await?;
@@ -128,7 +139,9 @@ async fn operator(rig: &Rig, secret: &Path) -> Result<Operator> {
         "--log",
         "trace",
     ];
-    let operator = rig.operator("operator-canary", Path::new(PROGRAM), args).await?;
+    let operator = rig
+        .operator("operator-canary", Path::new(PROGRAM), args)
+        .await?;
     operator.ready(&format!("http://{OPERATOR}/readyz")).await?;
     Ok(operator)
 }
@@ -154,7 +167,9 @@ where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
 {
     let all = Api::<K>::all(rig.client.clone());
-    Ok(serde_json::to_string(&all.list(&ListParams::default()).await?)?)
+    Ok(serde_json::to_string(
+        &all.list(&ListParams::default()).await?,
+    )?)
 }
 
 fn around(text: &str, at: Option<usize>) -> String {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
-use kube::{Api, ResourceExt};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::scene::{DR, IGNORE, MANAGED_BY, PROGRAM, Scene, UID, VS, message};
@@ -43,9 +43,15 @@ async fn made(scene: &Scene<'_>, name: &str) -> Result<ServiceBinding> {
     })
     .await?;
     let binding = scene.synced(name).await?;
-    ensure!(binding.labels().get(SOURCE).is_some_and(|v| v == "catalog"), "{binding:?}");
+    ensure!(
+        binding.labels().get(SOURCE).is_some_and(|v| v == "catalog"),
+        "{binding:?}"
+    );
     ensure!(binding.labels().contains_key(MANAGED_BY), "{binding:?}");
-    ensure!(binding.spec.catalog_service_id == scene.id(name), "{binding:?}");
+    ensure!(
+        binding.spec.catalog_service_id == scene.id(name),
+        "{binding:?}"
+    );
     Ok(binding)
 }
 
@@ -56,7 +62,9 @@ async fn names(scene: &Scene<'_>) -> Result<Vec<String>> {
 
 async fn a_service_of_the_catalog_comes_into_the_mesh_and_goes_by_itself(rig: &Rig) -> Result<()> {
     let scene = registering(rig, "registered").await?;
-    let web = rig.workload(&scene.namespace, "web", &["zone-a", "zone-b"]).await?;
+    let web = rig
+        .workload(&scene.namespace, "web", &["zone-a", "zone-b"])
+        .await?;
     let envoy = rig.envoy(&Options::in_namespace(&scene.namespace)).await?;
     envoy.wait_for_endpoints(&web.host(), 2).await?;
     let life = async {
@@ -131,17 +139,26 @@ async fn a_users_binding_goes_before_the_catalogs_and_what_he_adopts_is_his(
     scene.gone("web").await?;
     let after = scene.rule(VS, "web").await?;
     ensure!(before.metadata.uid == after.metadata.uid, "made anew");
-    ensure!(after.annotations().get(UID) == mine.metadata.uid.as_ref(), "{after:?}");
+    ensure!(
+        after.annotations().get(UID) == mine.metadata.uid.as_ref(),
+        "{after:?}"
+    );
     scene.rule(DR, "web").await?;
 
     // The other makes the catalog's his own.
-    scene.change("api", json!({"metadata": {"labels": {SOURCE: null}}})).await?;
+    scene
+        .change("api", json!({"metadata": {"labels": {SOURCE: null}}}))
+        .await?;
     scene.stack.catalog.delete(&scene.id("api")).await?;
     scene.says("api", "Ready", "False Removed").await?;
     scene.nothing_of("api").await?;
     scene.put(&scene.record("api")).await?;
     scene.synced("api").await?;
-    ensure!(names(&scene).await? == ["api", "mine"], "{:?}", names(&scene).await?);
+    ensure!(
+        names(&scene).await? == ["api", "mine"],
+        "{:?}",
+        names(&scene).await?
+    );
     Ok(())
 }
 
@@ -158,20 +175,32 @@ async fn a_service_gets_a_binding_as_soon_as_it_may(rig: &Rig) -> Result<()> {
         "spec": {"ports": [{"name": "http", "port": 80}]},
     });
     let ignored = serde_json::from_value(ignored)?;
-    scene.services().create(&PostParams::default(), &ignored).await?;
+    scene
+        .services()
+        .create(&PostParams::default(), &ignored)
+        .await?;
     scene.service("plain").await?;
     made(&scene, "plain").await?;
     scene.service("late").await?;
     let late = made(&scene, "late").await?;
-    ensure!(late.spec.catalog_service_id == scene.id("late"), "not the lowest ID");
+    ensure!(
+        late.spec.catalog_service_id == scene.id("late"),
+        "not the lowest ID"
+    );
     // Deleted by hand, it comes back while the record is there.
     scene.delete_binding("plain").await?;
     scene.gone("plain").await?;
     made(&scene, "plain").await?;
-    ensure!(names(&scene).await? == ["late", "plain"], "{:?}", names(&scene).await?);
+    ensure!(
+        names(&scene).await? == ["late", "plain"],
+        "{:?}",
+        names(&scene).await?
+    );
     let patch = json!({"metadata": {"annotations": {IGNORE: null}}});
     let services = scene.services();
-    services.patch("ignored", &PatchParams::default(), &Patch::Merge(patch)).await?;
+    services
+        .patch("ignored", &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
     made(&scene, "ignored").await?;
     Ok(())
 }
@@ -195,7 +224,11 @@ async fn what_a_catalog_forgot_is_kept_until_somebody_approves_each(rig: &Rig) -
     empty.put(&scene.record("other")).await?;
     scene.stack.operator.process.kill().await?;
     scene.stack.operator.start_again().await?;
-    scene.stack.operator.ready(&format!("http://{OPERATOR}/readyz")).await?;
+    scene
+        .stack
+        .operator
+        .ready(&format!("http://{OPERATOR}/readyz"))
+        .await?;
     let mark = scene.mark().await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     ensure!(scene.writes(mark).await?.is_empty(), "it does not rest");
@@ -214,20 +247,33 @@ async fn what_a_catalog_forgot_is_kept_until_somebody_approves_each(rig: &Rig) -
 async fn held(scene: &Scene<'_>, names: &[&str]) -> Result<()> {
     for name in names {
         let binding = scene.says(name, "Ready", "False DeletionHeld").await?;
-        ensure!(condition(&binding, "CatalogSynced").as_deref() == Some("False Removed"), "{binding:?}");
+        ensure!(
+            condition(&binding, "CatalogSynced").as_deref() == Some("False Removed"),
+            "{binding:?}"
+        );
         scene.rule(VS, name).await?;
         scene.rule(DR, name).await?;
     }
     wait::until("the gauge", PATIENCE, async || {
-        let samples = scene.stack.operator.metrics(&format!("http://{OPERATOR}/metrics")).await?;
+        let samples = scene
+            .stack
+            .operator
+            .metrics(&format!("http://{OPERATOR}/metrics"))
+            .await?;
         let held = samples.sum("catalog_mesh_deletions_held", &[]);
-        let is_held = |b: &&ServiceBinding| condition(b, "Ready").as_deref() == Some("False DeletionHeld");
+        let is_held =
+            |b: &&ServiceBinding| condition(b, "Ready").as_deref() == Some("False DeletionHeld");
         let all = Api::<ServiceBinding>::all(scene.rig.client.clone());
         let all = all.list(&ListParams::default()).await?.items;
-        let here = all.iter().filter(|b| b.namespace().as_ref() == Some(&scene.namespace));
+        let here = all
+            .iter()
+            .filter(|b| b.namespace().as_ref() == Some(&scene.namespace));
         let here: Vec<_> = here.filter(is_held).map(ResourceExt::name_any).collect();
         ensure!(here == names, "{here:?}");
-        ensure!(held == Some(all.iter().filter(is_held).count() as f64), "{held:?}");
+        ensure!(
+            held == Some(all.iter().filter(is_held).count() as f64),
+            "{held:?}"
+        );
         Ok(())
     })
     .await
@@ -284,15 +330,21 @@ async fn of_many_services_that_go_at_once_a_share_goes(rig: &Rig) -> Result<()> 
 
 async fn clear_all_bindings(rig: &Rig) -> Result<()> {
     let all = Api::<ServiceBinding>::all(rig.client.clone());
-    wait::until("an end of the bindings of other tests", PATIENCE, async || {
-        let left = all.list(&ListParams::default()).await?.items;
-        for binding in &left {
-            let namespace = binding.namespace().unwrap_or_default();
-            let own = Api::<ServiceBinding>::namespaced(rig.client.clone(), &namespace);
-            let _ = own.delete(&binding.name_any(), &DeleteParams::default()).await;
-        }
-        ensure!(left.is_empty(), "{} are left", left.len());
-        Ok(())
-    })
+    wait::until(
+        "an end of the bindings of other tests",
+        PATIENCE,
+        async || {
+            let left = all.list(&ListParams::default()).await?.items;
+            for binding in &left {
+                let namespace = binding.namespace().unwrap_or_default();
+                let own = Api::<ServiceBinding>::namespaced(rig.client.clone(), &namespace);
+                let _ = own
+                    .delete(&binding.name_any(), &DeleteParams::default())
+                    .await;
+            }
+            ensure!(left.is_empty(), "{} are left", left.len());
+            Ok(())
+        },
+    )
     .await
 }

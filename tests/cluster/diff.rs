@@ -61,7 +61,10 @@ async fn viewer(scene: &Scene<'_>) -> Result<(PathBuf, String)> {
     let (_, rest) = docs
         .split_once("<!-- rights of diff")
         .context("docs/flags.md names no rights")?;
-    let role = rest.split("```yaml\n").nth(1).and_then(|r| r.split("```").next());
+    let role = rest
+        .split("```yaml\n")
+        .nth(1)
+        .and_then(|r| r.split("```").next());
     let file = scene.rig.folder().join("viewer.yaml");
     std::fs::write(&file, role.context("the rights are no YAML")?)?;
     scene.rig.api.apply_manifests(&file).await?;
@@ -118,7 +121,11 @@ fn changes(answer: &Value) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for object in list(&answer["bindings"][0]["objects"]) {
         for change in list(&object["changes"]) {
-            let text = |field: &str| change.get(field).map_or("-".to_owned(), ToString::to_string);
+            let text = |field: &str| {
+                change
+                    .get(field)
+                    .map_or("-".to_owned(), ToString::to_string)
+            };
             let fields = ["path", "before", "after", "source", "setBy"].map(text);
             let line = format!("{} {}", object["kind"], fields.join(" "));
             found.insert(line.replace('"', ""));
@@ -130,7 +137,9 @@ fn changes(answer: &Value) -> BTreeSet<String> {
 /// Whether the object now holds what was predicted.
 fn came_true(answer: &Value, kind: &str, now: &DynamicObject) -> Result<()> {
     let now = json!({"metadata": now.metadata, "spec": now.data["spec"]});
-    let objects = answer["bindings"][0]["objects"].as_array().context("none")?;
+    let objects = answer["bindings"][0]["objects"]
+        .as_array()
+        .context("none")?;
     for object in objects.iter().filter(|object| object["kind"] == kind) {
         for change in object["changes"].as_array().context("no changes")? {
             let path = change["path"].as_str().context("no path")?;
@@ -170,7 +179,10 @@ async fn what_it_says_is_what_the_operator_does(rig: &Rig) -> Result<()> {
     scene.put(&record).await?;
     let answer = run().await?.json(1)?;
     let expected = "VirtualService /spec/http/0/timeout 5s 7s Catalog -";
-    ensure!(changes(&answer) == [expected.to_owned()].into(), "{answer:#}");
+    ensure!(
+        changes(&answer) == [expected.to_owned()].into(),
+        "{answer:#}"
+    );
 
     // Others add fields, and edit one of ours; the catalog takes values back.
     let theirs = json!({"metadata": {"labels": {"theirs": "x"}},
@@ -178,7 +190,9 @@ async fn what_it_says_is_what_the_operator_does(rig: &Rig) -> Result<()> {
     scene.edit(DR, "web", theirs).await?;
     let mut http = scene.rule(VS, "web").await?.data["spec"]["http"].clone();
     http[0]["timeout"] = json!("99s");
-    scene.edit(VS, "web", json!({"spec": {"http": http}})).await?;
+    scene
+        .edit(VS, "web", json!({"spec": {"http": http}}))
+        .await?;
     record["connectionPool"] = json!({"tcp": {"maxConnections": 9}});
     let fields = record.as_object_mut().context("a record is an object")?;
     fields.remove("circuitBreaker");
@@ -256,12 +270,20 @@ async fn it_only_reads_with_the_rights_that_are_documented(rig: &Rig) -> Result<
         .service_account_kubeconfig(&scene.namespace, "nobody")
         .await?;
     let ran = diff(&scene, &refused, &[]).await?;
-    ensure!(ran.code == Some(2) && ran.stdout.is_empty(), "{}", ran.stdout);
+    ensure!(
+        ran.code == Some(2) && ran.stdout.is_empty(),
+        "{}",
+        ran.stdout
+    );
     ensure!(ran.stderr.contains("docs/flags.md"), "{}", ran.stderr);
 
     scene.stack.catalog.process.kill().await?;
     let ran = diff(&scene, &kubeconfig, &[]).await?;
-    ensure!(ran.code == Some(2) && ran.stdout.is_empty(), "{}", ran.stdout);
+    ensure!(
+        ran.code == Some(2) && ran.stdout.is_empty(),
+        "{}",
+        ran.stdout
+    );
     ensure!(ran.stderr.contains("--catalog-url"), "{}", ran.stderr);
     scene.stack.catalog.process.start().await?;
     scene.stack.catalog.ready().await

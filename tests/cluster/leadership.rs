@@ -43,7 +43,17 @@ impl<'a> Pair<'a> {
         rig.api.apply_manifests(&repository().join("rbac")).await?;
         let catalog = Catalog::start(rig.folder(), "leadership", CATALOG).await?;
         let url = catalog.url.clone();
-        let args = |port| ["run", "--catalog-url", &url, "--period", "2s", "--listen", port];
+        let args = |port| {
+            [
+                "run",
+                "--catalog-url",
+                &url,
+                "--period",
+                "2s",
+                "--listen",
+                port,
+            ]
+        };
         let first = format!("operator-{name}-1");
         let operator = rig
             .operator(&first, Path::new(PROGRAM), args(FIRST_PORT))
@@ -61,7 +71,9 @@ impl<'a> Pair<'a> {
             args(SECOND_PORT),
         )
         .await?;
-        second.ready(&format!("http://{SECOND_PORT}/readyz")).await?;
+        second
+            .ready(&format!("http://{SECOND_PORT}/readyz"))
+            .await?;
         let stack = Arc::new(Stack { catalog, operator });
         let scene = Scene::beside(rig, stack, name).await?;
         Ok(Self {
@@ -115,7 +127,10 @@ async fn leads(operator: &Operator, port: &str) -> Result<()> {
 /// This account may do what the operator's own may.
 async fn grant(rig: &Rig, account: &str) -> Result<()> {
     let subject = json!([{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]);
-    for (kind, role) in [("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")] {
+    for (kind, role) in [
+        ("ClusterRoleBinding", "ClusterRole"),
+        ("RoleBinding", "Role"),
+    ] {
         let binding = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1",
             "kind": kind,
@@ -146,11 +161,16 @@ async fn who_stands_by_writes_nothing_until_the_leader_is_killed_and_within_16_s
     pair.set_timeout("7s").await?;
     pair.timeout_is("7s").await?;
     let after = killed.elapsed();
-    eprintln!("SIGKILL: the other wrote {:.1} s later", after.as_secs_f64());
+    eprintln!(
+        "SIGKILL: the other wrote {:.1} s later",
+        after.as_secs_f64()
+    );
     ensure!(after < Duration::from_secs(16), "{after:?}");
     let by_whom = pair.writes_by_second(mark).await?;
     ensure!(
-        by_whom.iter().any(|write| write.starts_with("patch virtualservices")),
+        by_whom
+            .iter()
+            .any(|write| write.starts_with("patch virtualservices")),
         "{by_whom:?}"
     );
     Ok(())
@@ -187,7 +207,10 @@ async fn a_leader_that_was_stopped_for_longer_than_its_lease_writes_nothing_any_
     let mark = rig.audit_mark().await?;
     pair.first().process.signal(Signal::SIGCONT).await?;
     let well = pair.first().process.ended(PATIENCE).await?;
-    ensure!(!well, "a leader that lost its Lease ended as if all were well");
+    ensure!(
+        !well,
+        "a leader that lost its Lease ended as if all were well"
+    );
     let writes = pair.writes_by(USER, mark).await?;
     ensure!(writes.is_empty(), "{writes:?}");
     let log = std::fs::read_to_string(pair.first().process.log())?;
@@ -199,11 +222,21 @@ async fn a_leader_that_was_stopped_for_longer_than_its_lease_writes_nothing_any_
 
 async fn a_leader_whose_lease_is_taken_or_deleted_stops_and_leaves_it_so(rig: &Rig) -> Result<()> {
     rig.api.apply_manifests(&repository().join("rbac")).await?;
-    let args = ["run", "--catalog-url", "http://127.0.0.1:1", "--listen", FIRST_PORT];
+    let args = [
+        "run",
+        "--catalog-url",
+        "http://127.0.0.1:1",
+        "--listen",
+        FIRST_PORT,
+    ];
     let lease = ["lease", LEASE, "-n", NAMESPACE];
     let thief = r#"{"spec": {"holderIdentity": "thief"}}"#;
     for (name, said, change) in [
-        ("taken", "thief", [&["patch"], &lease[..], &["--type=merge", "-p", thief]].concat()),
+        (
+            "taken",
+            "thief",
+            [&["patch"], &lease[..], &["--type=merge", "-p", thief]].concat(),
+        ),
         ("deleted", "deleted", [&["delete"], &lease[..]].concat()),
     ] {
         let name = format!("operator-lease-{name}");
@@ -217,10 +250,23 @@ async fn a_leader_whose_lease_is_taken_or_deleted_stops_and_leaves_it_so(rig: &R
         ensure!(words.contains(said), "{name}: {words}");
 
         // The server would make a Lease by a PUT that nothing keeps from it.
-        let holder = ["get", "lease", LEASE, "-n", NAMESPACE, "--ignore-not-found", "-o", "json"];
+        let holder = [
+            "get",
+            "lease",
+            LEASE,
+            "-n",
+            NAMESPACE,
+            "--ignore-not-found",
+            "-o",
+            "json",
+        ];
         let now = rig.kubectl(&holder).await?;
         let now: Value = serde_json::from_str(&now).unwrap_or_default();
-        let expected = if said == "thief" { json!("thief") } else { Value::Null };
+        let expected = if said == "thief" {
+            json!("thief")
+        } else {
+            Value::Null
+        };
         ensure!(now["spec"]["holderIdentity"] == expected, "{name}: {now}");
     }
     Ok(())

@@ -24,8 +24,15 @@ const STANDBY: &str = "127.0.0.1:9181";
 async fn what_rbac_grants_is_what_the_operator_uses(rig: &Rig) -> Result<()> {
     let mark = rig.audit_mark().await?;
     // The first operator of a cluster makes the Lease.
-    rig.kubectl(&["delete", "lease", LEASE, "-n", NAMESPACE, "--ignore-not-found"])
-        .await?;
+    rig.kubectl(&[
+        "delete",
+        "lease",
+        LEASE,
+        "-n",
+        NAMESPACE,
+        "--ignore-not-found",
+    ])
+    .await?;
     let stack = Stack::start_with(rig, Path::new(PROGRAM), &["--register=on"]).await?;
     let scene = Scene::beside(rig, Arc::new(stack), "rights").await?;
     let standby = Operator::join(
@@ -119,7 +126,15 @@ async fn walk(scene: &Scene<'_>) -> Result<()> {
 /// The rules of the account's roles, one right a line.
 async fn granted(rig: &Rig) -> Result<Rights> {
     let everywhere = ["get", "clusterrole", operator::ACCOUNT, "-o", "json"];
-    let here = ["get", "role", operator::ACCOUNT, "-n", NAMESPACE, "-o", "json"];
+    let here = [
+        "get",
+        "role",
+        operator::ACCOUNT,
+        "-n",
+        NAMESPACE,
+        "-o",
+        "json",
+    ];
     let mut rights = rules(&rig.kubectl(&everywhere).await?)?;
     rights.extend(rules(&rig.kubectl(&here).await?)?);
     Ok(rights)

@@ -180,7 +180,11 @@ async fn a_binding_that_is_not_allowed_keeps_nobody_out(rig: &Rig) -> Result<()>
         .await?;
     let older = from.synced("web").await?;
     scene
-        .conflict("web", "AnotherBinding", &[&format!("{}/web", from.namespace)])
+        .conflict(
+            "web",
+            "AnotherBinding",
+            &[&format!("{}/web", from.namespace)],
+        )
         .await?;
     for kind in [VS, DR] {
         let rule = scene.rule(kind, "web").await?;

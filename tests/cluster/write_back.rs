@@ -98,7 +98,9 @@ async fn the_catalogs_list_follows_who_serves(rig: &Rig) -> Result<()> {
     let first = &record["endpoints"][0];
     ensure!(first["port"] == backend::PORT, "{first}");
     ensure!(
-        ["zone-a", "zone-b"].iter().any(|zone| first["zone"] == *zone),
+        ["zone-a", "zone-b"]
+            .iter()
+            .any(|zone| first["zone"] == *zone),
         "{first}"
     );
     let revision = record["revision"].clone();
@@ -127,7 +129,10 @@ async fn the_catalogs_list_follows_who_serves(rig: &Rig) -> Result<()> {
     );
 
     let record = scene.stack.catalog.get(&scene.id("web")).await?;
-    ensure!(record["revision"] == revision, "a report moved the revision");
+    ensure!(
+        record["revision"] == revision,
+        "a report moved the revision"
+    );
     scene.services().delete("web", &Default::default()).await?;
     lists(&scene, "web", &BTreeSet::new()).await?;
     Ok(())
@@ -140,9 +145,7 @@ async fn a_binding_that_goes_takes_its_endpoints_along_and_a_frozen_one_does_not
     let mut lines = Vec::new();
     let mut workloads = Vec::new();
     for name in ["web", "retained", "frozen"] {
-        let workload = rig
-            .workload(&scene.namespace, name, &["zone-a"])
-            .await?;
+        let workload = rig.workload(&scene.namespace, name, &["zone-a"]).await?;
         bind(&scene, name).await?;
         let expected = BTreeSet::from([format!("{} true", workload.pods[0].address())]);
         lists(&scene, name, &expected).await?;
@@ -163,19 +166,23 @@ async fn a_binding_that_goes_takes_its_endpoints_along_and_a_frozen_one_does_not
         scene.gone(name).await?;
         lists(&scene, name, &BTreeSet::new()).await?;
     }
-    ensure!(listed(&scene, "frozen").await? == lines[2], "a frozen one spoke");
+    ensure!(
+        listed(&scene, "frozen").await? == lines[2],
+        "a frozen one spoke"
+    );
     scene.delete_binding("frozen").await?;
     scene.gone("frozen").await?;
     sleep(Duration::from_secs(3)).await;
-    ensure!(listed(&scene, "frozen").await? == lines[2], "a frozen one withdrew");
+    ensure!(
+        listed(&scene, "frozen").await? == lines[2],
+        "a frozen one withdrew"
+    );
     Ok(())
 }
 
 async fn the_record_of_another_service_is_told_nothing(rig: &Rig) -> Result<()> {
     let scene = Scene::shared(rig, "mismatch").await?;
-    let other = rig
-        .workload(&scene.namespace, "other", &["zone-a"])
-        .await?;
+    let other = rig.workload(&scene.namespace, "other", &["zone-a"]).await?;
     let mut record = scene.record("other");
     record["name"] = json!("somebody-elses");
     scene.put(&record).await?;
@@ -280,7 +287,9 @@ async fn another_writer_as_this_cluster_is_told_of_and_not_fought(rig: &Rig) -> 
     ensure!(ready.as_deref() == Some("True Synced"), "{ready:?}");
     wait::until("the Event", PATIENCE, async || {
         let events = scene.events("web").await?;
-        let told = events.iter().any(|event| event == "Warning DuplicateWriter");
+        let told = events
+            .iter()
+            .any(|event| event == "Warning DuplicateWriter");
         ensure!(told, "{events:?}");
         Ok(())
     })
