@@ -62,7 +62,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
 
     let timing = timing(&args)?;
-    let config = reach::kube_config(args.kubeconfig.as_deref()).await?;
+    let config = reach::kube_config(args.cluster.kubeconfig.as_deref()).await?;
     let (leadership, elector) = if args.read_only {
         // It takes no Lease, so that it stands in nobody's way.
         (Leadership::withheld(), None)
@@ -71,7 +71,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             .context("cannot set up the client for the Lease")?;
         let (leadership, elector) = Elector::new(
             client,
-            &args.own_namespace,
+            args.cluster.own_namespace.as_str(),
             &args.pod_name,
             timing,
             Arc::new(MachineClock),
@@ -232,7 +232,7 @@ fn context(
         mesh_api: MeshApi::default(),
         world: World::new(
             args.mapping.cluster_domain.clone(),
-            args.own_namespace.clone(),
+            args.cluster.own_namespace.to_string(),
         ),
         catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
         known,

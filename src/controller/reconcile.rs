@@ -19,7 +19,7 @@ use crate::domain::situation::Situation;
 use crate::domain::status::Findings;
 use crate::domain::target::Target;
 use crate::domain::validate::{self, Valid};
-use crate::domain::{build, ownership, plan, reasons};
+use crate::domain::{build, ownership, plan, reasons, status};
 
 /// One look at one binding:
 ///
@@ -94,7 +94,9 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     let plan = plan::plan(inputs, &target.service, desired);
     let programmed = Situation::Programmed {
         mismatch: valid.mismatch,
-        rival: ctx.write_back.rival(),
+        rival: ctx
+            .write_back
+            .rival(&key, status::tells_of_rival(inputs.binding.status.as_ref())),
         notes: valid.notes,
     };
     let mut findings = Findings {

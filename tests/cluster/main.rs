@@ -57,6 +57,8 @@ behaviours![
     stopping,
     storm,
     transitions,
+    two_operators,
+    two_way,
     write_back,
 ];
 

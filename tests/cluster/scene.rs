@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::{
@@ -381,10 +381,17 @@ pub(crate) async fn annotate_namespace(
     value: Option<&str>,
 ) -> Result<()> {
     let patch = json!({"metadata": {"annotations": {key: value}}});
-    Api::<k8s_openapi::api::core::v1::Namespace>::all(rig.client.clone())
+    Api::<Namespace>::all(rig.client.clone())
         .patch(name, &PatchParams::default(), &Patch::Merge(patch))
         .await?;
     Ok(())
+}
+
+/// What a cluster calls itself towards the catalog: the uid of kube-system.
+pub(crate) async fn cluster_id(rig: &Rig) -> Result<String> {
+    let namespaces = Api::<Namespace>::all(rig.client.clone());
+    let uid = namespaces.get("kube-system").await?.metadata.uid;
+    uid.context("no uid")
 }
 
 pub(crate) fn message(binding: &ServiceBinding, type_: &str) -> String {

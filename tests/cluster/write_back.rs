@@ -6,12 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::scene::{PROGRAM, Scene, VS, message};
+use crate::scene::{PROGRAM, Scene, VS, cluster_id, message};
 use crate::support::backend;
 use crate::support::rig::Rig;
 use crate::support::stack::{self, PATIENCE};
@@ -30,13 +28,6 @@ crate::tests![
 /// How long the catalog may take to follow: ten times what is promised.
 const SOON: Duration = Duration::from_secs(10);
 
-/// The uid of kube-system.
-async fn cluster_id(rig: &Rig) -> Result<String> {
-    let namespaces = Api::<Namespace>::all(rig.client.clone());
-    let uid = namespaces.get("kube-system").await?.metadata.uid;
-    uid.context("no uid")
-}
-
 /// The endpoints that the catalog has from this cluster, as `10.1.0.1 true`.
 async fn listed(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<String>> {
     let own = cluster_id(scene.rig).await?;
@@ -54,7 +45,11 @@ async fn listed(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<String>> {
 }
 
 /// Waits until the catalog lists these; says how long it took.
-async fn lists(scene: &Scene<'_>, name: &str, expected: &BTreeSet<String>) -> Result<Duration> {
+pub(crate) async fn lists(
+    scene: &Scene<'_>,
+    name: &str,
+    expected: &BTreeSet<String>,
+) -> Result<Duration> {
     let since = Instant::now();
     wait::until("the catalog's endpoints", PATIENCE, async || {
         let listed = listed(scene, name).await?;
@@ -76,7 +71,7 @@ async fn report(scene: &Scene<'_>, name: &str, writer: Value) -> Result<()> {
     Ok(())
 }
 
-async fn bind(scene: &Scene<'_>, name: &str) -> Result<()> {
+pub(crate) async fn bind(scene: &Scene<'_>, name: &str) -> Result<()> {
     scene.put(&scene.record(name)).await?;
     scene.create(&scene.binding(name)).await?;
     scene.synced(name).await?;

@@ -3,6 +3,7 @@
 //! Plain values behind a lock; no IO.
 
 mod absent;
+mod failing;
 mod listed;
 mod stale;
 pub(crate) mod state;
@@ -60,9 +61,10 @@ impl Known {
         self.state().is_live()
     }
 
-    /// Where the last complete list was, if it held no service at all.
-    pub fn listed_nothing_at(&self) -> Option<CatalogPosition> {
-        self.state().nothing_at().cloned()
+    /// Where a complete list was that held no service at all, if this one was
+    /// not there since.
+    pub fn listed_nothing_at(&self, id: &CatalogServiceId) -> Option<CatalogPosition> {
+        self.state().nothing_at(id).cloned()
     }
 
     /// What is known of this service.
@@ -79,6 +81,12 @@ impl Known {
     /// followed does so at least every ten seconds.
     pub fn heard_ago(&self) -> Option<Duration> {
         self.state().heard_at().map(|at| at.elapsed())
+    }
+
+    /// Of how many services the stream has announced something that was not
+    /// read yet.
+    pub fn unread(&self) -> usize {
+        self.state().stale.count()
     }
 
     /// Waits until services changed, and takes their IDs. One consumer only.
@@ -124,9 +132,20 @@ impl Known {
         self.state().announced(id)
     }
 
-    /// The read that failed last, and why, while none was answered since.
-    pub(super) fn failing(&self) -> Option<(CatalogServiceId, CatalogError)> {
-        self.state().failing().cloned()
+    /// Whether reads fail, so that the follower has to find out when that ends.
+    pub(super) fn is_failing(&self) -> bool {
+        self.state().failing.is_so()
+    }
+
+    /// Why nobody but the follower is to ask about this service, if so.
+    pub(super) fn refusal(&self, id: &CatalogServiceId) -> Option<CatalogError> {
+        self.state().failing.refusal(id)
+    }
+
+    /// The service whose read finds out whether reads work again, while they
+    /// fail.
+    pub(super) fn next_try(&self) -> Option<CatalogServiceId> {
+        self.state().failing.next_try()
     }
 
     /// A read of these services was answered, or failed.

@@ -3,6 +3,7 @@
 //! something changed, and one task tells the catalog.
 
 mod agenda;
+mod dispute;
 pub mod endpoints;
 mod flow;
 mod health;
@@ -26,7 +27,11 @@ use super::mirror::Id;
 use crate::catalog::report::{HealthReport, ReportedHealth};
 use crate::domain::names::{BindingKey, CatalogServiceId};
 use crate::domain::target::Target;
+use dispute::Verdict;
 use state::{HANDOVER, State};
+
+/// What is said where another process writes to the catalog as this cluster.
+const RIVAL: &str = "another process reports to the catalog as this cluster: nothing is reported back; see that every cluster has a --cluster-id of its own and that one operator runs in each, then restart this one; where the other was an operator in this cluster, this one goes on by itself";
 
 /// What is to be told to the catalog. Never blocks, and never fails: it is
 /// told as soon as it can be.
@@ -73,14 +78,39 @@ impl WriteBack {
         }
     }
 
-    /// What is said where another process writes to the catalog as this
-    /// cluster, so that this one has stopped.
-    pub fn rival(&self) -> Option<String> {
-        let rival = self.state().standing.rival()?;
-        Some(format!(
-            "another process reports to the catalog as this cluster, with epoch {}: nothing is reported back; see that every cluster has a --cluster-id of its own, then restart the operator",
-            rival.epoch
-        ))
+    /// Whether another process writes to the catalog as this cluster, so that
+    /// this one has stopped.
+    pub fn has_rival(&self) -> bool {
+        self.state().standing.rival().is_some()
+    }
+
+    /// What is said of that in the binding's status, which says so already, or
+    /// not. Two that stopped say the same, or they would take it by turns.
+    pub fn rival(&self, key: &BindingKey, says_so: bool) -> Option<String> {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.standing.rival()?;
+        match state.dispute.look(key, says_so, now) {
+            Verdict::Say => Some(RIVAL.to_owned()),
+            Verdict::Leave => None,
+            Verdict::Alone => {
+                state.alone_again(now);
+                drop(state);
+                self.changed.notify_one();
+                tracing::info!(
+                    "the other operator that reported to the catalog as this cluster is gone; this one reports again"
+                );
+                None
+            }
+        }
+    }
+
+    /// The binding's status says now that another process writes.
+    pub fn told_of_rival(&self, key: &BindingKey) {
+        let mut state = self.state();
+        if state.standing.rival().is_some() {
+            state.dispute.said(key, Instant::now());
+        }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

@@ -126,6 +126,7 @@ impl Sender {
         let other = history.is_some() && memory.history.is_some() && history != memory.history;
         memory.history = history.or(memory.history.take());
         if began {
+            state.dispute.end();
             memory.noted = self.leadership.noted(noted::NOTE).unwrap_or_default();
             state.take_over(&memory.noted, now);
         }
@@ -284,7 +285,7 @@ impl Sender {
                     cluster = %self.cluster,
                     epoch = known.epoch,
                     sequence = known.sequence,
-                    "another process reports to the catalog as this cluster; nothing more is reported. See that every cluster has a --cluster-id of its own, then restart the operator"
+                    "another process reports to the catalog as this cluster; nothing more is reported. See that every cluster has a --cluster-id of its own and that one operator runs in each, then restart this one"
                 );
             }
             Alarm::Refused(id, why) => {

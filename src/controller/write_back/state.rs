@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::agenda::{Agenda, Lane};
+use super::dispute::Dispute;
 use super::health::Health;
 use super::outage::Outage;
 use super::service::{Mode, Service};
@@ -39,6 +40,7 @@ const MOST_WITHDRAWALS: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) standing: Standing,
+    pub(super) dispute: Dispute,
     pub(super) outage: Outage,
     pub(super) health: Health,
     pub(super) agenda: Agenda,
@@ -100,6 +102,7 @@ impl State {
     /// or it was frozen, the endpoints are withdrawn. Says whether there was
     /// something to let go of.
     pub(super) fn release(&mut self, key: &BindingKey, now: Instant) -> bool {
+        self.dispute.forget(key);
         let Some(id) = self.of_binding.remove(key) else {
             return false;
         };
@@ -119,6 +122,7 @@ impl State {
 
     /// The binding, or its service, is gone, and there is nothing to withdraw.
     pub(super) fn forget(&mut self, key: &BindingKey) {
+        self.dispute.forget(key);
         if let Some(id) = self.of_binding.remove(key)
             && let Some(service) = self.services.get_mut(&id)
         {
@@ -183,6 +187,14 @@ impl State {
             self.health.tell_again(&id, now);
             self.check(&id, Lane::Again);
         }
+    }
+
+    /// Whoever else wrote as this cluster is gone: this process finds out anew
+    /// where the catalog is, as at the beginning of a term.
+    pub(super) fn alone_again(&mut self, now: Instant) {
+        self.standing.alone_again();
+        self.dispute.end();
+        self.tell_all_again(now);
     }
 
     /// The catalog is asked to take what this service is now.

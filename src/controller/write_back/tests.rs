@@ -529,7 +529,7 @@ async fn a_leader_whose_lease_was_made_anew_moves_above_the_catalog() {
     assert_eq!(scene.leadership.epoch(), Some(10));
     let taken = scene.catalog().taken_endpoints(CLUSTER);
     assert_eq!(taken.get("id-a"), Some(&1));
-    assert_eq!(scene.write_back.rival(), None);
+    assert!(!scene.write_back.has_rival());
     let requests = scene.requests();
     assert!(requests <= 4, "{requests}");
     sleep(MINUTE).await;
@@ -547,7 +547,7 @@ async fn a_leader_that_is_overtaken_stops_for_its_term_and_says_so() {
         scene.serve("a", &[1]);
         sleep(SECOND).await;
         let requests = scene.requests();
-        assert!(scene.write_back.rival().is_some(), "{epoch} {sequence}");
+        assert!(scene.write_back.has_rival(), "{epoch} {sequence}");
         assert_eq!(scene.cluster.rival_changed.load(Ordering::Relaxed), 1);
         assert!(scene.metric("catalog_mesh_duplicate_writer 1"));
         scene.serve("b", &[2]);
@@ -558,10 +558,49 @@ async fn a_leader_that_is_overtaken_stops_for_its_term_and_says_so() {
         // The next term finds out anew.
         scene.leadership.raise_epoch(epoch).await.unwrap();
         sleep(5 * SECOND).await;
-        assert_eq!(scene.write_back.rival(), None);
+        assert!(!scene.write_back.has_rival());
         assert!(scene.metric("catalog_mesh_duplicate_writer 0"));
         assert_eq!(scene.catalog().taken_endpoints(CLUSTER)["id-b"], 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_other_operator_of_this_cluster_is_gone_reports_go_on_above_it() {
+    let scene = Scene::start(&["a"]);
+    scene.look("a");
+    sleep(SECOND).await;
+    let key = key("a");
+    assert_eq!(scene.write_back.rival(&key, false), None);
+    scene.catalog().overtake(CLUSTER, 4, 1);
+    scene.serve("a", &[1]);
+    sleep(SECOND).await;
+    // What is said in the status the other takes back, twice.
+    for again in [5, 10] {
+        assert!(scene.write_back.rival(&key, false).is_some());
+        scene.write_back.told_of_rival(&key);
+        assert_eq!(scene.write_back.rival(&key, false), None);
+        sleep(again * SECOND).await;
+    }
+    assert!(scene.write_back.rival(&key, false).is_some());
+    scene.write_back.told_of_rival(&key);
+    sleep(29 * SECOND).await;
+    assert!(scene.write_back.rival(&key, true).is_some());
+    assert!(scene.write_back.has_rival());
+    let requests = scene.requests();
+    sleep(SECOND).await;
+    assert_eq!(scene.requests(), requests);
+    // Nobody takes it back any more.
+    assert_eq!(scene.write_back.rival(&key, true), None);
+    sleep(5 * SECOND).await;
+    assert!(!scene.write_back.has_rival());
+    assert!(scene.metric("catalog_mesh_duplicate_writer 0"));
+    assert_eq!(scene.leadership.epoch(), Some(5));
+    assert_eq!(scene.catalog().taken_endpoints(CLUSTER)["id-a"], 1);
+    // Whoever comes later is found as the first was.
+    scene.catalog().overtake(CLUSTER, 9, 1);
+    scene.serve("a", &[1, 2]);
+    sleep(SECOND).await;
+    assert!(scene.write_back.has_rival());
 }
 
 #[tokio::test(start_paused = true)]
@@ -578,7 +617,7 @@ async fn two_operators_with_one_identity_are_not_both_writing_for_long() {
         second.serve("a", &[100 + n]);
         sleep(5 * SECOND).await;
     }
-    let stopped = [&first, &second].map(|scene| scene.write_back.rival().is_some());
+    let stopped = [&first, &second].map(|scene| scene.write_back.has_rival());
     assert_eq!(stopped, [true, false]);
     let requests = first.requests();
     for n in 0..20 {
@@ -749,5 +788,5 @@ async fn an_outdated_item_counts_as_the_sign_of_another_writer_too() {
     scene.catalog().overtake(CLUSTER, 5, 1);
     scene.judge("a", 2);
     sleep(SECOND).await;
-    assert!(scene.write_back.rival().is_some());
+    assert!(scene.write_back.has_rival());
 }
