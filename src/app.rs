@@ -132,9 +132,14 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         ended = until_stopped(work, &mut tasks, &mut stop, &readiness) => ended,
         lost = &mut election => return Err(no_longer_leading(lost)),
     };
-    // Nothing runs any more that writes, so others may.
-    drop(resign);
-    match timeout(RELEASE, election).await {
+    // Nothing is looked at any more, so others may, once they can know what is
+    // left to do.
+    let let_go = async {
+        ctx.write_back.bequeath(&ctx.leadership).await;
+        drop(resign);
+        election.await
+    };
+    match timeout(RELEASE, let_go).await {
         Ok(Ok(Ok(()))) => ended,
         Ok(lost) => ended.and(Err(no_longer_leading(lost))),
         Err(_) => {

@@ -55,7 +55,7 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     let mut inputs = ctx.world.inputs(Arc::clone(binding), &target);
     let key = validate::key(binding);
     if let Some(situation) = validate::before_the_catalog(&inputs, &target, settings) {
-        seam::obstructed(ctx, &key, &situation);
+        seam::obstructed(ctx, &key, &target, &situation);
         let frozen = matches!(situation, Situation::Suspended { .. });
         if !frozen && !ctx.options.read_only && ownership::is_relieved(&inputs, &target.service) {
             return withdraw::relieved(ctx, binding).await;

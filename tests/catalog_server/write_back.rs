@@ -53,7 +53,7 @@ impl Surroundings for Cluster {
         false
     }
 
-    fn history(&self) -> Option<String> {
+    fn history(&self) -> Option<u64> {
         None
     }
 

@@ -278,17 +278,22 @@ async fn a_read_only_operator_writes_nothing_at_all(rig: &Rig) -> Result<()> {
     ] {
         let about = json!(format!("{}/{name}", scene.namespace));
         let what = format!("read-only: {what}");
-        wait::until(&format!("{what} for {name} in the log"), PATIENCE, async || {
-            let said = std::fs::read_to_string(&log)?;
-            let mut lines = said
-                .lines()
-                .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let says = |line: &Value| {
-                (line["binding"] == about || line["service"] == about) && line["msg"] == json!(what)
-            };
-            ensure!(lines.any(|line| says(&line)), "not there");
-            Ok(())
-        })
+        wait::until(
+            &format!("{what} for {name} in the log"),
+            PATIENCE,
+            async || {
+                let said = std::fs::read_to_string(&log)?;
+                let mut lines = said
+                    .lines()
+                    .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+                let says = |line: &Value| {
+                    (line["binding"] == about || line["service"] == about)
+                        && line["msg"] == json!(what)
+                };
+                ensure!(lines.any(|line| says(&line)), "not there");
+                Ok(())
+            },
+        )
         .await?;
     }
     tokio::time::sleep(Duration::from_secs(5)).await;

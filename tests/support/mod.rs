@@ -26,6 +26,7 @@ pub mod pki;
 pub mod policy;
 pub mod postgres;
 pub mod process;
+pub mod replicas;
 pub mod rig;
 pub mod rundir;
 pub mod runner;

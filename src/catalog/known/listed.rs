@@ -32,6 +32,7 @@ impl State {
             self.nothing_at = self.nothing_at.take().filter(|of| of.epoch == at.epoch);
         }
         if anew {
+            self.histories += 1;
             self.absent.begin(&at);
             // Where the stream went there first, it has done so already.
             if !self.rewound {

@@ -55,6 +55,12 @@ impl Known {
         self.state().position().cloned()
     }
 
+    /// Which of the histories that the catalog has told is known, counted from
+    /// 1: another epoch is another one, and so is one that went back.
+    pub fn history(&self) -> Option<u64> {
+        self.state().history()
+    }
+
     /// Whether the catalog is followed at this moment, so that what is known
     /// is no older than a silence that the contract allows.
     pub fn is_live(&self) -> bool {

@@ -97,6 +97,8 @@ pub(super) struct State {
     shown: BTreeSet<CatalogServiceId>,
     /// How many complete lists were taken.
     pub(super) lists: u64,
+    /// How many of them were of another history than the one before.
+    pub(super) histories: u64,
     /// Whether a first list was tried, with whatever result.
     pub(super) tried: bool,
     /// Where the last complete list of this epoch was that held nothing.
@@ -203,6 +205,10 @@ impl State {
 
     pub(super) fn lists(&self) -> u64 {
         self.lists
+    }
+
+    pub(super) fn history(&self) -> Option<u64> {
+        (self.histories > 0).then_some(self.histories)
     }
 
     /// A first list was tried in vain.

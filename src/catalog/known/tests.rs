@@ -291,6 +291,7 @@ fn a_health_report_of_others_is_told_and_ours_is_not_and_neither_is_read() {
 #[test]
 fn a_list_after_a_reset_tells_only_what_differs() {
     let mut s = Scene::new();
+    assert_eq!(s.0.history(), Some(1));
     s.say("e", 50, reset());
     assert_eq!(s.0.list_needed(), Some(WhyList::Reset));
     assert!(!s.0.is_live());
@@ -355,6 +356,7 @@ fn an_event_that_was_left_out_needs_a_list_that_is_new_enough() {
 #[test]
 fn a_revision_that_goes_back_is_another_history() {
     let mut s = Scene::new();
+    assert_eq!(s.0.history(), Some(1));
     s.deregistered(11, "a");
     s.updated(12, "c");
     s.changed();
@@ -366,6 +368,7 @@ fn a_revision_that_goes_back_is_another_history() {
         "what is said in another history ends nothing"
     );
     s.list("e", 6, &[("a", 1), ("c", 3)]);
+    assert_eq!(s.0.history(), Some(2));
     assert_eq!(
         [
             s.presence("a"),
@@ -390,6 +393,7 @@ fn another_epoch_is_another_history_whoever_says_so_first() {
         s.deregistered(11, "a");
         s.say("f", 90, said);
         s.list("f", 90, &[("b", 2), ("c", 3)]);
+        assert_eq!(s.0.history(), Some(2));
         assert_eq!(s.presence("a"), "gone f.90");
         assert_eq!((s.position(), s.0.is_live()), ("f.90".into(), true));
     }

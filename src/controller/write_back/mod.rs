@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::leadership::Leadership;
 use super::mirror::Id;
 use crate::catalog::report::{HealthReport, ReportedHealth};
 use crate::domain::names::{BindingKey, CatalogServiceId};
@@ -46,6 +47,27 @@ impl WriteBack {
     /// service's own: its endpoints are reported from now on.
     pub fn claim(&self, key: &BindingKey, target: &Target, revision: u64) {
         self.change(|state| state.claim(key, target, revision, Instant::now()));
+    }
+
+    /// The catalog does not say whether the binding's record is its service's
+    /// own: what is being withdrawn of it waits until it does.
+    pub fn undecided(&self, key: &BindingKey, target: &Target) {
+        self.change(|state| state.undecided(key, target));
+    }
+
+    /// This process is about to let go of its Lease: whatever is yet to be
+    /// withdrawn is left to the next leader. When it returns, it is stored, or
+    /// cannot be.
+    pub async fn bequeath(&self, leadership: &Leadership) {
+        let note = {
+            let mut state = self.state();
+            state.resigns = true;
+            state.stranded(Instant::now())
+        };
+        if leadership.noted(noted::NOTE).unwrap_or_default() != note {
+            // Whoever does not lead any more has nothing to leave.
+            let _ = leadership.note(noted::NOTE, note).await;
+        }
     }
 
     /// The binding is frozen: nothing is said for it.

@@ -41,7 +41,7 @@ pub trait Surroundings: Send + Sync {
     fn is_paused(&self) -> bool;
 
     /// Which history of the catalog is followed, if one is.
-    fn history(&self) -> Option<String>;
+    fn history(&self) -> Option<u64>;
 
     /// It is news to all bindings whether another process writes as this
     /// cluster.
@@ -77,7 +77,7 @@ enum Done {
 /// What the task remembers between two rounds.
 #[derive(Default)]
 struct Memory {
-    history: Option<String>,
+    history: Option<u64>,
     /// What stands in the Lease.
     noted: String,
     told_rival: bool,
