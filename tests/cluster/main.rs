@@ -57,6 +57,7 @@ behaviours![
     steady,
     stop,
     stopping,
+    storm,
     transitions,
     two_operators,
     two_way,
