@@ -58,6 +58,7 @@ behaviours![
     steady,
     stop,
     stopping,
+    storm,
     transitions,
     two_operators,
     two_way,

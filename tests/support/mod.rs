@@ -31,6 +31,7 @@ pub mod rig;
 pub mod rundir;
 pub mod runner;
 pub mod stack;
+pub mod synthetic;
 pub mod tools;
 pub mod wait;
 pub mod workload;

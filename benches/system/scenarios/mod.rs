@@ -3,6 +3,7 @@
 mod change;
 mod cold_start;
 mod idle;
+mod storm;
 mod warm_restart;
 
 use anyhow::Result;
@@ -18,5 +19,6 @@ pub(crate) async fn run(scenario: Scenario, bed: &Bed) -> Result<Report> {
         Scenario::Change => change::run(bed).await,
         Scenario::Idle => idle::run(bed).await,
         Scenario::WarmRestart => warm_restart::run(bed).await,
+        Scenario::Storm => storm::run(bed).await,
     }
 }

@@ -190,8 +190,19 @@ impl Known {
         self.write(State::lost);
     }
 
+    /// Takes what the stream says, and wakes those who wait only where there is
+    /// something for them: thousands of events a second may say nothing but
+    /// that the same service has to be read again.
     pub(super) fn hear(&self, event: &CatalogEvent, own: Option<&str>) {
-        self.write(|state| state.hear(event, own, Instant::now()));
+        let news = {
+            let mut state = self.state();
+            let live = state.is_live();
+            change(&mut state, |state| state.hear(event, own, Instant::now()));
+            live != state.is_live() || state.has_news()
+        };
+        if news {
+            self.moved.send_replace(());
+        }
     }
 
     pub(super) fn list_needed(&self) -> Option<WhyList> {
@@ -228,16 +239,8 @@ impl Known {
         self.moved.subscribe()
     }
 
-    fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = {
-            let mut state = self.state();
-            let live = state.is_live();
-            let result = change(&mut state);
-            if !live && state.is_live() {
-                state.followed_again();
-            }
-            result
-        };
+    fn write<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.state(), with);
         self.moved.send_replace(());
         result
     }
@@ -258,4 +261,14 @@ impl Known {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Changes the state, and notes whether the catalog is followed again by that.
+fn change<T>(state: &mut State, with: impl FnOnce(&mut State) -> T) -> T {
+    let live = state.is_live();
+    let result = with(state);
+    if !live && state.is_live() {
+        state.followed_again();
+    }
+    result
 }

@@ -183,6 +183,11 @@ impl State {
         self.changed.append(&mut self.shown);
     }
 
+    /// Whether there is something that nobody has taken yet.
+    pub(super) fn has_news(&self) -> bool {
+        self.returned || !self.changed.is_empty()
+    }
+
     /// Takes the services that changed. Whoever hears of it looks again, and
     /// then whatever he was shown before does not matter any more.
     pub(super) fn take_changed(&mut self) -> BTreeSet<CatalogServiceId> {

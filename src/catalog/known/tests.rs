@@ -194,6 +194,35 @@ fn however_often_a_service_changes_it_is_read_every_300_ms_and_its_changes_are_t
 }
 
 #[test]
+fn an_event_wakes_those_who_wait_only_where_there_is_something_for_them() {
+    let known = Known::default();
+    known
+        .list(list_of(at("e", 10), &[("a", 1), ("b", 2)]))
+        .unwrap();
+    known.resumed();
+    let mut moved = known.watch();
+    let mut wakes = |revision, kind| {
+        let position = at("e", revision);
+        known.hear(&CatalogEvent { position, kind }, None);
+        let wakes = moved.has_changed().unwrap();
+        moved.mark_unchanged();
+        // Those who wait take what there is.
+        known.state().take_changed();
+        known.state().returned = false;
+        wakes
+    };
+    assert!(wakes(10, EventKind::Bookmark), "it is followed");
+    let storm = (11..1_000).filter(|revision| wakes(*revision, EventKind::Updated(id("a"))));
+    assert_eq!(storm.count(), 0);
+    assert!(!wakes(999, EventKind::Bookmark));
+    assert!(wakes(1_000, EventKind::Deregistered(id("a"))), "it is gone");
+    assert!(
+        wakes(1_002, EventKind::Updated(id("b"))),
+        "a gap: nothing is followed"
+    );
+}
+
+#[test]
 fn many_changes_are_read_together_but_no_more_than_a_page() {
     let mut s = Scene::new();
     for n in 0..250 {
