@@ -4,6 +4,7 @@
 pub mod diff;
 mod life;
 mod reach;
+pub mod release_all;
 
 use std::future::pending;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use crate::controller::clients::{self, Clients};
 use crate::controller::clock::MachineClock;
 use crate::controller::cluster_id::Identity;
 use crate::controller::context::{Context, Memory, Options};
+use crate::controller::ejection::{self, Ejector};
 use crate::controller::election::Elector;
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
@@ -37,6 +39,7 @@ use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, gauges, watches};
 use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
+use crate::domain::health::round;
 use crate::metrics::Metrics;
 use life::{Tasks, stop_signal, stopped};
 
@@ -104,6 +107,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tasks.add("gauges", gauges::keep(Arc::clone(&ctx)));
     tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
     tasks.add("write-back", write_back(Arc::clone(&ctx)));
+    // Nobody checks yet, so that nobody is to be out.
+    ctx.ejector.tell(round::Known::default());
+    tasks.add("ejector", ejection::run(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);
     }
@@ -225,6 +231,7 @@ fn context(
             percent: args.max_delete_percent,
         },
         read_only: args.read_only,
+        ejection: reach::ejection(args.ejection),
     };
     let (source, known) = (
         reach::catalog(&args.catalog, &metrics)?,
@@ -243,6 +250,7 @@ fn context(
         known,
         leadership,
         write_back: Arc::default(),
+        ejector: Ejector::default(),
         queue: Queue::new(usize::from(args.concurrency)),
         registrar: Registrar::new(args.register.scope()),
         events,

@@ -3,6 +3,8 @@
 pub mod catalog;
 pub mod cluster;
 pub mod diff;
+pub mod ejection;
+pub mod release_all;
 pub mod sync;
 
 use std::net::SocketAddr;
@@ -17,6 +19,8 @@ use crate::domain::policy::bounds::Bounds;
 use catalog::CatalogArgs;
 use cluster::ClusterArgs;
 use diff::DiffArgs;
+use ejection::Ejection;
+use release_all::ReleaseAllArgs;
 use sync::{Policy, RegisterArgs};
 
 /// Keeps a company's service catalog and its Istio mesh in step.
@@ -51,6 +55,15 @@ pub enum Command {
     /// output says by what. 2: it cannot be told, since the cluster or the
     /// catalog is away or the command line or a file is wrong.
     Diff(Box<DiffArgs>),
+    /// Take back everything that the operator put on Pods, and its finalizers.
+    ///
+    /// For uninstalling; needs no running operator. Stop the operator first, or
+    /// it does it all again. What is not ours is left as it is.
+    ///
+    /// Exit code 0: nothing of ours is left. 1: something could not be taken
+    /// back, and standard error says what and why; run it again. 2: the cluster
+    /// cannot be looked at, or the command line is wrong.
+    ReleaseAll(ReleaseAllArgs),
 }
 
 /// Flags of `run`. Each can be given by an environment variable too.
@@ -105,6 +118,18 @@ pub struct RunArgs {
     /// Which services of the catalog get a binding by themselves.
     #[command(flatten)]
     pub register: RegisterArgs,
+
+    /// What happens to an endpoint that fails its health check, unless its
+    /// `healthCheck.ejection` says otherwise: `draining` takes its Pod out of
+    /// every proxy, `outlier-only` leaves it to a tightened outlier detection,
+    /// `observe` says in the log what `draining` would do, `off` does nothing.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_EJECTION",
+        value_name = "MODE",
+        default_value = "draining"
+    )]
+    pub ejection: Ejection,
 
     /// Write nothing anywhere; say in the log what would be written.
     #[arg(long, env = "CATALOG_MESH_READ_ONLY")]

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use catalog_mesh_controller::args::diff::DiffArgs;
+use catalog_mesh_controller::args::release_all::ReleaseAllArgs;
 use catalog_mesh_controller::args::{Cli, Command, RenderArgs, RunArgs};
 use catalog_mesh_controller::{app, crd, render, telemetry};
 use clap::Parser;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
             .map(|()| ExitCode::SUCCESS),
         Some(Command::Render(args)) => rendered(&args),
         Some(Command::Diff(args)) => return differs(*args),
+        Some(Command::ReleaseAll(args)) => return release_all(args),
     };
     match ended {
         Ok(code) => code,
@@ -61,6 +63,33 @@ fn differs(args: DiffArgs) -> ExitCode {
     };
     match answer() {
         Ok(differs) => ExitCode::from(u8::from(differs)),
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Exit code 1 is taken: it says that something could not be taken back.
+fn release_all(args: ReleaseAllArgs) -> ExitCode {
+    let dry_run = args.dry_run;
+    let done = || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        let released = runtime.block_on(app::release_all::release_all(args));
+        runtime.shutdown_background();
+        let released = released?;
+        print(&format!("{}{}\n", released.done, released.sum(dry_run)))?;
+        Ok::<_, anyhow::Error>(released.failed)
+    };
+    match done() {
+        Ok(failed) => {
+            for line in &failed {
+                let _ = writeln!(std::io::stderr(), "error: {line}");
+            }
+            ExitCode::from(u8::from(!failed.is_empty()))
+        }
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error:#}");
             ExitCode::from(2)

@@ -3,6 +3,7 @@
 
 pub mod bindings;
 pub mod catalog;
+pub mod ejections;
 mod leadership;
 pub mod reports;
 
@@ -60,6 +61,8 @@ pub struct Metrics {
     leadership: leadership::Leadership,
     /// Reports to the catalog.
     pub reports: reports::Reports,
+    /// Pods that leave the mesh and come back.
+    pub ejections: ejections::Ejections,
 }
 
 const CONTROLLER: &str = "servicebinding";
@@ -206,6 +209,7 @@ impl Metrics {
             catalog: CatalogMetrics::new(&r)?,
             leadership: leadership::Leadership::new(&r)?,
             reports: reports::Reports::new(&r)?,
+            ejections: ejections::Ejections::new(&r)?,
             registry: r.clone(),
         };
         // Series that are expected to exist before their first event.

@@ -28,6 +28,7 @@ fn the_tables_of_flags_are_those_of_the_program() {
     check_generated("docs/flags.md", "run", &flags("run"));
     check_generated("docs/flags.md", "render", &flags("render"));
     check_generated("docs/flags.md", "diff", &flags("diff"));
+    check_generated("docs/flags.md", "release-all", &flags("release-all"));
 }
 
 #[test]

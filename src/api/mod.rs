@@ -3,12 +3,13 @@
 //! `service_binding` is our own kind; `policy` holds the blocks that a
 //! ServiceBinding and a catalog record share; `schema` has the rules by which
 //! the API server refuses a bad value; `virtual_service` and `destination_rule`
-//! are the subset of Istio's API that we write; `mesh_rule` and `endpoint_slice`
-//! are what is read of kinds that a cluster may have very many of.
+//! are the subset of Istio's API that we write; `mesh_rule`, `endpoint_slice`
+//! and `pod` are what is read of kinds that a cluster may have very many of.
 
 pub mod destination_rule;
 pub mod endpoint_slice;
 pub mod mesh_rule;
+pub mod pod;
 pub mod policy;
 mod schema;
 pub mod service_binding;

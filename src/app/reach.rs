@@ -9,7 +9,9 @@ use anyhow::Context as _;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
+use crate::api::policy::EjectionMode;
 use crate::args::catalog::CatalogArgs;
+use crate::args::ejection::Ejection;
 use crate::args::{Locality, MappingArgs};
 use crate::catalog::Catalog;
 use crate::catalog::by_url::CatalogByUrl;
@@ -34,6 +36,16 @@ pub(super) fn settings(args: &MappingArgs) -> Settings {
         root_namespace: args.root_namespace.clone(),
         mesh_locality: args.locality == Locality::Mesh,
         bounds: args.bounds.clone(),
+    }
+}
+
+/// What happens to unhealthy endpoints, unless a binding says otherwise.
+pub(super) fn ejection(flag: Ejection) -> EjectionMode {
+    match flag {
+        Ejection::Draining => EjectionMode::Draining,
+        Ejection::OutlierOnly => EjectionMode::OutlierOnly,
+        Ejection::Observe => EjectionMode::Observe,
+        Ejection::Off => EjectionMode::Off,
     }
 }
 

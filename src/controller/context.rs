@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::brake::Brake;
 use super::clients::Clients;
 use super::cluster_id::Identity;
+use super::ejection::Ejector;
 use super::error::WriteError;
 use super::events::Events;
 use super::leadership::Leadership;
@@ -18,6 +19,7 @@ use super::queue::room::Room;
 use super::registrar::Registrar;
 use super::world::World;
 use super::write_back::WriteBack;
+use crate::api::policy::EjectionMode;
 use crate::catalog::Catalog;
 use crate::catalog::known::Known;
 use crate::domain::brake::Limits;
@@ -39,6 +41,8 @@ pub struct Options {
     pub limits: Limits,
     /// Whether nothing at all is written.
     pub read_only: bool,
+    /// What happens to an unhealthy endpoint, unless its policy says otherwise.
+    pub ejection: EjectionMode,
 }
 
 /// What every reconciliation shares.
@@ -61,6 +65,8 @@ pub struct Context {
     pub leadership: Leadership,
     /// What the catalog is told.
     pub write_back: Arc<WriteBack>,
+    /// What is known of who is to be out of the mesh.
+    pub ejector: Ejector,
     /// What is due.
     pub queue: Queue,
     /// Which Services get a binding because of the catalog.

@@ -25,6 +25,25 @@ pub struct Seen<V> {
     pub value: V,
 }
 
+/// The same without its name, which is the key that it is kept under.
+#[derive(Debug)]
+struct Kept<V> {
+    uid: String,
+    version: u64,
+    value: V,
+}
+
+impl<V> Kept<V> {
+    fn of(seen: Seen<V>) -> (Id, Self) {
+        let kept = Self {
+            uid: seen.uid,
+            version: seen.version,
+            value: seen.value,
+        };
+        (seen.id, kept)
+    }
+}
+
 /// One object before and after an event.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change<V> {
@@ -41,8 +60,8 @@ pub struct Change<V> {
 /// What the API server holds of one kind.
 #[derive(Debug)]
 pub struct Mirror<V> {
-    live: BTreeMap<Id, Seen<V>>,
-    listing: Option<BTreeMap<Id, Seen<V>>>,
+    live: BTreeMap<Id, Kept<V>>,
+    listing: Option<BTreeMap<Id, Kept<V>>>,
     /// Objects that we wrote while a list was under way.
     written: BTreeSet<Id>,
     /// The watch has told of everything up to this version.
@@ -65,26 +84,34 @@ impl<V> Default for Mirror<V> {
 impl<V: Clone + PartialEq> Mirror<V> {
     /// Takes an event of the watch.
     pub fn take(&mut self, event: Event<Seen<V>>) -> Vec<Change<V>> {
+        let mut changes = Vec::new();
+        self.each(event, |change| changes.push(change));
+        changes
+    }
+
+    /// The same one change after the other: all that a first list brings are
+    /// as many as there are objects.
+    pub fn each(&mut self, event: Event<Seen<V>>, mut sink: impl FnMut(Change<V>)) {
         match event {
             Event::Init => {
                 self.listing = Some(BTreeMap::new());
                 self.written.clear();
-                Vec::new()
             }
             Event::InitApply(seen) => {
                 if let Some(listing) = &mut self.listing {
-                    listing.insert(seen.id.clone(), seen);
+                    let (id, kept) = Kept::of(seen);
+                    listing.insert(id, kept);
                 }
-                Vec::new()
             }
-            Event::InitDone => self.finish_list(),
+            Event::InitDone => self.finish_list(sink),
             Event::Apply(seen) => {
                 self.told = self.told.max(seen.version);
-                self.put(seen, false).into_iter().collect()
+                let (id, kept) = Kept::of(seen);
+                self.put(id, kept, false).into_iter().for_each(&mut sink);
             }
             Event::Delete(seen) => {
                 self.told = self.told.max(seen.version);
-                self.remove(&seen).into_iter().collect()
+                self.remove(&seen).into_iter().for_each(&mut sink);
             }
         }
     }
@@ -96,7 +123,8 @@ impl<V: Clone + PartialEq> Mirror<V> {
             return;
         }
         self.written.insert(seen.id.clone());
-        self.put(seen, false);
+        let (id, kept) = Kept::of(seen);
+        self.put(id, kept, false);
     }
 
     /// What is known of the object.
@@ -105,8 +133,21 @@ impl<V: Clone + PartialEq> Mirror<V> {
     }
 
     /// The object with uid and version.
-    pub fn seen(&self, id: &Id) -> Option<&Seen<V>> {
-        self.live.get(id)
+    pub fn seen(&self, id: &Id) -> Option<Seen<V>> {
+        self.live.get(id).map(|kept| Seen {
+            id: id.clone(),
+            uid: kept.uid.clone(),
+            version: kept.version,
+            value: kept.value.clone(),
+        })
+    }
+
+    /// All objects of a namespace.
+    pub fn within(&self, namespace: &str) -> impl Iterator<Item = &V> {
+        let first = (namespace.to_owned(), String::new());
+        let rest = self.live.range(first..);
+        rest.take_while(move |((of, _), _)| of == namespace)
+            .map(|(_, kept)| &kept.value)
     }
 
     /// Whether there is an object of that uid.
@@ -134,9 +175,9 @@ impl<V: Clone + PartialEq> Mirror<V> {
         self.complete
     }
 
-    fn finish_list(&mut self) -> Vec<Change<V>> {
+    fn finish_list(&mut self, mut sink: impl FnMut(Change<V>)) {
         let Some(listing) = self.listing.take() else {
-            return Vec::new();
+            return;
         };
         // The list is of this version or a later one: what it lacks of what
         // we wrote before is gone all the same.
@@ -145,42 +186,34 @@ impl<V: Clone + PartialEq> Mirror<V> {
         self.told = self.told.max(newest);
         let gone: Vec<_> = self
             .live
-            .values()
-            .filter(|seen| !listing.contains_key(&seen.id))
-            .filter(|seen| !self.written.contains(&seen.id) || seen.version < newest)
-            .map(|seen| seen.id.clone())
+            .iter()
+            .filter(|(id, _)| !listing.contains_key(*id))
+            .filter(|(id, kept)| !self.written.contains(*id) || kept.version < newest)
+            .map(|(id, _)| id.clone())
             .collect();
         self.complete = true;
-        let mut changes: Vec<_> = gone
-            .into_iter()
-            .filter_map(|id| {
-                let before = self.live.remove(&id)?;
-                Some(Change {
+        for id in gone {
+            if let Some(before) = self.live.remove(&id) {
+                sink(Change {
                     id,
                     before: Some(before.value),
                     after: None,
                     listed: true,
-                })
-            })
-            .collect();
-        changes.extend(
-            listing
-                .into_values()
-                .filter_map(|seen| self.put(seen, true)),
-        );
-        changes
+                });
+            }
+        }
+        for (id, kept) in listing {
+            self.put(id, kept, true).into_iter().for_each(&mut sink);
+        }
     }
 
-    fn put(&mut self, seen: Seen<V>, listed: bool) -> Option<Change<V>> {
-        let known = self.live.get(&seen.id);
-        if known.is_some_and(|known| known.version >= seen.version && known.version != 0) {
+    fn put(&mut self, id: Id, kept: Kept<V>, listed: bool) -> Option<Change<V>> {
+        let known = self.live.get(&id);
+        if known.is_some_and(|known| known.version >= kept.version && known.version != 0) {
             return None;
         }
-        let (id, after) = (seen.id.clone(), seen.value.clone());
-        let before = self
-            .live
-            .insert(seen.id.clone(), seen)
-            .map(|seen| seen.value);
+        let after = kept.value.clone();
+        let before = self.live.insert(id.clone(), kept).map(|kept| kept.value);
         Some(Change {
             id,
             before,

@@ -13,6 +13,7 @@ use super::queue::state::{Lane, Next};
 use super::write_back::seam;
 use super::{observe, report, withdraw};
 use crate::api::service_binding::ServiceBinding;
+use crate::domain::health::outlier;
 use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::BindingKey;
 use crate::domain::situation::Situation;
@@ -67,7 +68,14 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     let after = ctx.known.position();
     seam::answered(ctx, &key, &target, &inputs.catalog);
     let mut looked = match validate::validate(&inputs, &target, settings) {
-        Ok(valid) => program(ctx, &inputs, &target, valid).await,
+        Ok(mut valid) => {
+            let tightened = ctx.ejector.tightened(&key);
+            let detection = valid.binding.policy.outlier_detection.as_mut();
+            if let Some(policy) = detection {
+                *policy = outlier::in_force(policy, tightened);
+            }
+            program(ctx, &inputs, &target, valid).await
+        }
         Err(Situation::Removed { .. }) => withdraw::gone_from_catalog(ctx, &inputs, &target).await,
         Err(situation) => Looked::found(situation),
     };

@@ -37,14 +37,29 @@ const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 /// the library starts one that was closed without an error by itself.
 pub async fn follow<K>(
     api: impl Fn() -> BoxFuture<'static, Api<K>>,
+    sink: impl FnMut(Event<K>),
+    failed: impl FnMut(&watcher::Error, u32),
+) where
+    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    follow_some(api, "", sink, failed).await;
+}
+
+/// The same for those objects alone that this field selector selects.
+pub async fn follow_some<K>(
+    api: impl Fn() -> BoxFuture<'static, Api<K>>,
+    fields: &str,
     mut sink: impl FnMut(Event<K>),
     mut failed: impl FnMut(&watcher::Error, u32),
 ) where
     K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let config = watcher::Config::default()
+    let mut config = watcher::Config::default()
         .timeout(WATCH_TIMEOUT)
         .page_size(PAGE);
+    if !fields.is_empty() {
+        config = config.fields(fields);
+    }
     let mut failures = Failures::default();
     loop {
         let mut events = std::pin::pin!(watcher(api().await, config.clone()));

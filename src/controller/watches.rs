@@ -16,9 +16,10 @@ use super::mirror::Seen;
 use super::queue::state::Lane;
 use super::readable::{Readable, Unreadable};
 use super::world::Concerned;
-use super::{BindingRef, error, slices, sources, watch};
+use super::{BindingRef, error, pods, slices, sources, watch};
 use crate::api::endpoint_slice::EndpointSlice;
 use crate::api::mesh_rule::MeshRule;
+use crate::api::pod::Pod;
 use crate::api::service_binding::ServiceBinding;
 use crate::domain::desired::MeshKind;
 use crate::domain::status::Transition;
@@ -46,6 +47,7 @@ pub fn all(
             "watch of EndpointSlices",
             Box::pin(follow_slices(Arc::clone(ctx))),
         ),
+        ("watch of Pods", Box::pin(follow_pods(Arc::clone(ctx)))),
         (
             "watch of VirtualServices",
             Box::pin(follow_rules(Arc::clone(ctx), MeshKind::VirtualService)),
@@ -106,6 +108,18 @@ async fn follow_slices(ctx: Arc<Context>) {
         ctx.write_back.touched(&services);
     };
     watch::follow(api, sink, failure(&ctx.metrics, "EndpointSlice")).await;
+}
+
+async fn follow_pods(ctx: Arc<Context>) {
+    let api = || ready_with(Api::<Pod>::all(ctx.clients.watches.clone()));
+    let sink = |event: Event<Pod>| {
+        let changed = ctx.world.pods(map(&event, pods::pod));
+        if changed.marks {
+            ctx.ejector.look();
+        }
+    };
+    let failed = failure(&ctx.metrics, "Pod");
+    watch::follow_some(api, pods::UNFINISHED, sink, failed).await;
 }
 
 async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {

@@ -41,7 +41,8 @@ pub const ANNOTATION_PAUSED: &str = "catalog-mesh.aikernel.io/paused";
 /// approved, as `<epoch>.<revision>`.
 pub const ANNOTATION_APPROVE_DELETION: &str = "catalog-mesh.aikernel.io/approve-deletion";
 
-/// On an ejected Pod: why and since when, as `<reason>@<time>`.
+/// On a Pod that we took out of the mesh: for which bindings, since when and
+/// why, as JSON.
 pub const ANNOTATION_EJECTED: &str = "catalog-mesh.aikernel.io/ejected";
 
 /// On every binding, until what was made for it is gone.

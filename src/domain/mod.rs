@@ -15,11 +15,13 @@ pub mod duration;
 pub mod election;
 #[cfg(test)]
 pub(crate) mod fixtures;
+pub mod health;
 pub mod inputs;
 pub mod labels;
 pub mod names;
 pub mod ownership;
 pub mod plan;
+pub mod pod;
 pub mod policy;
 pub mod ports;
 pub mod reasons;

@@ -29,6 +29,7 @@ behaviours![
     conditions,
     crd,
     diff,
+    ejection,
     fields,
     foreign,
     frozen,

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
+use crate::ejection;
 use crate::scene::{DR, IGNORE, PROGRAM, Scene, VS};
 use crate::support::operator::{self, LEASE, NAMESPACE, Operator};
 use crate::support::rig::Rig;
@@ -82,6 +83,7 @@ async fn what_rbac_grants_is_what_the_operator_uses(rig: &Rig) -> Result<()> {
 
 /// Everything that a binding can live through.
 async fn walk(scene: &Scene<'_>) -> Result<()> {
+    ejection::left_over(scene, "left-over").await?;
     // One that the catalog makes and takes.
     scene.service("made").await?;
     scene.put(&scene.record("made")).await?;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Concerned;
+use super::pods::Pods;
 use super::slices::Slices;
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror};
@@ -23,6 +24,7 @@ pub(super) struct Inner {
     pub(super) services: Mirror<ServiceView>,
     pub(super) namespaces: Mirror<NamespaceView>,
     pub(super) slices: Slices,
+    pub(super) pods: Pods,
     pub(super) virtual_services: Mirror<Arc<Rule>>,
     pub(super) destination_rules: Mirror<Arc<Rule>>,
     /// Service → bindings that name it.

@@ -2,6 +2,7 @@
 //! that answer "which bindings does this change concern".
 
 mod index;
+pub mod pods;
 mod slices;
 pub mod sums;
 
@@ -80,6 +81,7 @@ pub struct World {
     /// The operator's own namespace: paused, it pauses everything.
     own_namespace: String,
     complete: watch::Sender<bool>,
+    pods_listed: watch::Sender<bool>,
 }
 
 impl World {
@@ -90,6 +92,7 @@ impl World {
             cluster_domain,
             own_namespace,
             complete: watch::channel(false).0,
+            pods_listed: watch::channel(false).0,
         }
     }
 
@@ -135,8 +138,7 @@ impl World {
     pub fn all_unreadable(&self) -> Vec<Seen<String>> {
         let inner = self.lock();
         let ids = inner.unreadable.iter().map(|(id, _)| id);
-        ids.filter_map(|id| inner.unreadable.seen(id).cloned())
-            .collect()
+        ids.filter_map(|id| inner.unreadable.seen(id)).collect()
     }
 
     /// What is known of the binding from when it could be decoded last, under

@@ -52,7 +52,13 @@ impl Slices {
         }
     }
 
-    fn of(&self, service: &Id) -> Vec<Arc<SliceView>> {
+    /// The slices of a namespace that belong to a Service.
+    pub(super) fn within(&self, namespace: &str) -> impl Iterator<Item = &Arc<SliceView>> {
+        let all = self.mirror.within(namespace);
+        all.filter(|view| !view.service.is_empty())
+    }
+
+    pub(super) fn of(&self, service: &Id) -> Vec<Arc<SliceView>> {
         let names = self.by_service.get(service).into_iter().flatten();
         names
             .filter_map(|name| self.mirror.get(&(service.0.clone(), name.clone())).cloned())

@@ -1,0 +1,208 @@
+//! Takes Pods out of the mesh and brings them back: what was found of all
+//! services goes in by [`Ejector::tell`], and labels on Pods come out.
+//!
+//! What is to be written is decided anew in each round, from what was told
+//! last and from the Pods as they are; nothing is remembered that a restart or
+//! another leader would miss. A write carries the version that it was decided
+//! for, and waits its turn (see [`crate::domain::health::pace`]).
+
+pub mod release_all;
+mod reports;
+mod write;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::context::Context;
+use super::error::WriteError;
+use super::queue::state::Lane;
+use crate::domain::health::ejection::{Plan, PodKey};
+use crate::domain::health::mark::Step;
+use crate::domain::health::outlier::{self, Tightened};
+use crate::domain::health::pace::Pace;
+use crate::domain::health::round::{Known, decide};
+use crate::domain::names::BindingKey;
+use reports::Reports;
+
+/// Most Pods that are written to at once.
+const AT_ONCE: usize = 8;
+
+/// What comes within this time is decided together.
+const TOGETHER: Duration = Duration::from_millis(50);
+
+/// How soon a write that failed is tried again: of an object that changed under
+/// way, and of any other.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+const RETRY_AFTER: Duration = Duration::from_secs(2);
+
+/// Where it is told what is known.
+#[derive(Debug)]
+pub struct Ejector {
+    known: watch::Sender<Option<Arc<Known>>>,
+    moved: Notify,
+    tightened: Mutex<BTreeMap<BindingKey, Tightened>>,
+}
+
+impl Default for Ejector {
+    fn default() -> Self {
+        Self {
+            known: watch::Sender::new(None),
+            moved: Notify::new(),
+            tightened: Mutex::default(),
+        }
+    }
+}
+
+impl Ejector {
+    /// All that is known of services with checks, from now on. What was told
+    /// before no longer counts: whoever is missing wants nobody out.
+    pub fn tell(&self, known: Known) {
+        self.known.send_replace(Some(Arc::new(known)));
+    }
+
+    /// How Envoy's own outlier detection is tightened for the binding now.
+    pub fn tightened(&self, binding: &BindingKey) -> Option<Tightened> {
+        self.all_tightened().get(binding).copied()
+    }
+
+    /// A map is whole after each change, so a poisoned lock is used on.
+    fn all_tightened(&self) -> MutexGuard<'_, BTreeMap<BindingKey, Tightened>> {
+        self.tightened
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks of Pods changed.
+    pub(crate) fn look(&self) {
+        self.moved.notify_one();
+    }
+}
+
+/// Does what follows from what was told, for as long as the process lives and
+/// leads.
+pub async fn run(ctx: Arc<Context>) {
+    ctx.world.complete().await;
+    ctx.world.pods_listed().await;
+    let mut told = ctx.ejector.known.subscribe();
+    let mut rounds = Rounds::new();
+    loop {
+        if !ctx.options.read_only {
+            ctx.leadership.acquired().await;
+        }
+        let known = told.borrow_and_update().clone();
+        let again = match known {
+            Some(known) => rounds.go(&ctx, &known).await,
+            None => None,
+        };
+        let later = async {
+            match again {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            // We hold the sender ourselves, so it does not go away.
+            _ = told.changed() => {}
+            () = ctx.ejector.moved.notified() => {}
+            () = later => {}
+        }
+        sleep(TOGETHER).await;
+    }
+}
+
+/// What is kept from one round to the next. Losing it costs a line in the log,
+/// or a write a moment early.
+struct Rounds {
+    started: Instant,
+    pace: Pace,
+    would: BTreeMap<PodKey, BTreeSet<BindingKey>>,
+    reports: Reports,
+}
+
+impl Rounds {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            pace: Pace::default(),
+            would: BTreeMap::new(),
+            reports: Reports::default(),
+        }
+    }
+
+    /// One round: decides and writes. Says when the next one is due, whatever
+    /// happens until then.
+    ///
+    /// Writes; when cancelled, a write under way may or may not have happened,
+    /// and the next round finds out.
+    async fn go(&mut self, ctx: &Context, known: &Known) -> Option<Instant> {
+        let marked = ctx.world.marked();
+        let find = |pod: &PodKey| ctx.world.pod(pod);
+        let decided = decide(known, &marked, find, &self.would, Timestamp::now());
+        self.reports.observed(&self.would, &decided.would);
+        self.would = decided.would;
+        self.reports.stayed(&ctx.metrics, &decided.plan);
+        tighten(ctx, known, &decided.plan);
+        let again = if ctx.options.read_only {
+            self.reports.withheld(&decided.steps);
+            None
+        } else {
+            self.write(ctx, decided.steps).await
+        };
+        self.reports.now_out(&ctx.metrics, &ctx.world.marked());
+        again
+    }
+
+    /// Writes what may be written now.
+    async fn write(&mut self, ctx: &Context, mut steps: Vec<Step>) -> Option<Instant> {
+        let now = self.started.elapsed();
+        steps.sort_by_key(|step| self.pace.written(&step.pod));
+        let mut again: Option<Instant> = None;
+        let mut sooner = |at: Instant| again = Some(again.map_or(at, |known| known.min(at)));
+        let mut due = Vec::new();
+        for step in steps {
+            match self.pace.take(&step.pod, &step.bindings, now) {
+                Ok(()) => due.push(step),
+                Err(at) => sooner(self.started + at),
+            }
+        }
+        let each = |step: Step| async move { write::write(ctx, &step).await };
+        let answers = futures::stream::iter(due)
+            .map(each)
+            .buffer_unordered(AT_ONCE);
+        let answers: Vec<_> = answers.collect().await;
+        for error in answers.into_iter().filter_map(Result::err) {
+            sooner(match error {
+                // Whoever leads next begins anew, and so do we.
+                WriteError::NotLeader => continue,
+                WriteError::Stale => Instant::now() + LOOK_AGAIN,
+                _ => Instant::now() + RETRY_AFTER,
+            });
+        }
+        again
+    }
+}
+
+/// Remembers what holds for outlier detection now, and has those bindings looked
+/// at for which it is something else than before.
+fn tighten(ctx: &Context, known: &Known, plan: &Plan) {
+    let (before, now) = {
+        let mut held = ctx.ejector.all_tightened();
+        let now = outlier::all(known, plan, &held);
+        (std::mem::replace(&mut *held, now.clone()), now)
+    };
+    let keys: BTreeSet<_> = before.keys().chain(now.keys()).collect();
+    for key in keys {
+        if before.get(key) != now.get(key) {
+            ctx.queue.add(key, Lane::Normal);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

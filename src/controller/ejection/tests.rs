@@ -1,0 +1,451 @@
+//! The ejector beside an API server in memory, in paused time.
+
+use futures::FutureExt;
+use http::{Method, Request, Response};
+use jiff::Timestamp;
+use kube::Client;
+use kube::client::{Body, ClientBuilder};
+use kube_runtime::watcher::Event;
+use serde_json::{Value, json};
+use tower::BoxError;
+
+use super::*;
+use crate::api::pod::{DRAINING, EJECTED, Pod};
+use crate::api::policy::EjectionMode;
+use crate::catalog::fake::FakeCatalog;
+use crate::catalog::known;
+use crate::controller::clients::Clients;
+use crate::controller::cluster_id::Identity;
+use crate::controller::context::{Memory, Options};
+use crate::controller::leadership::Leadership;
+use crate::controller::mesh_api::MeshApi;
+use crate::controller::permit::Permit;
+use crate::controller::queue::Queue;
+use crate::controller::registrar::Registrar;
+use crate::controller::world::World;
+use crate::controller::{events, pods};
+use crate::domain::brake::{Limits, SyncPolicy};
+use crate::domain::fixtures::settings;
+use crate::domain::health::ejection::{Member, Service};
+use crate::domain::health::judge::{Failure, Verdict};
+use crate::domain::health::mark::{Note, OURS};
+use crate::domain::health::round::Checked;
+use crate::domain::names::ClusterDomain;
+use crate::domain::registration::Scope;
+use crate::metrics::Metrics;
+
+const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
+
+/// The Pods that the API server has, and what it was asked.
+#[derive(Default)]
+struct Server {
+    pods: BTreeMap<String, Value>,
+    version: u64,
+    /// Method, name and status of each request that changes something.
+    writes: Vec<String>,
+    /// The status that it answers with instead of doing anything.
+    fails: Option<u16>,
+}
+
+impl Server {
+    fn patch(&mut self, name: &str, patch: &Value) -> (u16, Value) {
+        if let Some(code) = self.fails {
+            return (code, Value::Null);
+        }
+        let Some(pod) = self.pods.get_mut(name) else {
+            return (404, Value::Null);
+        };
+        let asked = &patch["metadata"];
+        for field in ["uid", "resourceVersion"] {
+            if asked[field] != pod["metadata"][field] {
+                return (409, Value::Null);
+            }
+        }
+        json_patch::merge(pod, patch);
+        self.version += 1;
+        pod["metadata"]["resourceVersion"] = json!(self.version.to_string());
+        (200, pod.clone())
+    }
+}
+
+/// A cluster with an ejector in it.
+struct Bed {
+    server: Arc<Mutex<Server>>,
+    ctx: Arc<Context>,
+}
+
+impl Bed {
+    fn new(leadership: Leadership, read_only: bool) -> Self {
+        let server = Arc::new(Mutex::new(Server::default()));
+        let client = client(Arc::clone(&server), &leadership);
+        let ctx = Arc::new(context(client, leadership, read_only));
+        for event in [Event::Init, Event::InitDone] {
+            ctx.world.pods(event);
+        }
+        list_all_else(&ctx.world);
+        Self { server, ctx }
+    }
+
+    fn server<T>(&self, use_it: impl FnOnce(&mut Server) -> T) -> T {
+        use_it(&mut self.server.lock().unwrap())
+    }
+
+    /// A Pod that was not there, and that the watch tells of.
+    fn pod(&self, name: &str, labels: Value, annotations: Value) {
+        self.stored(name, labels, annotations);
+        self.watch(name);
+    }
+
+    /// A Pod as the server has it from now on; the watch has yet to tell.
+    fn stored(&self, name: &str, labels: Value, annotations: Value) {
+        self.server(|server| {
+            server.version += 1;
+            let pod = json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {
+                    "namespace": "shop", "name": name, "uid": format!("uid-of-{name}"),
+                    "resourceVersion": server.version.to_string(),
+                    "labels": labels, "annotations": annotations,
+                },
+                "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+            });
+            server.pods.insert(name.to_owned(), pod);
+        });
+    }
+
+    /// The watch tells of the Pod as it is.
+    fn watch(&self, name: &str) {
+        let pod = self.server(|server| server.pods[name].clone());
+        let pod: Pod = serde_json::from_value(pod).unwrap();
+        if self.ctx.world.pods(Event::Apply(pods::pod(&pod))).marks {
+            self.ctx.ejector.look();
+        }
+    }
+
+    fn start(&self) {
+        tokio::spawn(run(Arc::clone(&self.ctx)));
+    }
+
+    /// What is found of `shop/web`, from now on.
+    fn tell(&self, members: &[(&str, Verdict)]) {
+        let services = vec![checked(members)];
+        self.ctx.ejector.tell(Known {
+            services,
+            unsettled: BTreeSet::new(),
+        });
+    }
+
+    fn writes(&self) -> Vec<String> {
+        self.server(|server| std::mem::take(&mut server.writes))
+    }
+
+    /// Label and annotation of the Pod.
+    fn marks(&self, name: &str) -> (Value, Value) {
+        self.server(|server| {
+            let metadata = &server.pods[name]["metadata"];
+            (
+                metadata["labels"][DRAINING].clone(),
+                metadata["annotations"][EJECTED].clone(),
+            )
+        })
+    }
+
+    fn says(&self, series: &str) -> bool {
+        let text = self.ctx.metrics.exposition().unwrap();
+        text.lines().any(|line| line == series)
+    }
+}
+
+fn client(server: Arc<Mutex<Server>>, leadership: &Leadership) -> Client {
+    let service = tower::service_fn(move |request: Request<Body>| {
+        let server = Arc::clone(&server);
+        async move {
+            let name = request.uri().path().rsplit('/').next().unwrap().to_owned();
+            assert_eq!(request.method(), Method::PATCH, "{}", request.uri());
+            let body = request.into_body().collect_bytes().await?;
+            let patch: Value = serde_json::from_slice(&body)?;
+            let mut server = server.lock().unwrap();
+            let (code, stored) = server.patch(&name, &patch);
+            server.writes.push(format!("{name} {code}"));
+            let body = match code {
+                200 => stored,
+                _ => json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+                    "code": code, "reason": "x", "message": "x", "details": {"name": name}}),
+            };
+            let response = Response::builder().status(code);
+            Ok::<_, BoxError>(response.body(Body::from(body.to_string().into_bytes()))?)
+        }
+        .boxed()
+    });
+    ClientBuilder::new(service, "default")
+        .with_layer(&Permit(leadership.clone()))
+        .build()
+}
+
+fn context(client: Client, leadership: Leadership, read_only: bool) -> Context {
+    let metrics = Metrics::new().unwrap();
+    let (events, _) = events::channel(client.clone(), "x".to_owned(), metrics.clone());
+    let domain = ClusterDomain::parse("cluster.local").unwrap();
+    Context {
+        options: Options {
+            settings: settings(),
+            period: Duration::from_secs(30),
+            concurrency: 1,
+            limits: Limits {
+                policy: SyncPolicy::Sync,
+                percent: 20,
+            },
+            read_only,
+            ejection: EjectionMode::Draining,
+        },
+        clients: Clients {
+            requests: client.clone(),
+            watches: client,
+        },
+        cluster: Identity::new(None),
+        mesh_api: MeshApi::default(),
+        world: World::new(domain, "operators".to_owned()),
+        catalog: Arc::new(FakeCatalog::new()),
+        known: Arc::<known::Known>::default(),
+        leadership,
+        write_back: Arc::default(),
+        ejector: Ejector::default(),
+        queue: Queue::new(1),
+        registrar: Registrar::new(Scope::default()),
+        events,
+        metrics,
+        memory: Memory::default(),
+    }
+}
+
+/// There is nothing of all other kinds.
+fn list_all_else(world: &World) {
+    use crate::domain::desired::MeshKind::{DestinationRule, VirtualService};
+    for event in [Event::Init, Event::InitDone] {
+        world.bindings(event);
+    }
+    for event in [Event::Init, Event::InitDone] {
+        world.services(event);
+    }
+    for event in [Event::Init, Event::InitDone] {
+        world.namespaces(event);
+    }
+    for event in [Event::Init, Event::InitDone] {
+        world.slices(event);
+    }
+    for kind in [VirtualService, DestinationRule] {
+        for event in [Event::Init, Event::InitDone] {
+            world.rules(kind, event);
+        }
+    }
+}
+
+fn web() -> BindingKey {
+    BindingKey {
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+    }
+}
+
+fn checked(members: &[(&str, Verdict)]) -> Checked {
+    let key = |name: &str| ("shop".to_owned(), name.to_owned());
+    let member = |(name, verdict): &(&str, Verdict)| Member {
+        pod: key(name),
+        ready: true,
+        verdict: *verdict,
+        since: Timestamp::UNIX_EPOCH,
+    };
+    let uids = members.iter();
+    let uids = uids.map(|(name, _)| (key(name), format!("uid-of-{name}")));
+    Checked {
+        mode: EjectionMode::Draining,
+        uids: uids.collect(),
+        service: Service {
+            binding: web(),
+            ejects: true,
+            proven: true,
+            held: false,
+            percent: 50,
+            members: members.iter().map(member).collect(),
+        },
+    }
+}
+
+fn note(name: &str) -> String {
+    let binding = BindingKey {
+        name: name.to_owned(),
+        ..web()
+    };
+    let note = Note {
+        bindings: BTreeSet::from([binding]),
+        since: Timestamp::UNIX_EPOCH,
+        why: "x".to_owned(),
+    };
+    note.text()
+}
+
+async fn seconds(seconds: u64) {
+    sleep(Duration::from_secs(seconds)).await;
+}
+
+/// `a` and `b`, which nobody has marked.
+fn two() -> Bed {
+    let bed = Bed::new(Leadership::granted(1), false);
+    for name in ["a", "b"] {
+        bed.pod(name, json!({"app": "web"}), json!({"note": "x"}));
+    }
+    bed
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unhealthy_pod_leaves_and_comes_back_with_one_write_each() {
+    let bed = two();
+    bed.start();
+    bed.tell(&[("a", BAD), ("b", Verdict::Healthy)]);
+    seconds(2).await;
+    assert_eq!(bed.writes(), ["a 200"]);
+    let (label, annotation) = bed.marks("a");
+    assert_eq!(label, OURS);
+    let written = Note::parse(annotation.as_str().unwrap()).unwrap();
+    assert_eq!(written.bindings, BTreeSet::from([web()]));
+    assert_eq!(written.why, "the connection was refused");
+    assert!(bed.says("catalog_mesh_ejected_pods 1"));
+    bed.watch("a");
+    bed.tell(&[("a", BAD), ("b", Verdict::Healthy)]);
+    seconds(60).await;
+    assert_eq!(bed.writes(), Vec::<String>::new());
+    bed.tell(&[("a", Verdict::Healthy), ("b", Verdict::Healthy)]);
+    seconds(2).await;
+    assert_eq!(bed.writes(), ["a 200"]);
+    let metadata = bed.server(|server| server.pods["a"]["metadata"].clone());
+    assert_eq!(metadata["labels"], json!({"app": "web"}));
+    assert_eq!(metadata["annotations"], json!({"note": "x"}));
+    for action in ["ejected", "released"] {
+        let series = format!("catalog_mesh_ejections_total{{action=\"{action}\"}} 1");
+        assert!(bed.says(&series), "{series}");
+    }
+    assert!(bed.says("catalog_mesh_ejected_pods 0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_flap_cost_one_write_a_second() {
+    let bed = two();
+    bed.start();
+    for turn in 0..600 {
+        let (a, b) = if turn % 2 == 0 {
+            (BAD, Verdict::Healthy)
+        } else {
+            (Verdict::Healthy, BAD)
+        };
+        bed.tell(&[("a", a), ("b", b)]);
+        sleep(Duration::from_millis(100)).await;
+    }
+    let writes = bed.writes().len();
+    // Each of the two goes once at once.
+    assert!((30..=62).contains(&writes), "{writes}");
+    // The last word counts.
+    bed.tell(&[("a", Verdict::Healthy), ("b", Verdict::Healthy)]);
+    seconds(5).await;
+    assert_eq!(bed.marks("a").0, Value::Null);
+    assert_eq!(bed.marks("b").0, Value::Null);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_out_before_is_taken_over_and_what_nobody_wants_comes_back() {
+    let bed = two();
+    let label = || json!({ DRAINING: OURS });
+    bed.pod("a", label(), json!({ EJECTED: note("web") }));
+    bed.pod("c", label(), json!({ EJECTED: note("gone") }));
+    bed.pod("d", json!({ DRAINING: "true" }), json!({}));
+    bed.start();
+    seconds(60).await;
+    assert_eq!(bed.writes(), Vec::<String>::new(), "nothing was told yet");
+    bed.tell(&[("a", Verdict::Pending), ("b", Verdict::Healthy)]);
+    seconds(2).await;
+    assert_eq!(bed.writes(), ["c 200"]);
+    assert_eq!(bed.marks("a").0, OURS);
+    assert_eq!(bed.marks("c"), (Value::Null, Value::Null));
+    assert_eq!(bed.marks("d").0, "true");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_gone_is_no_error() {
+    let bed = two();
+    bed.server(|server| server.pods.remove("a"));
+    bed.start();
+    bed.tell(&[("a", BAD), ("b", Verdict::Healthy)]);
+    seconds(60).await;
+    assert_eq!(bed.writes(), ["a 404"]);
+    assert!(bed.says("catalog_mesh_writes_total{kind=\"Pod\",outcome=\"success\"} 1"));
+    assert!(bed.says("catalog_mesh_ejections_total{action=\"ejected\"} 0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_label_that_somebody_sets_meanwhile_is_not_overwritten() {
+    let bed = two();
+    bed.stored("a", json!({ DRAINING: "mine" }), json!({}));
+    bed.start();
+    bed.tell(&[("a", BAD), ("b", Verdict::Healthy)]);
+    seconds(1).await;
+    let writes = bed.writes();
+    assert!(!writes.is_empty() && writes.iter().all(|write| write == "a 409"));
+    bed.watch("a");
+    seconds(60).await;
+    assert_eq!(bed.writes(), Vec::<String>::new());
+    assert_eq!(bed.marks("a"), (json!("mine"), Value::Null));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_refuses_is_asked_again_and_not_in_a_loop() {
+    let bed = two();
+    bed.server(|server| server.fails = Some(403));
+    bed.start();
+    bed.tell(&[("a", BAD), ("b", Verdict::Healthy)]);
+    seconds(60).await;
+    let tries = bed.writes().len();
+    assert!((10..=31).contains(&tries), "{tries}");
+    bed.server(|server| server.fails = None);
+    seconds(4).await;
+    assert_eq!(bed.marks("a").0, OURS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_does_not_lead_or_only_reads_writes_nothing() {
+    for (leadership, read_only) in [
+        (Leadership::withheld(), false),
+        (Leadership::withheld(), true),
+        (Leadership::granted(1), true),
+    ] {
+        let bed = Bed::new(leadership, read_only);
+        bed.pod("a", json!({}), json!({}));
+        bed.pod(
+            "b",
+            json!({ DRAINING: OURS }),
+            json!({ EJECTED: note("gone") }),
+        );
+        bed.pod("c", json!({}), json!({}));
+        bed.start();
+        bed.tell(&[("a", BAD), ("c", Verdict::Healthy)]);
+        seconds(60).await;
+        assert_eq!(bed.writes(), Vec::<String>::new(), "{read_only}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_that_have_to_stay_are_counted_once() {
+    let bed = two();
+    bed.pod("c", json!({}), json!({}));
+    bed.start();
+    for _ in 0..3 {
+        bed.tell(&[("a", BAD), ("b", BAD), ("c", Verdict::Healthy)]);
+        seconds(2).await;
+    }
+    assert_eq!(bed.writes(), ["a 200"]);
+    assert!(bed.says("catalog_mesh_ejection_floor_hits_total 1"));
+    assert!(bed.says("catalog_mesh_ejection_floored 1"));
+    // None answers any more.
+    bed.tell(&[("a", BAD), ("b", BAD), ("c", BAD)]);
+    seconds(3).await;
+    assert_eq!(bed.marks("a").0, Value::Null);
+    assert!(bed.says("catalog_mesh_ejection_opened 1"));
+}

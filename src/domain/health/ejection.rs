@@ -1,0 +1,192 @@
+//! Which Pods leave the mesh, and which come back?
+//!
+//! 1. A service that ejects wants those of its ready endpoints out that are
+//!    unhealthy, and goes on wanting those out that are out because of it and
+//!    were not judged anew since, as after a restart.
+//! 2. Nobody new goes before an endpoint of the service has ever answered this
+//!    check, nor while none of its endpoints is healthy.
+//! 3. While verdicts are held nobody goes and nobody comes back.
+//! 4. Where no ready endpoint answers and none is yet to be judged, all come
+//!    back: whoever cannot be told apart is not to be told off.
+//! 5. The floor: of the ready endpoints at most a share is out, rounded down,
+//!    and never the last one. Those that somebody else took out count. Whoever
+//!    is out stays before somebody new goes; of the new the one goes first
+//!    that is unhealthy for longest.
+//! 6. A Pod behind several bound services goes only where each one's floor
+//!    lets it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::judge::Verdict;
+use crate::domain::names::BindingKey;
+
+/// Namespace and name of a Pod.
+pub type PodKey = (String, String);
+
+/// What a bound service has to say about its endpoints.
+#[derive(Clone, Debug)]
+pub struct Service {
+    /// Its binding.
+    pub binding: BindingKey,
+    /// Whether Pods are taken out for it.
+    pub ejects: bool,
+    /// Whether an endpoint of it has ever answered this check as it should.
+    pub proven: bool,
+    /// Whether its verdicts are held.
+    pub held: bool,
+    /// Share of the ready endpoints that may be out, in percent.
+    pub percent: u8,
+    /// The Pods behind it.
+    pub members: Vec<Member>,
+}
+
+/// A Pod behind a service.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// Which.
+    pub pod: PodKey,
+    /// Whether it is ready, and so in the mesh unless it was taken out.
+    pub ready: bool,
+    /// What is held of it as an endpoint of this service.
+    pub verdict: Verdict,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// Who took a Pod out of the mesh.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Out {
+    /// We did, for these bindings.
+    Ours(BTreeSet<BindingKey>),
+    /// Somebody else did.
+    Others,
+}
+
+/// Who is to be out.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Plan {
+    /// Pod → the bindings that want it out. All others of ours come back.
+    pub out: BTreeMap<PodKey, BTreeSet<BindingKey>>,
+    /// Bindings whose unhealthy endpoints stay in the mesh for want of room,
+    /// and how many of them.
+    pub floored: BTreeMap<BindingKey, u32>,
+    /// Bindings of which no endpoint answers.
+    pub opened: BTreeSet<BindingKey>,
+}
+
+/// How many of so many ready endpoints may be out.
+pub fn most_out(ready: usize, percent: u8) -> usize {
+    (ready * usize::from(percent.min(100)) / 100).min(ready.saturating_sub(1))
+}
+
+/// Decides for services that may have Pods in common, and for the Pods that
+/// are out now.
+pub fn plan(services: &[Service], now_out: &BTreeMap<PodKey, Out>) -> Plan {
+    let mut plan = Plan::default();
+    let mut room: BTreeMap<&BindingKey, usize> = BTreeMap::new();
+    let mut wishes: BTreeMap<&PodKey, Wish<'_>> = BTreeMap::new();
+    for service in services {
+        let ready = service.members.iter().filter(|member| member.ready);
+        let others = ready.clone().filter(|member| is_others(now_out, member));
+        let most = most_out(ready.clone().count(), service.percent);
+        room.insert(&service.binding, most.saturating_sub(others.count()));
+        if is_open(service) {
+            plan.opened.insert(service.binding.clone());
+            continue;
+        }
+        let anybody_healthy = ready.clone().any(|m| m.verdict == Verdict::Healthy);
+        for member in &service.members {
+            if is_others(now_out, member) {
+                continue;
+            }
+            let ours = is_ours(now_out, service, member);
+            let wanted = match member.verdict {
+                _ if service.held => ours,
+                _ if !service.ejects => false,
+                Verdict::Unhealthy(_) => {
+                    ours || (member.ready && service.proven && anybody_healthy)
+                }
+                Verdict::Pending => ours,
+                Verdict::Healthy | Verdict::Unknown(_) => false,
+            };
+            if wanted {
+                let wish = wishes.entry(&member.pod).or_insert_with(|| Wish {
+                    fixed: false,
+                    new: true,
+                    since: member.since,
+                    of: BTreeSet::new(),
+                });
+                wish.fixed |= service.held;
+                wish.new &= !ours;
+                wish.since = wish.since.min(member.since);
+                wish.of.insert(&service.binding);
+            }
+        }
+    }
+    let mut order: Vec<_> = wishes.into_iter().collect();
+    order.sort_by_key(|(pod, wish)| (!wish.fixed, wish.new, wish.since, *pod));
+    for (pod, wish) in order {
+        let behind: Vec<_> = services
+            .iter()
+            .filter(|service| is_in(service, pod))
+            .collect();
+        let has_room = |service: &&Service| {
+            let left = room.get(&service.binding).is_some_and(|left| *left > 0);
+            left && !(service.held && wish.new)
+        };
+        if !wish.fixed && !behind.iter().all(has_room) {
+            for binding in wish.of {
+                *plan.floored.entry(binding.clone()).or_default() += 1;
+            }
+            continue;
+        }
+        for service in behind {
+            if let Some(left) = room.get_mut(&service.binding) {
+                *left = left.saturating_sub(1);
+            }
+        }
+        let of = wish.of.into_iter().cloned().collect();
+        plan.out.insert(pod.clone(), of);
+    }
+    plan
+}
+
+/// That services want a Pod out.
+struct Wish<'a> {
+    /// It stays out whatever else holds.
+    fixed: bool,
+    /// It is not out yet.
+    new: bool,
+    since: Timestamp,
+    of: BTreeSet<&'a BindingKey>,
+}
+
+/// Whether no ready endpoint answers, and none is yet to be judged.
+fn is_open(service: &Service) -> bool {
+    let mut ready = service.members.iter().filter(|m| m.ready).peekable();
+    let silent =
+        |member: &Member| matches!(member.verdict, Verdict::Unhealthy(_) | Verdict::Unknown(_));
+    !service.held && ready.peek().is_some() && ready.all(silent)
+}
+
+/// Whether the Pod takes traffic for the service, unless it is out.
+fn is_in(service: &Service, pod: &PodKey) -> bool {
+    let is = |member: &Member| member.ready && member.pod == *pod;
+    service.members.iter().any(is)
+}
+
+fn is_others(now_out: &BTreeMap<PodKey, Out>, member: &Member) -> bool {
+    now_out.get(&member.pod) == Some(&Out::Others)
+}
+
+fn is_ours(now_out: &BTreeMap<PodKey, Out>, service: &Service, member: &Member) -> bool {
+    match now_out.get(&member.pod) {
+        Some(Out::Ours(bindings)) => bindings.contains(&service.binding),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! How does Envoy's own outlier detection help while an unhealthy endpoint has
+//! to stay in the mesh?
+//!
+//! 1. While one does, Envoy takes out whoever answers a single request badly,
+//!    looks every second, and may take out as many as are known to be bad, but
+//!    never the last endpoint.
+//! 2. Each change of these fields makes Envoy forget whom it took out, so they
+//!    change once when the first has to stay and once when none has to any
+//!    more. In between only a larger share is written, in quarters, and never a
+//!    smaller one.
+//! 3. It is not for a service of which no endpoint is healthy, nor for a check
+//!    that has never worked: there it is not known who is bad. While verdicts are
+//!    held all stays as it is.
+//! 4. Nothing gets looser than the policy has it, and a policy by which nobody
+//!    is ever taken out stays as it is.
+
+use std::collections::BTreeMap;
+
+use super::ejection::Plan;
+use super::judge::Verdict;
+use super::round::{Checked, Known};
+use crate::api::policy::EjectionMode;
+use crate::domain::duration::Millis;
+use crate::domain::names::BindingKey;
+use crate::domain::policy::OutlierPolicy;
+
+/// How often Envoy looks meanwhile.
+const INTERVAL: Millis = Millis(1_000);
+
+/// Steps in which the share grows, in percent.
+const STEP: u32 = 25;
+
+/// Largest share: with it one endpoint is left, however many there are.
+const MOST: u32 = 99;
+
+/// That detection is tightened.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Tightened {
+    /// Share of the endpoints that Envoy may take out, in percent.
+    pub percent: u32,
+}
+
+/// What holds from now on, by what held until now: `staying` unhealthy
+/// endpoints stay among `in_mesh` that the mesh has. None is the policy alone.
+pub fn next(held: Option<Tightened>, staying: u32, in_mesh: u32) -> Option<Tightened> {
+    if staying == 0 {
+        return None;
+    }
+    // Whoever cannot be spared needs no share.
+    let spared = staying.min(in_mesh.saturating_sub(1));
+    let needed = share(spared, in_mesh).next_multiple_of(STEP).min(MOST);
+    let held = held.map_or(0, |held| held.percent);
+    Some(Tightened {
+        percent: needed.max(held),
+    })
+}
+
+/// What holds for all services from now on, by the plan of who is out, and by
+/// what held until now. Who is missing has the policy alone.
+pub fn all(
+    known: &Known,
+    plan: &Plan,
+    held: &BTreeMap<BindingKey, Tightened>,
+) -> BTreeMap<BindingKey, Tightened> {
+    let of = |checked: &Checked| {
+        let binding = &checked.service.binding;
+        let held = held.get(binding).copied();
+        let now = if checked.service.held {
+            held
+        } else {
+            let (staying, in_mesh) = staying(checked, plan);
+            next(held, staying, in_mesh)
+        };
+        now.map(|tightened| (binding.clone(), tightened))
+    };
+    let mut all: BTreeMap<_, _> = known.services.iter().filter_map(of).collect();
+    let unsettled = known.unsettled.iter();
+    all.extend(unsettled.filter_map(|key| Some((key.clone(), *held.get(key)?))));
+    all
+}
+
+/// How many unhealthy endpoints stay, of how many that are in the mesh.
+fn staying(checked: &Checked, plan: &Plan) -> (u32, u32) {
+    let service = &checked.service;
+    let members = service.members.iter();
+    let in_mesh = members.filter(|m| m.ready && !plan.out.contains_key(&m.pod));
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    let all = count(in_mesh.clone().count());
+    let helps = matches!(
+        checked.mode,
+        EjectionMode::Draining | EjectionMode::OutlierOnly
+    );
+    let healthy = in_mesh.clone().any(|m| m.verdict == Verdict::Healthy);
+    if !helps || !service.proven || !healthy {
+        return (0, all);
+    }
+    let bad = in_mesh.filter(|m| matches!(m.verdict, Verdict::Unhealthy(_)));
+    (count(bad.count()), all)
+}
+
+/// The policy as the DestinationRule gets it.
+pub fn in_force(policy: &OutlierPolicy, tightened: Option<Tightened>) -> OutlierPolicy {
+    match tightened {
+        Some(tightened) if policy.max_ejection_percent > 0 => OutlierPolicy {
+            consecutive_errors: policy.consecutive_errors.min(1),
+            interval: policy.interval.min(INTERVAL),
+            base_ejection_time: policy.base_ejection_time,
+            max_ejection_percent: policy.max_ejection_percent.max(tightened.percent),
+        },
+        _ => policy.clone(),
+    }
+}
+
+/// The smallest share, in percent, by which Envoy may take so many out.
+fn share(of: u32, all: u32) -> u32 {
+    if all == 0 {
+        return 0;
+    }
+    let percent = (u64::from(of) * 100).div_ceil(u64::from(all));
+    u32::try_from(percent).unwrap_or(100).min(100)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::health::ejection::{Member, Service};
+    use crate::domain::health::judge::Failure;
+
+    fn policy(percent: u32) -> OutlierPolicy {
+        OutlierPolicy {
+            consecutive_errors: 5,
+            interval: Millis(30_000),
+            base_ejection_time: Millis(45_000),
+            max_ejection_percent: percent,
+        }
+    }
+
+    /// How many Envoy takes out of so many, by this share.
+    fn out(percent: u32, all: u32) -> u32 {
+        percent * all / 100
+    }
+
+    #[test]
+    fn while_an_unhealthy_endpoint_stays_one_bad_answer_is_enough() {
+        let tight = in_force(&policy(10), next(None, 1, 3));
+        assert_eq!(
+            tight,
+            OutlierPolicy {
+                consecutive_errors: 1,
+                interval: Millis(1_000),
+                base_ejection_time: Millis(45_000),
+                max_ejection_percent: 50,
+            }
+        );
+    }
+
+    #[test]
+    fn when_none_stays_the_policy_is_what_it_was() {
+        let policy = policy(50);
+        let held = next(None, 2, 3);
+        assert!(held.is_some());
+        let after = next(held, 0, 3);
+        assert_eq!(after, None);
+        assert_eq!(in_force(&policy, after), policy);
+    }
+
+    #[test]
+    fn as_many_as_are_bad_may_be_taken_out_and_never_the_last() {
+        for all in 1..=100 {
+            for bad in 1..=all {
+                let held = next(None, bad, all).unwrap();
+                let out = out(held.percent, all);
+                assert!(out >= bad.min(all - 1), "{bad} of {all}: {out}");
+                assert!(out < all, "{bad} of {all}: all may be taken out");
+            }
+        }
+        assert_eq!(next(None, 3, 0), Some(Tightened { percent: 0 }));
+    }
+
+    #[test]
+    fn a_service_whose_endpoints_fail_and_recover_one_by_one_changes_a_few_times() {
+        let mut held = None;
+        let mut seen = vec![held];
+        for bad in (1..=10).chain((0..10).rev()) {
+            let now = next(held, bad, 10);
+            if now != held {
+                seen.push(now);
+            }
+            held = now;
+        }
+        let percents: Vec<_> = seen.iter().map(|held| held.map(|h| h.percent)).collect();
+        assert_eq!(
+            percents,
+            [None, Some(25), Some(50), Some(75), Some(99), None]
+        );
+        // And as long as nothing changes, nothing does.
+        let held = next(None, 4, 10);
+        assert_eq!(next(held, 4, 10), held);
+        assert_eq!(next(held, 1, 10), held);
+    }
+
+    fn service(mode: EjectionMode, verdicts: &[Verdict]) -> Checked {
+        let pod = |n: usize| ("shop".to_owned(), format!("web-{n}"));
+        let member = |(n, verdict): (usize, &Verdict)| Member {
+            pod: pod(n),
+            ready: true,
+            verdict: *verdict,
+            since: jiff::Timestamp::UNIX_EPOCH,
+        };
+        Checked {
+            mode,
+            uids: BTreeMap::new(),
+            service: Service {
+                binding: key(),
+                ejects: true,
+                proven: true,
+                held: false,
+                percent: 50,
+                members: verdicts.iter().enumerate().map(member).collect(),
+            },
+        }
+    }
+
+    fn key() -> BindingKey {
+        BindingKey {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        }
+    }
+
+    #[test]
+    fn it_is_for_unhealthy_endpoints_that_stay_beside_healthy_ones() {
+        use EjectionMode::{Draining, Observe, Off, OutlierOnly};
+        const GOOD: Verdict = Verdict::Healthy;
+        const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
+        let nothing = BTreeMap::new();
+        let decided = |checked: Checked, plan: &Plan, held: &BTreeMap<_, _>| {
+            let known = Known {
+                services: vec![checked],
+                ..Known::default()
+            };
+            all(&known, plan, held).get(&key()).map(|held| held.percent)
+        };
+        let free = Plan::default();
+        let mut out = Plan::default();
+        out.out
+            .insert(("shop".to_owned(), "web-1".to_owned()), [key()].into());
+        for (mode, verdicts, plan, percent) in [
+            (OutlierOnly, [GOOD, BAD, GOOD], &free, Some(50)),
+            (Draining, [GOOD, BAD, GOOD], &free, Some(50)),
+            (Draining, [GOOD, BAD, GOOD], &out, None),
+            (Draining, [GOOD, BAD, BAD], &out, Some(50)),
+            (Observe, [GOOD, BAD, GOOD], &free, None),
+            (Off, [GOOD, BAD, GOOD], &free, None),
+            (OutlierOnly, [BAD, BAD, BAD], &free, None),
+            (OutlierOnly, [GOOD, GOOD, GOOD], &free, None),
+        ] {
+            let found = decided(service(mode, &verdicts), plan, &nothing);
+            assert_eq!(found, percent, "{mode:?} {verdicts:?}");
+        }
+        let mut unproven = service(OutlierOnly, &[GOOD, BAD, GOOD]);
+        unproven.service.proven = false;
+        assert_eq!(decided(unproven, &free, &nothing), None);
+        // While verdicts are held, and while nothing is known, all stays.
+        let before = BTreeMap::from([(key(), Tightened { percent: 75 })]);
+        for verdicts in [[GOOD, GOOD, GOOD], [GOOD, BAD, GOOD]] {
+            let mut held = service(OutlierOnly, &verdicts);
+            held.service.held = true;
+            assert_eq!(decided(held.clone(), &free, &before), Some(75));
+            assert_eq!(decided(held, &free, &nothing), None);
+        }
+        let unsettled = Known {
+            unsettled: [key()].into(),
+            ..Known::default()
+        };
+        assert_eq!(all(&unsettled, &free, &before), before);
+        assert_eq!(all(&Known::default(), &free, &before), nothing);
+    }
+
+    #[test]
+    fn nothing_gets_looser_than_the_policy_has_it() {
+        let strict = OutlierPolicy {
+            consecutive_errors: 1,
+            interval: Millis(200),
+            base_ejection_time: Millis(60_000),
+            max_ejection_percent: 100,
+        };
+        assert_eq!(in_force(&strict, next(None, 1, 10)), strict);
+        let never = policy(0);
+        assert_eq!(in_force(&never, next(None, 1, 3)), never);
+    }
+}

@@ -1,0 +1,256 @@
+//! From what is known of all services and Pods to what is to be written.
+//!
+//! 1. Only who is named as a binding with checks wants Pods out; of any other
+//!    binding, as one that is gone, what is out comes back. Of a binding of
+//!    which it is not known yet, all stays as it is.
+//! 2. A verdict counts for the Pod that it was found for: of another Pod that
+//!    took its name nothing is known.
+//! 3. A binding that only observes wants nothing; what would happen for it is
+//!    worked out beside, and said.
+//! 4. Nothing is written to a Pod that is about to end, nor to one that is as
+//!    it should be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::ejection::{Member, Out, Plan, PodKey, Service, plan};
+use super::judge::Verdict;
+use super::mark::{self, Change, Note, Step, Whose};
+use crate::api::policy::EjectionMode;
+use crate::domain::names::BindingKey;
+use crate::domain::pod::KnownPod;
+use crate::domain::policy::HealthCheck;
+
+/// A bound service whose endpoints are checked.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// Its endpoints and what is held of them. Whether it ejects follows from
+    /// the mode; a binding that is suspended or paused is held.
+    pub service: Service,
+    /// What happens to an unhealthy endpoint of it.
+    pub mode: EjectionMode,
+    /// Uid of each Pod that was judged.
+    pub uids: BTreeMap<PodKey, String>,
+}
+
+/// All that is known of who is checked.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Every binding with checks.
+    pub services: Vec<Checked>,
+    /// Bindings of which it is not known yet whether they have checks, as
+    /// before the catalog was heard for the first time.
+    pub unsettled: BTreeSet<BindingKey>,
+}
+
+/// What happens to an unhealthy endpoint: what its own check says, else what the
+/// operator was started with.
+pub fn mode(check: &HealthCheck, flag: EjectionMode) -> EjectionMode {
+    check.ejection.unwrap_or(flag)
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Default)]
+pub struct Decided {
+    /// Who is to be out.
+    pub plan: Plan,
+    /// What is to be written for that.
+    pub steps: Vec<Step>,
+    /// Who would be out besides, were it not only observed.
+    pub would: BTreeMap<PodKey, BTreeSet<BindingKey>>,
+}
+
+/// Decides. `marked` are all Pods that bear a mark, `find` finds any, and
+/// `would` is who would have been out until now.
+pub fn decide(
+    known: &Known,
+    marked: &BTreeMap<PodKey, KnownPod>,
+    find: impl Fn(&PodKey) -> Option<KnownPod>,
+    would: &BTreeMap<PodKey, BTreeSet<BindingKey>>,
+    now: Timestamp,
+) -> Decided {
+    let out = marked.iter();
+    let out = out.filter_map(|(key, pod)| Some((key.clone(), mark::out(&pod.view)?)));
+    let mut out: BTreeMap<PodKey, Out> = out.collect();
+    let mut services: Vec<Service> = Vec::with_capacity(known.services.len());
+    for checked in &known.services {
+        let mut service = checked.service.clone();
+        service.ejects = checked.mode == EjectionMode::Draining;
+        let bad = |member: &Member| matches!(member.verdict, Verdict::Unhealthy(_));
+        // Where nobody is unhealthy nobody leaves, whoever they are.
+        let looked_at = service.members.iter().any(bad);
+        for member in service.members.iter_mut().filter(|_| looked_at) {
+            let judged = checked.uids.get(&member.pod);
+            if find(&member.pod).map(|pod| pod.uid).as_ref() != judged {
+                member.verdict = Verdict::Pending;
+            }
+        }
+        services.push(service);
+    }
+    services.extend(unsettled(known, marked));
+    let decided = plan(&services, &out);
+    let steps = steps(&decided, &services, marked, &find, now);
+    let would = observed(known, &mut services, &mut out, &decided, would);
+    Decided {
+        plan: decided,
+        steps,
+        would,
+    }
+}
+
+/// For each binding of which nothing is known yet one that is held, with all
+/// Pods that are out because of it.
+fn unsettled<'a>(
+    known: &'a Known,
+    marked: &'a BTreeMap<PodKey, KnownPod>,
+) -> impl Iterator<Item = Service> + 'a {
+    let held = |binding: &BindingKey| {
+        let ours = marked.iter().filter(|(_, pod)| {
+            mark::ours(&pod.view).is_some_and(|note| note.bindings.contains(binding))
+        });
+        let members = ours.map(|(key, pod)| Member {
+            pod: key.clone(),
+            ready: pod.view.ready,
+            verdict: Verdict::Pending,
+            since: Timestamp::UNIX_EPOCH,
+        });
+        Service {
+            binding: binding.clone(),
+            ejects: false,
+            proven: false,
+            held: true,
+            percent: 100,
+            members: members.collect(),
+        }
+    };
+    known
+        .unsettled
+        .iter()
+        .map(held)
+        .filter(|service| !service.members.is_empty())
+}
+
+/// What would happen, were those that observe to eject.
+fn observed(
+    known: &Known,
+    services: &mut [Service],
+    out: &mut BTreeMap<PodKey, Out>,
+    decided: &Plan,
+    before: &BTreeMap<PodKey, BTreeSet<BindingKey>>,
+) -> BTreeMap<PodKey, BTreeSet<BindingKey>> {
+    let observes = |checked: &&Checked| checked.mode == EjectionMode::Observe;
+    if !known.services.iter().any(|checked| observes(&checked)) {
+        return BTreeMap::new();
+    }
+    for (service, checked) in services.iter_mut().zip(&known.services) {
+        service.ejects |= observes(&checked);
+    }
+    for (pod, bindings) in before {
+        match out.entry(pod.clone()).or_insert(Out::Ours(BTreeSet::new())) {
+            Out::Ours(of) => of.extend(bindings.iter().cloned()),
+            Out::Others => {}
+        }
+    }
+    let all = plan(services, out).out.into_iter();
+    let more = all.filter_map(|(pod, mut bindings)| {
+        if let Some(really) = decided.out.get(&pod) {
+            bindings.retain(|binding| !really.contains(binding));
+        }
+        (!bindings.is_empty()).then_some((pod, bindings))
+    });
+    more.collect()
+}
+
+fn steps(
+    plan: &Plan,
+    services: &[Service],
+    marked: &BTreeMap<PodKey, KnownPod>,
+    find: impl Fn(&PodKey) -> Option<KnownPod>,
+    now: Timestamp,
+) -> Vec<Step> {
+    let mut behind: BTreeMap<&PodKey, Vec<(&Service, &Member)>> = BTreeMap::new();
+    for service in services {
+        for member in &service.members {
+            let concerns = plan.out.contains_key(&member.pod) || marked.contains_key(&member.pod);
+            if concerns {
+                behind
+                    .entry(&member.pod)
+                    .or_default()
+                    .push((service, member));
+            }
+        }
+    }
+    let new = plan.out.keys().filter(|pod| !marked.contains_key(*pod));
+    let new = new.filter_map(|key| Some((key.clone(), find(key)?)));
+    let all = marked.iter().map(|(key, pod)| (key.clone(), pod.clone()));
+    let mut steps = Vec::new();
+    for (key, pod) in all.chain(new) {
+        let members = behind.get(&key).map(Vec::as_slice).unwrap_or_default();
+        let Some(change) = change(plan.out.get(&key), &pod, members, now) else {
+            continue;
+        };
+        let behind = members.iter().map(|(service, _)| service.binding.clone());
+        let noted = mark::ours(&pod.view).map(|note| note.bindings);
+        steps.push(Step {
+            bindings: behind.chain(noted.into_iter().flatten()).collect(),
+            pod: key,
+            uid: pod.uid,
+            version: pod.version,
+            marks: pod.view.marks,
+            change,
+        });
+    }
+    // Who comes back makes room, and is missed by somebody.
+    steps.sort_by_key(|step| matches!(step.change, Change::Eject(_)));
+    steps
+}
+
+/// What is to be done to the Pod for these bindings to have it out, or nobody.
+fn change(
+    wanted: Option<&BTreeSet<BindingKey>>,
+    pod: &KnownPod,
+    behind: &[(&Service, &Member)],
+    now: Timestamp,
+) -> Option<Change> {
+    if pod.view.terminating {
+        return None;
+    }
+    let note = |bindings: &BTreeSet<BindingKey>, since| Note {
+        bindings: bindings.clone(),
+        since,
+        why: why(bindings, behind),
+    };
+    match (mark::whose(&pod.view), wanted) {
+        (Whose::Nobodys | Whose::LeftOver(false), Some(bindings)) => {
+            Some(Change::Eject(note(bindings, now)))
+        }
+        (Whose::Ours, Some(bindings)) => match mark::ours(&pod.view) {
+            Some(known) if known.bindings == *bindings => None,
+            Some(known) => Some(Change::Note(Note {
+                bindings: bindings.clone(),
+                ..known
+            })),
+            None => Some(Change::Note(note(bindings, now))),
+        },
+        (Whose::Ours, None) => Some(Change::Release),
+        (Whose::LeftOver(_), _) => Some(Change::Forget),
+        (Whose::Nobodys | Whose::Others, _) => None,
+    }
+}
+
+/// Why these bindings want it out: what the first of them holds of it.
+fn why(bindings: &BTreeSet<BindingKey>, behind: &[(&Service, &Member)]) -> String {
+    let mut held = behind
+        .iter()
+        .filter(|(service, _)| bindings.contains(&service.binding))
+        .filter_map(|(_, member)| match member.verdict {
+            Verdict::Unhealthy(failure) => Some(failure.to_string()),
+            _ => None,
+        });
+    held.next()
+        .unwrap_or_else(|| "it failed its health check".to_owned())
+}
+
+#[cfg(test)]
+mod tests;
