@@ -61,7 +61,10 @@ async fn release_all_gives_back_what_is_ours_and_nothing_else(rig: &Rig) -> Resu
     let before = pod(&web, 0).await?;
     let dry = release_all(&allowed, &["--dry-run"]).await?;
     let sum = "would release 2 of Pods, 1 of ServiceBindings; left 1 of Pods whose label is somebody else's; failed 0";
-    ensure!(dry.code == Some(0) && dry.stdout.ends_with(&format!("{sum}\n")), "{dry:?}");
+    ensure!(
+        dry.code == Some(0) && dry.stdout.ends_with(&format!("{sum}\n")),
+        "{dry:?}"
+    );
     ensure!(pod(&web, 0).await? == before, "a dry run wrote");
 
     let ran = release_all(&allowed, &[]).await?;
@@ -80,14 +83,20 @@ async fn release_all_gives_back_what_is_ours_and_nothing_else(rig: &Rig) -> Resu
         .enumerate()
     {
         let found = marks(&pod(&web, place).await?);
-        ensure!(found == (label.map(str::to_owned), None), "{place}: {found:?}");
+        ensure!(
+            found == (label.map(str::to_owned), None),
+            "{place}: {found:?}"
+        );
     }
     let bindings = Api::<catalog_mesh_controller::api::service_binding::ServiceBinding>::namespaced(
         rig.client.clone(),
         &namespace,
     );
     let left = bindings.get("web").await?.metadata.finalizers;
-    ensure!(left == Some(vec!["example.org/theirs".to_owned()]), "{left:?}");
+    ensure!(
+        left == Some(vec!["example.org/theirs".to_owned()]),
+        "{left:?}"
+    );
     let nothing = json!({"metadata": {"finalizers": null}});
     bindings
         .patch("web", &PatchParams::default(), &Patch::Merge(nothing))
@@ -133,9 +142,15 @@ async fn the_operator_takes_back_what_is_out_for_a_binding_that_is_gone(rig: &Ri
         namespace,
     };
     envoy.wait_for_endpoints(&web.host(), 2).await?;
-    ensure!(marks(&pod(&web, 0).await?) == (None, None), "it bears a mark");
+    ensure!(
+        marks(&pod(&web, 0).await?) == (None, None),
+        "it bears a mark"
+    );
     let labels = pod(&web, 0).await?.metadata.labels.unwrap_or_default();
-    ensure!(labels.get("app").is_some_and(|app| app == "web"), "{labels:?}");
+    ensure!(
+        labels.get("app").is_some_and(|app| app == "web"),
+        "{labels:?}"
+    );
     // One that comes while it runs.
     eject(&web, 3).await?;
     wait::until("the return of web-3", PATIENCE, async || {
@@ -168,7 +183,11 @@ async fn the_operator_takes_back_what_is_out_for_a_binding_that_is_gone(rig: &Ri
 /// was decided for; the operator knows such an answer from a refusal.
 async fn refuses_what_was_decided_for_another(web: &Workload) -> Result<()> {
     let pod = pod(web, 0).await?;
-    let version: u64 = pod.metadata.resource_version.context("no version")?.parse()?;
+    let version: u64 = pod
+        .metadata
+        .resource_version
+        .context("no version")?
+        .parse()?;
     let uid = pod.metadata.uid.context("no uid")?;
     for (uid, version) in [(uid.as_str(), version - 1), ("another", version)] {
         let patch = Patch::Merge(Change::Release.patch(uid, version));

@@ -101,7 +101,10 @@ async fn a_storm_of_one_service_is_heard_merged_and_keeps_nobody_waiting(rig: &R
         catalog.reads()
     );
     let most = WRITES_PER_SECOND * until_last.as_secs_f64() + MARGIN;
-    ensure!(of_hot as f64 <= most, "{of_hot} writes within {until_last:?}");
+    ensure!(
+        of_hot as f64 <= most,
+        "{of_hot} writes within {until_last:?}"
+    );
     ensure!(arrived_meanwhile, "the others had to wait for its end");
     seen.never_went_back()?;
     for name in [
@@ -130,7 +133,9 @@ async fn operator(rig: &Rig, catalog: &str) -> Result<Operator> {
 }
 
 async fn metrics(operator: &Operator) -> Result<Samples> {
-    operator.metrics(&format!("http://{OPERATOR}/metrics")).await
+    operator
+        .metrics(&format!("http://{OPERATOR}/metrics"))
+        .await
 }
 
 /// Waits until every one of so many changes was heard.
