@@ -3,6 +3,7 @@
 
 pub mod bindings;
 pub mod catalog;
+pub mod health;
 mod leadership;
 pub mod reports;
 
@@ -58,6 +59,8 @@ pub struct Metrics {
     watch_errors: IntCounterVec,
     catalog: CatalogMetrics,
     leadership: leadership::Leadership,
+    /// Health checks.
+    pub health: health::HealthMetrics,
     /// Reports to the catalog.
     pub reports: reports::Reports,
 }
@@ -205,6 +208,7 @@ impl Metrics {
             )?,
             catalog: CatalogMetrics::new(&r)?,
             leadership: leadership::Leadership::new(&r)?,
+            health: health::HealthMetrics::new(&r)?,
             reports: reports::Reports::new(&r)?,
             registry: r.clone(),
         };
