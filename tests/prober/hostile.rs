@@ -209,7 +209,7 @@ fn heads() -> Vec<Case> {
         (
             "bare carriage returns",
             text("HTTP/1.1 200 OK\rX: y\r\r"),
-            bad(NotHttp),
+            bad(Closed),
         ),
         ("no reason", text("HTTP/1.1 200\r\n\r\n"), Verdict::Healthy),
         (
@@ -405,7 +405,7 @@ fn statuses(canary: &str) -> Vec<Case> {
         (
             "a reason of terror",
             with("500 \x1b[31m<script>", "X: y"),
-            bad(Answered5xx),
+            bad(NotHttp),
         ),
         ("999", with("999 Beyond", "X: y"), bad(Answered5xx)),
         ("000", with("000 Nothing", "X: y"), bad(Answered1xx)),

@@ -2,7 +2,7 @@
 
 use std::io::{Error, ErrorKind};
 
-use rustls::AlertDescription as Alert;
+use rustls::{AlertDescription as Alert, CertificateError};
 
 use crate::domain::health::judge::{Answer, Failure, Unknown};
 use crate::metrics::health::SetAside;
@@ -40,7 +40,9 @@ const OUT_OF_SOCKETS: [i32; 3] = [24, 23, 105];
 /// No connection came about.
 pub(super) fn connecting(error: &Error) -> End {
     match error.kind() {
-        ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Failure::Refused.into(),
+        ErrorKind::ConnectionRefused => Failure::Refused.into(),
+        // It came about, and was broken off before anybody looked.
+        ErrorKind::ConnectionReset => Failure::Closed.into(),
         ErrorKind::TimedOut => Failure::ConnectTimedOut.into(),
         // Of these nothing reached the wire: no route, no port, no memory.
         ErrorKind::NetworkUnreachable
@@ -93,9 +95,10 @@ fn handshaking_tls(error: &rustls::Error) -> End {
             | Alert::AccessDenied
             | Alert::CertificateRequired,
         ) => End::Unknown(Unknown::NoCertificate),
-        rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer) => {
-            Failure::WrongPeer.into()
-        }
+        // Another mesh's root often has the same name, and is told by its key.
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        ) => Failure::WrongPeer.into(),
         _ => Failure::Tls.into(),
     }
 }
@@ -127,6 +130,7 @@ mod tests {
     fn faults_of_this_machine_say_nothing_about_the_endpoint() {
         for (code, expected) in [
             (111, End::Failed(Failure::Refused)),
+            (104, End::Failed(Failure::Closed)),
             (110, End::Failed(Failure::ConnectTimedOut)),
             (113, End::Failed(Failure::Unreachable)),
             (1, End::Failed(Failure::Unreachable)),

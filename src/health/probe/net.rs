@@ -49,9 +49,24 @@ pub(in crate::health) struct Kept {
 
 /// What an exchange came to.
 struct Reply {
-    head: Result<Head, End>,
-    /// What was read of it.
+    /// The head of the answer, and the connection that it came over.
+    head: Result<(Head, Stream), End>,
+    /// What was read beside the head, or without one.
     read: Vec<u8>,
+}
+
+impl Reply {
+    /// Whether the connection was closed before any answer.
+    fn is_closed(&self) -> bool {
+        let closed = matches!(self.head, Err(End::Failed(Failure::Closed)));
+        closed && self.read.is_empty()
+    }
+
+    /// Whether the server had closed the connection when it was asked again.
+    fn was_closed_while_idle(&self) -> bool {
+        let says_so = matches!(&self.head, Ok((head, _)) if head.status == REQUEST_TIMEOUT);
+        says_so || self.is_closed()
+    }
 }
 
 impl NetProbe {
@@ -132,24 +147,26 @@ impl NetProbe {
             && identity == number
             && stream.is_quiet()
         {
-            let reply = exchange(&mut stream, &asked.request, deadline).await;
-            if !was_closed_while_idle(&reply) {
-                return settle(asked, stream, number, reply, deadline).await;
+            let reply = exchange(stream, &asked.request, deadline).await;
+            if !reply.was_closed_while_idle() {
+                return settle(asked, number, reply, deadline).await;
             }
         }
-        let mut stream = match self.open(asked, address, identity.as_ref(), deadline).await {
-            Ok(stream) => stream,
-            Err(end) => return (Err(end), Instant::now(), None),
+        let opened = self.open(asked, address, identity.as_ref(), deadline);
+        let mut reply = match opened.await {
+            Ok(stream) => exchange(stream, &asked.request, deadline).await,
+            Err(end) => Reply {
+                head: Err(end),
+                read: Vec::new(),
+            },
         };
-        let mut reply = exchange(&mut stream, &asked.request, deadline).await;
-        if asked.check.ask.scheme == Scheme::Http && reply.head.is_err() {
-            let closed = reply.head == Err(Failure::Closed.into()) && reply.read.is_empty();
-            if reply.read.starts_with(TLS_ALERT) || (closed && speaks_tls(address, deadline).await)
-            {
-                reply.head = Err(End::Unknown(Unknown::MtlsRequired));
-            }
+        if asked.check.ask.scheme == Scheme::Http
+            && (reply.read.starts_with(TLS_ALERT)
+                || (reply.is_closed() && speaks_tls(address, deadline).await))
+        {
+            reply.head = Err(End::Unknown(Unknown::MtlsRequired));
         }
-        settle(asked, stream, number, reply, deadline).await
+        settle(asked, number, reply, deadline).await
     }
 }
 
@@ -174,11 +191,14 @@ impl Probe for NetProbe {
 }
 
 /// Sends the request and reads the head of the answer.
-async fn exchange(stream: &mut Stream, request: &[u8], deadline: Instant) -> Reply {
+async fn exchange(mut stream: Stream, request: &[u8], deadline: Instant) -> Reply {
     let mut read = Vec::new();
-    let head = timeout_at(deadline, head_of_answer(stream, request, &mut read)).await;
+    let head = timeout_at(deadline, head_of_answer(&mut stream, request, &mut read)).await;
     let head = head.unwrap_or_else(|_| Err(Failure::TimedOut.into()));
-    Reply { head, read }
+    Reply {
+        head: head.map(|head| (head, stream)),
+        read,
+    }
 }
 
 async fn head_of_answer(
@@ -221,14 +241,13 @@ async fn head_of_answer(
 /// Says what the answer is, and sees whether the connection can be kept.
 async fn settle(
     asked: &Asked,
-    mut stream: Stream,
     identity: Option<u64>,
     reply: Reply,
     deadline: Instant,
 ) -> (Result<Answer, End>, Instant, Option<Kept>) {
     let at = Instant::now();
-    let head = match reply.head {
-        Ok(head) => head,
+    let (head, mut stream) = match reply.head {
+        Ok(came) => came,
         Err(end) => return (Err(end), at, None),
     };
     let until = deadline.min(at + SETTLES);
@@ -264,13 +283,6 @@ async fn rest_of_answer(
             Ok(0) | Err(_) => return false,
             Ok(_) => {}
         }
-    }
-}
-
-fn was_closed_while_idle(reply: &Reply) -> bool {
-    match reply.head {
-        Ok(head) => head.status == REQUEST_TIMEOUT,
-        Err(end) => end == Failure::Closed.into() && reply.read.is_empty(),
     }
 }
 

@@ -94,8 +94,8 @@ impl MeshTls {
     }
 
     /// What to show, and whom to trust; none where there is no certificate that
-    /// is valid now. Files that do not fit together, as while they are being
-    /// replaced, leave the last good ones in use.
+    /// is valid now. Files that cannot be used, as while they are being replaced,
+    /// leave the last good ones in use for as long as those are valid.
     pub(super) async fn identity(&self) -> Option<Identity> {
         let folder = self.folder.as_ref()?;
         let mut last = self.last.lock().await;
@@ -124,7 +124,7 @@ impl MeshTls {
             .is_some_and(|identity| !is_valid(identity))
         {
             (last.files, last.identity) = Default::default();
-            fault = fault.or(Some("the certificate is not valid now"));
+            fault = fault.or(Some("the certificate in use has expired"));
         }
         if let Some(why) = fault.filter(|_| !last.told) {
             warn!(folder = %folder.display(), why, "the mesh certificate cannot be used as it is");
@@ -173,12 +173,17 @@ fn identity(files: &[Vec<u8>; 3], number: u64) -> Result<Identity, Fault> {
         .and_then(|builder| builder.with_client_auth_cert(chain.clone(), key))
         .map_err(|_| "key.pem and cert-chain.pem do not fit together")?;
     finish(&mut config, &ALPN);
-    Ok(Identity {
+    let identity = Identity {
         number,
         config: Arc::new(config),
         chain: chain.into(),
         roots,
-    })
+    };
+    if is_valid(&identity) {
+        Ok(identity)
+    } else {
+        Err("the certificate is not valid now by root-cert.pem")
+    }
 }
 
 /// Whether others with this root would accept the certificate now.
