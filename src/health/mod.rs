@@ -4,12 +4,14 @@
 //!
 //! [`target`] says what to check; [`start`] gives the handle that takes it, the
 //! [`HealthView`] that shows what came of it, and the task that does it. Inside,
-//! `schedule` says who is next, `probe` asks one endpoint once, and `board`
+//! `schedule` says who is
+//! next of whom `roster` knows, `probe` asks one endpoint once, and `board`
 //! keeps what follows, by the judges of `domain::health`.
 
 mod board;
 mod probe;
 pub mod prober;
+mod roster;
 mod schedule;
 pub mod target;
 pub mod view;

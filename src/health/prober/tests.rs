@@ -1,13 +1,18 @@
 //! Tests of the engine, in paused time, with endpoints that are values.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::time::{advance, sleep};
 
 use super::super::fixtures::{check, service};
+use super::super::probe::Asked;
+use super::super::target::ServiceTargets;
 use super::*;
 use crate::domain::health::doubt::Doubt;
 use crate::domain::health::judge::{Failure, Verdict};
+use crate::domain::names::ServiceKey;
 use crate::metrics::Metrics;
 
 /// What an endpoint does when it is asked.
