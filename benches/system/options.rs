@@ -87,6 +87,8 @@ pub(crate) enum Scenario {
     Change,
     /// Nothing changes: writes, CPU and memory.
     Idle,
+    /// Endpoints are checked: how many a second, and what one costs.
+    Probe,
     /// All is in force, the operator starts again: time until all is verified.
     WarmRestart,
 }
@@ -98,6 +100,7 @@ impl Scenario {
             Self::ColdStart => "cold-start",
             Self::Change => "change",
             Self::Idle => "idle",
+            Self::Probe => "probe",
             Self::WarmRestart => "warm-restart",
         }
     }

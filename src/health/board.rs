@@ -4,8 +4,11 @@
 //! An answer is set aside, and no verdict moves, where
 //! - it came of a fault of our own, or was read too late;
 //! - the checks are in doubt;
-//! - it is a silence that would make a verdict, and nobody else was heard
-//!   since it began. Then others are to be asked at once.
+//! - it is a silence that would make a verdict, and no other service was heard
+//!   since it began. Then others are to be asked at once. Where there are too few
+//!   of those, another endpoint of the service will do; or none that is healthy
+//!   is heard: then all are judged in the same moment, so that nobody who reads
+//!   in between takes the last one to be asked for the only one left.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -56,7 +59,10 @@ pub(super) struct Endpoint {
     pub(super) since: Timestamp,
     pub(super) last_failure: Option<(Timestamp, Failure)>,
     is_heard: bool,
+    heard_at: Option<Duration>,
     silent_since: Option<Duration>,
+    /// Its judge as it will be once its silence is believed.
+    in_waiting: Option<Judge>,
 }
 
 /// What is held of a service.
@@ -75,6 +81,41 @@ impl Service {
                 .values()
                 .map(|endpoint| endpoint.judge.verdict()),
         )
+    }
+}
+
+impl Service {
+    /// Whether the silence of an endpoint is believed; if so it is judged, and
+    /// with it whoever else it is true of.
+    fn believe(
+        &mut self,
+        address: SocketAddr,
+        since: Duration,
+        witnessed: Option<bool>,
+        now: Moment,
+    ) -> bool {
+        let others = || {
+            self.endpoints
+                .iter()
+                .filter(|(other, _)| **other != address)
+        };
+        let heard = |other: &Endpoint| other.heard_at.is_some_and(|at| at >= since);
+        let alone = witnessed.unwrap_or_else(|| others().any(|(_, other)| heard(other)));
+        let waits = |other: &Endpoint| {
+            other.in_waiting.is_some() || other.judge.verdict() != Verdict::Healthy
+        };
+        if !alone && (witnessed.is_some() || !others().all(|(_, other)| waits(other))) {
+            return false;
+        }
+        for (other, endpoint) in &mut self.endpoints {
+            if (!alone || *other == address)
+                && let Some(judge) = endpoint.in_waiting.take()
+            {
+                endpoint.judge = judge;
+                endpoint.since = now.at;
+            }
+        }
+        true
     }
 }
 
@@ -162,6 +203,7 @@ impl Board {
                 for endpoint in endpoints {
                     endpoint.judge.count_anew();
                     endpoint.silent_since = None;
+                    endpoint.in_waiting = None;
                 }
             }
             self.held = held;
@@ -202,36 +244,42 @@ impl Board {
         let Some(endpoint) = service.endpoints.get_mut(&address) else {
             return next;
         };
-        let silent_since =
-            is_silence(answer).then(|| *endpoint.silent_since.get_or_insert(told.began));
-        endpoint.silent_since = silent_since;
-        let was_judged_dead = matches!(endpoint.judge.verdict(), Verdict::Unhealthy(_));
-        let moved = if let Some(since) = silent_since {
-            next.ask_others = !was_judged_dead;
-            let mut judge = endpoint.judge.clone();
-            let moves = judge.take(answer, &thresholds, now.at);
-            if moves && !self.doubts.is_witnessed(key, since) {
-                next.set_aside = Some(SetAside::Unwitnessed);
-                next.soon = Some(thresholds.confirm.min(thresholds.interval));
-                return next;
+        if let Answer::Failed(failure) = answer {
+            endpoint.last_failure = Some((now.at, failure));
+        }
+        if let Answer::Unknown(_) = answer {
+            next.set_aside = Some(SetAside::Unknown);
+        }
+        let mut judge = endpoint.judge.clone();
+        let moved = judge.take(answer, &thresholds, now.at);
+        if is_silence(answer) {
+            let since = *endpoint.silent_since.get_or_insert(told.began);
+            next.ask_others = !matches!(endpoint.judge.verdict(), Verdict::Unhealthy(_));
+            if moved {
+                endpoint.in_waiting = Some(judge);
+                let witnessed = self.doubts.is_witnessed(key, since);
+                if !service.believe(address, since, witnessed, now) {
+                    next.set_aside = Some(SetAside::Unwitnessed);
+                    next.soon = Some(thresholds.confirm.min(thresholds.interval));
+                    return next;
+                }
+            } else {
+                endpoint.judge = judge;
             }
-            endpoint.judge = judge;
-            moves
         } else {
-            endpoint.judge.take(answer, &thresholds, now.at)
-        };
-        match answer {
-            Answer::Failed(failure) => endpoint.last_failure = Some((now.at, failure)),
-            Answer::Unknown(_) => next.set_aside = Some(SetAside::Unknown),
-            Answer::Good => {}
+            endpoint.judge = judge;
+            (endpoint.silent_since, endpoint.in_waiting) = (None, None);
+            if moved {
+                endpoint.since = now.at;
+            }
         }
-        if moved {
-            endpoint.since = now.at;
-        }
+        let pause = service
+            .endpoints
+            .get(&address)
+            .map_or(thresholds.interval, |e| e.judge.pause(&thresholds));
+        next.soon = (pause < thresholds.interval).then_some(pause);
         let proves = answer == Answer::Good && !service.proven;
         service.proven |= proves;
-        let pause = endpoint.judge.pause(&thresholds);
-        next.soon = (pause < thresholds.interval).then_some(pause);
         if moved || proves {
             self.changed.insert(Arc::clone(key));
         }
@@ -250,6 +298,9 @@ impl Board {
             return;
         };
         let is_heard = !is_silence(answer);
+        if is_heard {
+            endpoint.heard_at = Some(now.clock);
+        }
         if is_heard != endpoint.is_heard {
             endpoint.is_heard = is_heard;
             if is_heard {

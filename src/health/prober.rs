@@ -298,7 +298,7 @@ impl<P: Probe> Engine<P> {
         };
         self.roster.schedule.set(done.id, entry.due);
         if next.ask_others {
-            self.roster.ask_others(&done.service, now);
+            self.roster.ask_others(done.id, &done.service, now);
         }
     }
 }

@@ -39,6 +39,8 @@ pub(super) struct Roster<K> {
 pub(super) struct Service {
     pub(super) asked: Arc<Asked>,
     ids: BTreeMap<SocketAddr, Id>,
+    /// The ports of the last endpoints that there were.
+    ports: BTreeSet<u16>,
     pub(super) checks: ServiceChecks,
 }
 
@@ -72,24 +74,30 @@ impl<K> Roster<K> {
         }
     }
 
-    /// Checks a few endpoints of other services at once: whether they answer
-    /// tells a dead endpoint from a dead network.
-    pub(super) fn ask_others(&mut self, but: &ServiceKey, now: Instant) {
-        if self
-            .asked_others
-            .is_some_and(|at| now < at + ASK_OTHERS_EVERY)
-        {
+    /// Checks a few others at once, of this service and of all: whether they
+    /// answer tells a dead endpoint from a dead network.
+    pub(super) fn ask_others(&mut self, but: Id, service: &ServiceKey, now: Instant) {
+        let lately = |at| now < at + ASK_OTHERS_EVERY;
+        if self.asked_others.is_some_and(lately) || self.entries.is_empty() {
             return;
         }
         self.asked_others = Some(now);
+        let mut others = Vec::with_capacity(2 * OTHERS);
+        if let Some(service) = self.services.get(service) {
+            let from = self.random.usize(..service.ids.len().max(1));
+            let neighbours = service.ids.values().cycle().skip(from);
+            let neighbours = neighbours.take(service.ids.len().min(OTHERS));
+            others.extend(neighbours.copied().filter(|id| *id != but));
+        }
         for _ in 0..OTHERS {
-            let from = self.random.u64(0..=self.next_id);
-            let other = self
-                .entries
-                .range_mut(from..)
-                .find(|(_, entry)| *entry.service != *but);
-            if let Some((id, entry)) = other
-                && self.schedule.hurry(*id, entry.due, now)
+            let from = self.random.usize(..self.entries.len());
+            let mut rest = self.entries.iter().skip(from);
+            let other = rest.find(|(_, entry)| *entry.service != *service);
+            others.extend(other.map(|(id, _)| *id));
+        }
+        for id in others {
+            if let Some(entry) = self.entries.get_mut(&id)
+                && self.schedule.hurry(id, entry.due, now)
             {
                 entry.due = now;
             }
@@ -143,14 +151,18 @@ impl<K> Roster<K> {
             || Service {
                 asked: Arc::new(Asked::new(targets.check.clone())),
                 ids: BTreeMap::new(),
+                ports: BTreeSet::new(),
                 checks: self.metrics.service(&self.label(&key)),
             },
             |(_, service)| service,
         );
         let check = &service.asked.check;
         let sooner = targets.check.thresholds.interval < check.thresholds.interval;
-        let anew = check.ask != targets.check.ask
-            || are_other_ports(service.ids.keys(), &targets.endpoints);
+        let anew =
+            check.ask != targets.check.ask || are_other_ports(&service.ports, &targets.endpoints);
+        if !targets.endpoints.is_empty() {
+            service.ports = ports(&targets.endpoints);
+        }
         if *check != targets.check {
             service.asked = Arc::new(Asked::new(targets.check.clone()));
         }
@@ -210,11 +222,10 @@ impl<K> Roster<K> {
 
 /// Whether another port is checked now. That is a change of what is asked,
 /// unlike that of the addresses, which come and go.
-fn are_other_ports<'a>(
-    before: impl Iterator<Item = &'a SocketAddr>,
-    now: &BTreeSet<SocketAddr>,
-) -> bool {
-    let now: BTreeSet<_> = now.iter().map(SocketAddr::port).collect();
-    let mut before = before.map(SocketAddr::port).peekable();
-    before.peek().is_some() && !now.is_empty() && !before.any(|port| now.contains(&port))
+fn are_other_ports(before: &BTreeSet<u16>, now: &BTreeSet<SocketAddr>) -> bool {
+    !before.is_empty() && !now.is_empty() && before.is_disjoint(&ports(now))
+}
+
+fn ports(of: &BTreeSet<SocketAddr>) -> BTreeSet<u16> {
+    of.iter().map(SocketAddr::port).collect()
 }

@@ -96,17 +96,15 @@ impl<K: Clone + Ord> Doubts<K> {
         self.count(now);
     }
 
-    /// Whether an endpoint of this service that is silent since then may be
-    /// taken for dead: another service answered meanwhile, or there are too
-    /// few others to ask.
-    pub fn is_witnessed(&self, service: &K, since: Duration) -> bool {
+    /// Whether another service answered since then, so that an endpoint of this
+    /// one that is silent may be taken for dead. None where there are too few
+    /// others to ask.
+    pub fn is_witnessed(&self, service: &K, since: Duration) -> Option<bool> {
         let known = self.answering.iter().chain(self.stopped.keys());
         let mut others = known.filter(|known| *known != service);
-        if others.nth(SERVICES - 2).is_none() {
-            return true;
-        }
-        let mut others = self.heard.iter().flatten();
-        others.any(|(other, at)| other != service && *at >= since)
+        others.nth(SERVICES - 2)?;
+        let mut heard = self.heard.iter().flatten();
+        Some(heard.any(|(other, at)| other != service && *at >= since))
     }
 
     /// No endpoint of the service answers any more.
@@ -221,22 +219,22 @@ mod tests {
     #[test]
     fn silence_is_believed_where_another_service_was_heard_since() {
         let mut doubts = answering(3);
-        assert!(!doubts.is_witnessed(&0, s(2)));
+        assert_eq!(doubts.is_witnessed(&0, s(2)), Some(false));
         doubts.answered(&0, s(3));
-        assert!(!doubts.is_witnessed(&0, s(2)));
+        assert_eq!(doubts.is_witnessed(&0, s(2)), Some(false));
         doubts.answered(&1, s(4));
         doubts.answered(&0, s(5));
-        assert!(doubts.is_witnessed(&0, s(2)));
-        assert!(doubts.is_witnessed(&0, s(4)));
-        assert!(!doubts.is_witnessed(&0, s(5)));
-        assert!(doubts.is_witnessed(&1, s(5)));
+        assert_eq!(doubts.is_witnessed(&0, s(2)), Some(true));
+        assert_eq!(doubts.is_witnessed(&0, s(4)), Some(true));
+        assert_eq!(doubts.is_witnessed(&0, s(5)), Some(false));
+        assert_eq!(doubts.is_witnessed(&1, s(5)), Some(true));
     }
 
     #[test]
-    fn where_there_are_few_others_nobody_has_to_be_heard() {
+    fn where_there_are_few_others_nothing_can_be_said_of_that() {
         let mut doubts = answering(3);
         doubts.forget(&2, s(2));
-        assert!(doubts.is_witnessed(&0, s(9)));
+        assert_eq!(doubts.is_witnessed(&0, s(9)), None);
     }
 
     #[test]

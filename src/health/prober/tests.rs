@@ -337,6 +337,37 @@ async fn when_our_own_network_is_gone_no_verdict_moves() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn with_few_services_a_network_that_is_gone_takes_nobody_before_the_others() {
+    for gone in [REFUSES, Does::Hangs] {
+        let mut bed = Bed::new(512);
+        bed.service(0, 3, s(10));
+        sleep(s(40)).await;
+        bed.view.changed().await;
+        bed.net.state().all = gone;
+        let cut = Instant::now();
+        assert_eq!(bed.view.changed().await, [key(0)]);
+        let counts = bed.view.service(&key(0)).unwrap().counts;
+        assert_eq!((counts.healthy, counts.unhealthy), (0, 3), "{gone:?}");
+        assert!(cut.elapsed() < s(30), "{:?}", cut.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_of_few_that_dies_is_found_in_time() {
+    for (does, most) in [(Does::Hangs, 22), (REFUSES, 13)] {
+        let mut bed = Bed::new(512);
+        bed.service(0, 2, s(10));
+        sleep(s(40)).await;
+        bed.view.changed().await;
+        bed.net.state().some.insert(address(0, 1), does);
+        let died = Instant::now();
+        assert_eq!(bed.view.changed().await, [key(0)]);
+        assert!(died.elapsed() < s(most), "{does:?}: {:?}", died.elapsed());
+        assert_eq!(bed.view.service(&key(0)).unwrap().counts.unhealthy, 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn who_stood_still_judges_nobody_by_what_he_missed() {
     let mut bed = Bed::new(512);
     for number in 0..2 {
