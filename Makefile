@@ -1,6 +1,6 @@
 # Each target is one command that also works alone.
 
-.PHONY: test check audit tools test-cluster chaos demo bench
+.PHONY: test check audit tools test-cluster chaos outage demo bench
 
 # Everything that has to hold, from nothing: also what CI runs.
 test: check tools
@@ -45,6 +45,12 @@ bench: tools
 	OPERATOR=$(CURDIR)/target/bench/catalog-mesh-controller \
 	$(foreach name,SCENARIO N QUICK RUNS RATE SECONDS_OF_LOAD IN_FLIGHT SAVE OPERATOR_FLAGS,$(if $($(name)),$(name)="$($(name))")) \
 	cargo bench --locked --bench system
+
+# A long outage of the catalog, with restarts and changes of the leader.
+outage: tools
+	cargo build --locked --example catalog-server
+	OUTAGE_SECONDS="$(or $(SECONDS),600)" TEST_LIMIT=7200 \
+	cargo test --locked --test cluster an_outage_with_restarts
 
 # Random changes of the catalog while everything around it fails, and whether
 # all is right in the end; `make chaos CHANGES=100000 SEED=1` for a long run.

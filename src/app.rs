@@ -62,7 +62,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
 
     let timing = timing(&args)?;
-    let config = reach::kube_config(args.kubeconfig.as_deref()).await?;
+    let config = reach::kube_config(args.cluster.kubeconfig.as_deref()).await?;
     let (leadership, elector) = if args.read_only {
         // It takes no Lease, so that it stands in nobody's way.
         (Leadership::withheld(), None)
@@ -71,7 +71,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
             .context("cannot set up the client for the Lease")?;
         let (leadership, elector) = Elector::new(
             client,
-            &args.own_namespace,
+            args.cluster.own_namespace.as_str(),
             &args.pod_name,
             timing,
             Arc::new(MachineClock),
@@ -132,9 +132,14 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         ended = until_stopped(work, &mut tasks, &mut stop, &readiness) => ended,
         lost = &mut election => return Err(no_longer_leading(lost)),
     };
-    // Nothing runs any more that writes, so others may.
-    drop(resign);
-    match timeout(RELEASE, election).await {
+    // Nothing is looked at any more, so others may, once they can know what is
+    // left to do.
+    let let_go = async {
+        ctx.write_back.bequeath(&ctx.leadership).await;
+        drop(resign);
+        election.await
+    };
+    match timeout(RELEASE, let_go).await {
         Ok(Ok(Ok(()))) => ended,
         Ok(lost) => ended.and(Err(no_longer_leading(lost))),
         Err(_) => {
@@ -232,7 +237,7 @@ fn context(
         mesh_api: MeshApi::default(),
         world: World::new(
             args.mapping.cluster_domain.clone(),
-            args.own_namespace.clone(),
+            args.cluster.own_namespace.to_string(),
         ),
         catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
         known,

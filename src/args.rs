@@ -1,6 +1,7 @@
 //! Flags and environment into typed configuration; every default is here.
 
 pub mod catalog;
+pub mod cluster;
 pub mod diff;
 pub mod sync;
 
@@ -14,6 +15,7 @@ use crate::domain::duration::Millis;
 use crate::domain::names::{ClusterDomain, ClusterId, Namespace};
 use crate::domain::policy::bounds::Bounds;
 use catalog::CatalogArgs;
+use cluster::ClusterArgs;
 use diff::DiffArgs;
 use sync::{Policy, RegisterArgs};
 
@@ -141,20 +143,9 @@ pub struct RunArgs {
     )]
     pub log: String,
 
-    /// Kubeconfig of the cluster; by default KUBECONFIG, then the Pod's own
-    /// service account.
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-
-    /// The operator's own namespace, where its Lease is; `paused` on it pauses
-    /// everything.
-    #[arg(
-        long,
-        env = "POD_NAMESPACE",
-        value_name = "NAME",
-        default_value = "aikernel-infrastructure"
-    )]
-    pub own_namespace: String,
+    /// Which cluster it is about.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 
     /// Name of this instance in Events and in the Lease.
     #[arg(
@@ -302,6 +293,19 @@ mod tests {
         let cli = Cli::try_parse_from(["catalog-mesh-controller", "--period", "1m30s"]).unwrap();
         assert!(cli.command.is_none());
         assert_eq!(cli.run.period, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn what_could_never_work_is_refused() {
+        for flag in [
+            "--catalog-concurrency=0",
+            "--catalog-qps=0",
+            "--concurrency=0",
+            "--own-namespace=My Operators",
+            "--max-delete-percent=101",
+        ] {
+            assert!(Cli::try_parse_from(["x", "run", flag]).is_err(), "{flag}");
+        }
     }
 
     #[test]

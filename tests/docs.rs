@@ -182,6 +182,26 @@ fn every_flag_that_is_named_exists() {
 }
 
 #[test]
+fn every_environment_variable_that_is_named_exists() {
+    const PREFIX: &str = "CATALOG_MESH_";
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for command in Cli::command().get_subcommands() {
+        let variables = command.get_arguments().filter_map(clap::Arg::get_env);
+        known.extend(variables.map(|name| name.to_string_lossy().into_owned()));
+    }
+    for (file, text) in documents() {
+        for after in text.split(PREFIX).skip(1) {
+            let rest: String = after
+                .chars()
+                .take_while(|&c| c.is_ascii_uppercase() || c == '_')
+                .collect();
+            let name = format!("{PREFIX}{rest}");
+            assert!(known.contains(&name), "{}: {name}", file.display());
+        }
+    }
+}
+
+#[test]
 fn every_link_to_a_file_or_heading_leads_somewhere() {
     let mut followed = 0;
     for (file, text) in documents() {

@@ -16,7 +16,7 @@ use catalog_mesh_controller::domain::names::{Namespace, ServiceKey, ServiceName}
 use catalog_mesh_controller::health::prober::Limits;
 use catalog_mesh_controller::health::target::{Ask, Check, Scheme, ServiceTargets, Targets};
 use catalog_mesh_controller::metrics::Metrics;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Endpoints that flood, each anew at every check.
 const ENDPOINTS: usize = 60;
@@ -111,14 +111,19 @@ async fn floods_do_not_fill_the_memory_of_who_checks() {
         let value = text.lines().find_map(|line| line.strip_prefix(series));
         value.unwrap().parse::<usize>().unwrap()
     };
+    let rounds = async |rounds: usize| {
+        let made = async {
+            while checked() < rounds * ENDPOINTS {
+                sleep(INTERVAL).await;
+            }
+        };
+        let made = timeout(Duration::from_secs(120), made).await;
+        assert!(made.is_ok(), "{} checks", checked());
+    };
     // All of them once, so that whatever is allocated once is.
-    while checked() < 3 * ENDPOINTS {
-        sleep(INTERVAL).await;
-    }
+    rounds(3).await;
     let before = resident();
-    while checked() < 30 * ENDPOINTS {
-        sleep(INTERVAL).await;
-    }
+    rounds(15).await;
     let grown = resident().saturating_sub(before);
     assert!(grown <= MOST_GROWTH, "{} KiB", grown / 1024);
     let counts = view.service(&key).unwrap().counts;

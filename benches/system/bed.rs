@@ -14,6 +14,7 @@ use crate::raw;
 use crate::ready::Readiness;
 use crate::support::audit::{Entry, Mark};
 use crate::support::catalog::Catalog;
+use crate::support::metrics::Samples;
 use crate::support::operator::{ACCOUNT, NAMESPACE, Operator};
 use crate::support::rig::Rig;
 use crate::support::stack::{CATALOG, OPERATOR};
@@ -81,7 +82,12 @@ impl Bed {
 
     /// Starts the operator and does not wait for anything.
     pub(crate) async fn operator(&self, period: &str) -> Result<Running> {
-        let args = ["run", "--catalog-url", &self.catalog.url];
+        self.operator_by(&self.catalog.url, period).await
+    }
+
+    /// The same, which follows another catalog.
+    async fn operator_by(&self, catalog: &str, period: &str) -> Result<Running> {
+        let args = ["run", "--catalog-url", catalog];
         let more = ["--listen", OPERATOR, "--period", period];
         let args = args.into_iter().chain(more);
         let args = args.chain(self.options.operator_flags());
@@ -97,12 +103,17 @@ impl Bed {
 
     /// The operator, with every binding in force.
     pub(crate) async fn in_force(&self, period: &str) -> Result<Running> {
+        self.in_force_by(&self.catalog.url, period).await
+    }
+
+    /// The same, by what another catalog says.
+    pub(crate) async fn in_force_by(&self, catalog: &str, period: &str) -> Result<Running> {
         let size = self.ours.names.len();
         if self.ours.bound().await? < size {
             self.ours.clear().await?;
             self.ours.bind().await?;
         }
-        let running = self.operator(period).await?;
+        let running = self.operator_by(catalog, period).await?;
         let mut ready = Readiness::watch(&self.ours);
         ready.wait(size, PATIENCE).await?;
         running.verified(size).await?;
@@ -163,6 +174,13 @@ impl Requests {
         self.0.iter().filter(|e| e.is_write()).filter(of).count()
     }
 
+    /// How many ask for a change of an object of this name: of the binding, its
+    /// status, or one of its two rules.
+    pub(crate) fn writes_to(&self, name: &str) -> usize {
+        let named = |e: &&Entry| e.object_ref.as_ref().is_some_and(|o| o.name == name);
+        self.0.iter().filter(|e| e.is_write()).filter(named).count()
+    }
+
     /// How many read something and then end, which a watch does not.
     pub(crate) fn reads(&self) -> usize {
         let read = |e: &&Entry| matches!(e.verb.as_str(), "get" | "list");
@@ -190,9 +208,8 @@ impl Running {
 
     /// Waits until so many looks have ended well, by its own metrics.
     pub(crate) async fn verified(&self, count: usize) -> Result<Instant> {
-        let url = format!("http://{OPERATOR}/metrics");
         wait::until("a good look at every binding", PATIENCE, async || {
-            let metrics = self.operator.metrics(&url).await?;
+            let metrics = self.metrics().await?;
             let good = metrics.sum("catalog_mesh_sync_total", &[r#"status="success""#]);
             let good = good.unwrap_or_default();
             ensure!(good >= count as f64, "{good} of {count} looks ended well");
@@ -203,10 +220,15 @@ impl Running {
 
     /// How many looks at bindings have ended.
     pub(crate) async fn looks(&self) -> Result<f64> {
-        let url = format!("http://{OPERATOR}/metrics");
-        let metrics = self.operator.metrics(&url).await?;
-        let looks = metrics.sum("controller_runtime_reconcile_total", &[]);
+        let looks = self.metrics().await?;
+        let looks = looks.sum("controller_runtime_reconcile_total", &[]);
         looks.context("the operator does not count its looks")
+    }
+
+    /// What it says in its metrics.
+    pub(crate) async fn metrics(&self) -> Result<Samples> {
+        let url = format!("http://{OPERATOR}/metrics");
+        self.operator.metrics(&url).await
     }
 
     /// Waits until it calls itself ready.

@@ -15,6 +15,7 @@ mod raw;
 mod ready;
 mod report;
 mod scenarios;
+mod sightings;
 
 use std::process::ExitCode;
 

@@ -37,7 +37,8 @@ pub(crate) struct Options {
     #[arg(long, env = "RATE", value_name = "N")]
     rate: Option<u32>,
 
-    /// Seconds of load, or of idleness [default: 30, or 10 with --quick]
+    /// Seconds of load, or of idleness [default: 30, 60 of storm, or 10 with
+    /// --quick]
     #[arg(long, env = "SECONDS_OF_LOAD", value_name = "N")]
     seconds: Option<u64>,
 
@@ -91,6 +92,9 @@ pub(crate) enum Scenario {
     Probe,
     /// All is in force, the operator starts again: time until all is verified.
     WarmRestart,
+    /// One service of the catalog changes 10,000 times a second: what that
+    /// costs, and how long the others' changes take.
+    Storm,
 }
 
 impl Scenario {
@@ -102,6 +106,7 @@ impl Scenario {
             Self::Idle => "idle",
             Self::Probe => "probe",
             Self::WarmRestart => "warm-restart",
+            Self::Storm => "storm",
         }
     }
 }
@@ -120,6 +125,11 @@ impl Options {
     /// How long a load, or idleness, lasts.
     pub(crate) fn span(&self) -> Duration {
         Duration::from_secs(self.seconds.unwrap_or(if self.quick { 10 } else { 30 }))
+    }
+
+    /// How long a storm lasts, and what it is compared with.
+    pub(crate) fn storm(&self) -> Duration {
+        Duration::from_secs(self.seconds.unwrap_or(if self.quick { 10 } else { 60 }))
     }
 
     /// The operator under test.

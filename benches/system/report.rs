@@ -166,7 +166,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 }
 
 /// The smallest value that at least this share of the sorted ones reach.
-fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let rank = (share * sorted.len() as f64).ceil() as usize;
     sorted
         .get(rank.saturating_sub(1))

@@ -157,7 +157,8 @@ pub struct ServiceBindingStatus {
     pub conditions: Vec<Condition>,
     /// Where the record was last seen in the catalog's history, as
     /// `<epoch>.<revision>`. What was not seen in the present epoch is not
-    /// removed without approval.
+    /// removed without approval. Absent after a removal was in doubt, until
+    /// the record is seen again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::status::value_text")]
     pub record_seen: Option<String>,

@@ -16,7 +16,7 @@ use crate::metrics::Metrics;
 pub async fn diff(args: DiffArgs) -> anyhow::Result<Printed> {
     // Every TLS client takes the process' provider; one that finds none panics.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let config = reach::kube_config(args.kubeconfig.as_deref()).await?;
+    let config = reach::kube_config(args.cluster.kubeconfig.as_deref()).await?;
     let settings = reach::settings(&args.mapping);
     let namespace = config.default_namespace.clone();
     let question = Question::read(&args, settings, namespace, &mut std::io::stdin())?;

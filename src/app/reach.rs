@@ -74,7 +74,7 @@ pub(super) fn catalog(args: &CatalogArgs, metrics: &Metrics) -> anyhow::Result<A
     // request of it too.
     let counted = Counted::new(source, metrics.catalog().clone());
     let patient = Gated::new(Patience::default(), counted);
-    let limit = Limit::new(args.catalog_concurrency, TURN);
+    let limit = Limit::new(usize::from(args.catalog_concurrency), TURN);
     let limited = Gated::new(limit, HedgedCatalog::new(patient));
     Ok(Arc::new(Gated::new(
         Pace::new(args.catalog_qps, TURN),

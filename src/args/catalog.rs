@@ -40,9 +40,10 @@ pub struct CatalogArgs {
         long,
         env = "CATALOG_MESH_CATALOG_CONCURRENCY",
         value_name = "N",
-        default_value_t = 16
+        default_value_t = 16,
+        value_parser = clap::value_parser!(u16).range(1..=1_000)
     )]
-    pub catalog_concurrency: usize,
+    pub catalog_concurrency: u16,
 
     /// Most calls to the catalog in a second; as many may go at once after a
     /// second of rest. Looks at bindings cost none while the catalog's event

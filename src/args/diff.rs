@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::MappingArgs;
 use super::catalog::CatalogArgs;
+use super::cluster::ClusterArgs;
 use crate::domain::names::Namespace;
 
 /// Flags of `diff`.
@@ -58,19 +59,9 @@ pub struct DiffArgs {
     #[command(flatten)]
     pub mapping: MappingArgs,
 
-    /// Kubeconfig of the cluster; by default KUBECONFIG, then the Pod's own
-    /// service account.
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
-
-    /// The operator's own namespace; `paused` on it pauses everything.
-    #[arg(
-        long,
-        env = "POD_NAMESPACE",
-        value_name = "NAME",
-        default_value = "aikernel-infrastructure"
-    )]
-    pub own_namespace: String,
+    /// Which cluster it is about.
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
 }
 
 /// What `diff` prints.

@@ -15,10 +15,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Catalog;
 use super::error::CatalogError;
-use super::event::EventStream;
-use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
+use super::reads::Reads;
 use crate::domain::names::CatalogServiceId;
-use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
+use crate::domain::record::ServiceRecord;
 
 /// How long a read stays without an answer before another one is tried.
 const PATIENCE: Duration = Duration::from_millis(2_500);
@@ -37,7 +36,7 @@ pub struct HedgedCatalog<C> {
     answered: watch::Sender<Option<Instant>>,
 }
 
-type Read = Result<Arc<ServiceRecord>, CatalogError>;
+type Answer = Result<Arc<ServiceRecord>, CatalogError>;
 
 impl<C: Catalog> HedgedCatalog<C> {
     /// Nothing hangs yet.
@@ -50,7 +49,7 @@ impl<C: Catalog> HedgedCatalog<C> {
         }
     }
 
-    async fn read(&self, id: &CatalogServiceId) -> Read {
+    async fn wait(&self, id: &CatalogServiceId) -> Answer {
         let asked = Instant::now();
         tokio::select! {
             answer = self.ask(id) => answer,
@@ -59,7 +58,7 @@ impl<C: Catalog> HedgedCatalog<C> {
         }
     }
 
-    async fn ask(&self, id: &CatalogServiceId) -> Read {
+    async fn ask(&self, id: &CatalogServiceId) -> Answer {
         let asked = Instant::now();
         self.sent.send_replace(asked);
         let answer = self.inner.get_service(id).await;
@@ -76,7 +75,7 @@ impl<C: Catalog> HedgedCatalog<C> {
     }
 
     /// The first usable answer to a second request.
-    async fn ask_beside(&self, id: &CatalogServiceId) -> Read {
+    async fn ask_beside(&self, id: &CatalogServiceId) -> Answer {
         sleep(PATIENCE).await;
         loop {
             let _turn = self.second.acquire().await;
@@ -104,49 +103,22 @@ impl<C: Catalog> HedgedCatalog<C> {
 }
 
 /// Whether the catalog said something about the service.
-fn is_usable(answer: &Read) -> bool {
+fn is_usable(answer: &Answer) -> bool {
     matches!(
         answer,
         Ok(_) | Err(CatalogError::NotFound | CatalogError::BadRecord(_))
     )
 }
 
-impl<C: Catalog> Catalog for HedgedCatalog<C> {
-    fn get_service<'a>(
-        &'a self,
-        id: &'a CatalogServiceId,
-    ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>> {
-        self.read(id).boxed()
+impl<C: Catalog> Reads for HedgedCatalog<C> {
+    type Inner = C;
+
+    fn inner(&self) -> &C {
+        &self.inner
     }
 
-    fn list_services<'a>(
-        &'a self,
-        filter: &'a ServiceFilter,
-    ) -> BoxFuture<'a, Result<ServiceList, CatalogError>> {
-        self.inner.list_services(filter)
-    }
-
-    fn report_health<'a>(
-        &'a self,
-        writer: &'a WriterPosition,
-        items: &'a [HealthReport],
-    ) -> BoxFuture<'a, Result<Vec<ItemOutcome>, CatalogError>> {
-        self.inner.report_health(writer, items)
-    }
-
-    fn report_endpoints<'a>(
-        &'a self,
-        writer: &'a WriterPosition,
-        report: &'a EndpointReport,
-    ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
-        self.inner.report_endpoints(writer, report)
-    }
-
-    fn subscribe<'a>(
-        &'a self,
-        after: Option<&'a CatalogPosition>,
-    ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
-        self.inner.subscribe(after)
+    fn read<'a>(&'a self, id: &'a CatalogServiceId) -> BoxFuture<'a, Answer> {
+        self.wait(id).boxed()
     }
 }
 

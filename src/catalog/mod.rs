@@ -25,6 +25,7 @@ pub mod paced;
 mod pages;
 pub mod patient;
 pub mod postgres;
+pub mod reads;
 pub mod remembered;
 pub mod report;
 mod silence;

@@ -11,12 +11,11 @@ use tokio::time::{Instant, timeout};
 
 use super::Catalog;
 use super::error::CatalogError;
-use super::event::EventStream;
 use super::known::state::Service;
 use super::known::{Known, Presence};
-use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
+use super::reads::Reads;
 use crate::domain::names::CatalogServiceId;
-use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
+use crate::domain::record::{CatalogPosition, ServiceRecord};
 
 /// How long a read waits for the first list, which answers all at once.
 const FIRST_LIST: Duration = Duration::from_secs(10);
@@ -74,7 +73,7 @@ impl<C: Catalog> Remembering<C> {
             {
                 return answer;
             }
-            if let Some((_, error)) = self.known.failing() {
+            if let Some(error) = self.known.refusal(id) {
                 // The follower finds out for all when that is over.
                 return Err(error);
             }
@@ -97,19 +96,21 @@ impl<C: Catalog> Remembering<C> {
         let answer = self.inner.get_service(id).await;
         self.known
             .answered(std::slice::from_ref(id), answer.as_ref().err());
-        match &answer {
-            Ok(record) if announced.is_some_and(|announced| record.revision < announced) => {
-                return Err(CatalogError::unavailable(
-                    "it answered with an older record than its event stream announced; it is asked again",
-                ));
+        let shown = match &answer {
+            Ok(record) => Service::Present(Arc::clone(record)),
+            Err(CatalogError::BadRecord(bad)) => Service::Unreadable(bad.clone()),
+            Err(CatalogError::NotFound) => {
+                self.note_denied(id);
+                return answer;
             }
-            Ok(record) => self.known.showed(id, Service::Present(Arc::clone(record))),
-            Err(CatalogError::BadRecord(bad)) => {
-                self.known.showed(id, Service::Unreadable(bad.clone()));
-            }
-            Err(CatalogError::NotFound) => self.note_denied(id),
-            Err(_) => {}
+            Err(_) => return answer,
+        };
+        if announced.is_some_and(|announced| shown.is_older(announced)) {
+            return Err(CatalogError::unavailable(
+                "it answered with an older record than its event stream announced; it is asked again",
+            ));
         }
+        self.known.showed(id, shown);
         answer
     }
 
@@ -152,42 +153,15 @@ impl<C: Catalog> Remembering<C> {
     }
 }
 
-impl<C: Catalog> Catalog for Remembering<C> {
-    fn get_service<'a>(
-        &'a self,
-        id: &'a CatalogServiceId,
-    ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>> {
+impl<C: Catalog> Reads for Remembering<C> {
+    type Inner = C;
+
+    fn inner(&self) -> &C {
+        &self.inner
+    }
+
+    fn read<'a>(&'a self, id: &'a CatalogServiceId) -> BoxFuture<'a, Answer> {
         self.get(id).boxed()
-    }
-
-    fn list_services<'a>(
-        &'a self,
-        filter: &'a ServiceFilter,
-    ) -> BoxFuture<'a, Result<ServiceList, CatalogError>> {
-        self.inner.list_services(filter)
-    }
-
-    fn report_health<'a>(
-        &'a self,
-        writer: &'a WriterPosition,
-        items: &'a [HealthReport],
-    ) -> BoxFuture<'a, Result<Vec<ItemOutcome>, CatalogError>> {
-        self.inner.report_health(writer, items)
-    }
-
-    fn report_endpoints<'a>(
-        &'a self,
-        writer: &'a WriterPosition,
-        report: &'a EndpointReport,
-    ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
-        self.inner.report_endpoints(writer, report)
-    }
-
-    fn subscribe<'a>(
-        &'a self,
-        after: Option<&'a CatalogPosition>,
-    ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
-        self.inner.subscribe(after)
     }
 }
 
@@ -308,6 +282,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_bad_record_that_was_mended_is_not_taken_for_bad_though_the_catalog_gave_it() {
+        let scene = Scene::with(2);
+        assert_eq!(scene.timeout(1).await, "1s");
+        scene.fake.set_bad("s1", "timeout", "is bad");
+        sleep(Duration::from_secs(1)).await;
+        assert!(matches!(
+            scene.get(1).await,
+            Err(CatalogError::BadRecord(_))
+        ));
+        scene.fake.lag(true);
+        set(&scene.fake, 1, "2s");
+        sleep(Duration::from_millis(1)).await;
+        let error = scene.get(1).await.unwrap_err().to_string();
+        assert!(error.contains("older record"), "{error}");
+        scene.fake.lag(false);
+        sleep(Duration::from_secs(31)).await;
+        assert_eq!(scene.timeout(1).await, "2s");
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_is_not_followed_is_asked_for() {
         let scene = Scene::with(2);
         assert_eq!(scene.timeout(1).await, "1s");
@@ -365,6 +359,28 @@ mod tests {
         }
         assert_eq!(scene.fake.calls().get_service, 10);
         follower.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_cannot_be_read_keeps_no_other_waiting_for_long() {
+        let scene = Scene::with(3);
+        assert_eq!(scene.timeout(1).await, "1s");
+        scene.fake.refuse_streams();
+        let broken = CatalogError::unavailable("this one is broken");
+        scene.fake.break_service("s0", broken.clone());
+        sleep(Duration::from_secs(1)).await;
+        let mut answered = [0; 3];
+        for _ in 0..600 {
+            for (n, answered) in answered.iter_mut().enumerate() {
+                match scene.get(n).await {
+                    Ok(_) => *answered += 1,
+                    Err(error) => assert_eq!(error, broken),
+                }
+            }
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(answered[0], 0);
+        assert!(answered[1..].iter().all(|n| *n >= 60), "{answered:?}");
     }
 
     #[tokio::test(start_paused = true)]

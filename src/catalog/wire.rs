@@ -15,6 +15,12 @@ struct Identity {
     id: String,
 }
 
+/// How new an object is, whatever else is wrong with it.
+#[derive(Deserialize)]
+struct Age {
+    revision: u64,
+}
+
 /// Reads the answer to a request for one service. A body that is no record is
 /// a fault of the connection or the configuration; a record with a bad field
 /// is the record's own.
@@ -25,6 +31,7 @@ pub(super) fn record(id: &CatalogServiceId, body: &[u8]) -> Result<ServiceRecord
     if identity.id != id.as_str() {
         return Err(CatalogError::BadRecord(BadRecord {
             id: Some(id.to_string()),
+            revision: None,
             field: "id".to_owned(),
             message: format!(
                 "is {}, another service than asked for",
@@ -45,6 +52,7 @@ fn listed(raw: &RawValue) -> Result<ServiceRecord, BadRecord> {
     {
         return Err(BadRecord {
             id: None,
+            revision: None,
             field: "id".to_owned(),
             message: error.to_string(),
         });
@@ -65,7 +73,13 @@ pub(super) fn checked(raw: &RawValue, id: Option<String>) -> Result<ServiceRecor
         } else {
             one_line(&path)
         };
-        BadRecord { id, field, message }
+        let revision = serde_json::from_str::<Age>(raw.get());
+        BadRecord {
+            id,
+            revision: revision.ok().map(|age| age.revision),
+            field,
+            message,
+        }
     })
 }
 

@@ -23,9 +23,9 @@ pub async fn keep(ctx: Arc<Context>) {
             ctx.metrics.bindings().unbound_records(reason, records);
         }
         let silent_for = ctx.known.heard_ago().map(|ago| ago.as_secs_f64());
-        ctx.metrics
-            .catalog()
-            .stream(ctx.known.is_live(), silent_for);
+        let catalog = ctx.metrics.catalog();
+        catalog.stream(ctx.known.is_live(), silent_for);
+        catalog.unread(ctx.known.unread());
         let leads = ctx.leadership.epoch();
         ctx.metrics.leads(leads);
         // What waits here while another replica leads is no backlog.

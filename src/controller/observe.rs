@@ -54,7 +54,7 @@ pub(crate) async fn ask_catalog(
 pub(crate) fn catalog_view(known: &Known, id: &CatalogServiceId) -> CatalogView {
     let before = known.position();
     let absent = matches!(known.presence(id), Presence::Absent { .. });
-    let nothing_at = known.listed_nothing_at();
+    let nothing_at = known.listed_nothing_at(id);
     let present = known.position();
     CatalogView {
         // Both have to be of one history, and it has to be followed.

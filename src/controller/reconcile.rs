@@ -19,7 +19,7 @@ use crate::domain::situation::Situation;
 use crate::domain::status::Findings;
 use crate::domain::target::Target;
 use crate::domain::validate::{self, Valid};
-use crate::domain::{build, ownership, plan, reasons};
+use crate::domain::{build, ownership, plan, reasons, status};
 
 /// One look at one binding:
 ///
@@ -55,7 +55,7 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     let mut inputs = ctx.world.inputs(Arc::clone(binding), &target);
     let key = validate::key(binding);
     if let Some(situation) = validate::before_the_catalog(&inputs, &target, settings) {
-        seam::obstructed(ctx, &key, &situation);
+        seam::obstructed(ctx, &key, &target, &situation);
         let frozen = matches!(situation, Situation::Suspended { .. });
         if !frozen && !ctx.options.read_only && ownership::is_relieved(&inputs, &target.service) {
             return withdraw::relieved(ctx, binding).await;
@@ -94,7 +94,9 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     let plan = plan::plan(inputs, &target.service, desired);
     let programmed = Situation::Programmed {
         mismatch: valid.mismatch,
-        rival: ctx.write_back.rival(),
+        rival: ctx
+            .write_back
+            .rival(&key, status::tells_of_rival(inputs.binding.status.as_ref())),
         notes: valid.notes,
     };
     let mut findings = Findings {

@@ -23,6 +23,7 @@ use crate::domain::labels::{BINDING_KIND, MANAGER};
 use crate::domain::names::{BindingKey, CatalogServiceId, Namespace, ServiceKey, ServiceName};
 use crate::domain::registration::index::Index;
 use crate::domain::registration::{self, Decision, PROBLEMS, Problem, Scope};
+use crate::domain::retry;
 
 /// Most bindings that are made at once.
 const AT_ONCE: usize = 8;
@@ -30,9 +31,6 @@ const AT_ONCE: usize = 8;
 /// How soon a binding that somebody deleted is made again, counted from when
 /// it was made before: a quarrel is no hot loop.
 const MADE_AGAIN_AFTER: Duration = Duration::from_secs(10);
-
-/// How soon a creation that failed is tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// What is to be looked at, and what was found.
 #[derive(Debug)]
@@ -49,6 +47,8 @@ struct State {
     due: HashMap<ServiceKey, Instant>,
     /// Service → when a binding was made for it last.
     made: HashMap<ServiceKey, Instant>,
+    /// Service → how often in a row no binding could be made for it.
+    failed: HashMap<ServiceKey, u32>,
     problems: HashMap<CatalogServiceId, Problem>,
 }
 
@@ -150,6 +150,17 @@ impl Registrar {
         }
     }
 
+    /// No binding could be made; it is tried again, later each time.
+    fn failed(&self, service: &ServiceKey) {
+        let count = self.state(|state| {
+            let count = state.failed.entry(service.clone()).or_default();
+            *count = count.saturating_add(1);
+            *count
+        });
+        let delay = retry::BINDING.delay(count, fastrand::f64());
+        self.later(service, Instant::now() + delay);
+    }
+
     fn later(&self, service: &ServiceKey, at: Instant) {
         self.state(|state| {
             let due = state.due.entry(service.clone()).or_insert(at);
@@ -187,7 +198,10 @@ pub async fn run(ctx: Arc<Context>) {
     ctx.world.complete().await;
     loop {
         let due = ctx.registrar.next().await;
-        ctx.leadership.acquired().await;
+        // One that only reads never leads, and says what it would do.
+        if !ctx.options.read_only {
+            ctx.leadership.acquired().await;
+        }
         let ctx = &ctx;
         let each = |service| async move { register(ctx, &service).await };
         futures::stream::iter(due)
@@ -213,6 +227,7 @@ async fn register(ctx: &Context, service: &ServiceKey) {
     });
     let Decision::Create(id) = registration::decide(&registrar.scope, service, &ids, &around)
     else {
+        registrar.state(|state| state.failed.remove(service));
         return;
     };
     if ctx.options.read_only {
@@ -228,13 +243,14 @@ async fn register(ctx: &Context, service: &ServiceKey) {
         Ok(()) => registrar.state(|state| {
             state.made.retain(|_, at| *at + MADE_AGAIN_AFTER > now);
             state.made.insert(service.clone(), now);
+            state.failed.remove(service);
         }),
         // Somebody was faster; the watch tells who.
         Err(WriteError::Stale) => {}
         Err(WriteError::NotLeader) => registrar.later(service, now),
         Err(error) => {
             tracing::warn!(%service, catalogServiceId = %id, %error, "no binding could be made; it is tried again");
-            registrar.later(service, now + RETRY_AFTER);
+            registrar.failed(service);
         }
     }
 }
@@ -324,6 +340,8 @@ mod tests {
         }
     }
 
+    const SOON: Duration = Duration::from_secs(5);
+
     async fn next(registrar: &Registrar) -> Vec<String> {
         let mut names: Vec<_> = registrar
             .next()
@@ -357,15 +375,49 @@ mod tests {
     async fn what_is_to_be_tried_later_comes_then_and_a_change_does_not_wait_for_it() {
         let registrar = registrar(&["web", "api"]);
         let start = Instant::now();
-        registrar.later(&service("web"), start + RETRY_AFTER);
+        registrar.later(&service("web"), start + SOON);
         registrar.concerned(&services(&["api"]));
         assert_eq!(next(&registrar).await, ["shop/api"]);
         assert_eq!(next(&registrar).await, ["shop/web"]);
-        assert_eq!(start.elapsed(), RETRY_AFTER);
-        registrar.later(&service("web"), Instant::now() + RETRY_AFTER);
+        assert_eq!(start.elapsed(), SOON);
+        registrar.later(&service("web"), Instant::now() + SOON);
         registrar.concerned(&services(&["web"]));
         assert_eq!(next(&registrar).await, ["shop/web"]);
-        assert_eq!(start.elapsed(), RETRY_AFTER);
+        assert_eq!(start.elapsed(), SOON);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_be_made_is_tried_again_less_and_less_often_and_never_given_up() {
+        let registrar = registrar(&["web", "api"]);
+        let hour = Instant::now() + Duration::from_secs(3600);
+        let (mut tries, mut last) = (0, Instant::now());
+        registrar.failed(&service("web"));
+        while Instant::now() < hour {
+            assert_eq!(next(&registrar).await, ["shop/web"]);
+            (tries, last) = (tries + 1, Instant::now());
+            registrar.failed(&service("web"));
+        }
+        assert!((60..=130).contains(&tries), "{tries}");
+        // A change does not wait, and another Service has its own pace.
+        registrar.concerned(&services(&["web"]));
+        assert_eq!(next(&registrar).await, ["shop/web"]);
+        registrar.failed(&service("api"));
+        assert_eq!(next(&registrar).await, ["shop/api"]);
+        assert!(last.elapsed() <= Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_fail_together_do_not_come_back_together() {
+        let names: Vec<_> = (0..100).map(|n| format!("s{n}")).collect();
+        let registrar = registrar(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        for name in &names {
+            registrar.failed(&service(name));
+        }
+        let mut at_once = Vec::new();
+        while at_once.iter().sum::<usize>() < names.len() {
+            at_once.push(next(&registrar).await.len());
+        }
+        assert!(at_once.iter().all(|count| *count <= 20), "{at_once:?}");
     }
 
     #[test]

@@ -125,6 +125,10 @@ pub(crate) async fn store_status(
     );
     ctx.metrics.wrote("ServiceBinding/status", answer.is_ok());
     let stored = answer?;
+    let told = status::tells_of_rival(Some(&next));
+    if told && !status::tells_of_rival(binding.status.as_ref()) {
+        ctx.write_back.told_of_rival(&key);
+    }
     for transition in status::transitions(binding.status.as_ref(), &next) {
         ctx.events.tell(about(binding), transition);
     }

@@ -115,7 +115,9 @@ mod tests {
     use tower::BoxError;
 
     use super::super::guard::Guard;
+    use super::super::watches::failure;
     use super::*;
+    use crate::metrics::Metrics;
 
     /// What the stub answers to.
     #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,15 +130,23 @@ mod tests {
     struct Counts {
         lists: AtomicUsize,
         watches: AtomicUsize,
-        failures: AtomicUsize,
     }
 
     impl Counts {
-        fn all(&self) -> (usize, usize, usize) {
-            let [lists, watches, failures] = [&self.lists, &self.watches, &self.failures]
-                .map(|count| count.load(Ordering::Relaxed));
-            (lists, watches, failures)
+        fn all(&self) -> (usize, usize) {
+            let [lists, watches] =
+                [&self.lists, &self.watches].map(|count| count.load(Ordering::Relaxed));
+            (lists, watches)
         }
+    }
+
+    /// How many failures the metrics show.
+    fn failures(metrics: &Metrics) -> usize {
+        let text = metrics.exposition().unwrap();
+        let mut lines = text.lines();
+        let series = "catalog_mesh_watch_errors_total{kind=\"Service\"} ";
+        let count = lines.find_map(|line| line.strip_prefix(series));
+        count.map_or(0, |count| count.parse().unwrap())
     }
 
     fn answer(code: u16, body: &Value) -> Response<Body> {
@@ -192,11 +202,11 @@ mod tests {
             .with_layer(&Guard::default())
             .build();
         let api = || std::future::ready(Api::<Service>::all(client.clone())).boxed();
-        let failed = |_: &watcher::Error, _| {
-            counts.failures.fetch_add(1, Ordering::Relaxed);
-        };
+        let metrics = Metrics::new().unwrap();
+        let failed = failure(&metrics, "Service");
         let _ = timeout(span, follow(api, |_| (), failed)).await;
-        counts.all()
+        let (lists, watches) = counts.all();
+        (lists, watches, failures(&metrics))
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -243,6 +253,18 @@ mod tests {
         let (lists, _, failures) = followed(10 * MINUTE, |_| Some(refused(403))).await;
         assert!((20..=50).contains(&lists), "{lists}");
         assert!(failures + 1 >= lists, "{failures} of {lists}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_denied_shows_in_the_metric_and_lists_stand_in_for_it() {
+        let (lists, watches, failures) = followed(10 * MINUTE, |asked| match asked {
+            Asked::List => Some(listed()),
+            Asked::Watch => Some(refused(403)),
+        })
+        .await;
+        assert!((20..=60).contains(&watches), "{watches}");
+        assert!(failures + 1 >= watches, "{failures} of {watches}");
+        assert!((5..=15).contains(&lists), "{lists}");
     }
 
     #[tokio::test(start_paused = true)]

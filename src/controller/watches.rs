@@ -22,6 +22,7 @@ use crate::api::mesh_rule::MeshRule;
 use crate::api::service_binding::ServiceBinding;
 use crate::domain::desired::MeshKind;
 use crate::domain::status::Transition;
+use crate::metrics::Metrics;
 
 /// All watches as tasks that never end, with the name of each.
 pub fn all(
@@ -69,7 +70,7 @@ async fn follow_bindings(ctx: Arc<Context>, mut writer: Writer<BindingRef>) {
             .bindings(map(&event, |binding| sources::binding(binding.clone())));
         ask(&ctx, concerned);
     };
-    watch::follow(api, sink, failure(&ctx, "ServiceBinding")).await;
+    watch::follow(api, sink, failure(&ctx.metrics, "ServiceBinding")).await;
 }
 
 async fn follow_services(ctx: Arc<Context>) {
@@ -80,7 +81,7 @@ async fn follow_services(ctx: Arc<Context>) {
             .services(map(&event, |service| sources::service(service.clone())));
         ask(&ctx, concerned);
     };
-    watch::follow(api, sink, failure(&ctx, "Service")).await;
+    watch::follow(api, sink, failure(&ctx.metrics, "Service")).await;
 }
 
 async fn follow_namespaces(ctx: Arc<Context>) {
@@ -95,7 +96,7 @@ async fn follow_namespaces(ctx: Arc<Context>) {
         }));
         ask(&ctx, concerned);
     };
-    watch::follow(api, sink, failure(&ctx, "Namespace")).await;
+    watch::follow(api, sink, failure(&ctx.metrics, "Namespace")).await;
 }
 
 async fn follow_slices(ctx: Arc<Context>) {
@@ -104,7 +105,7 @@ async fn follow_slices(ctx: Arc<Context>) {
         let services = ctx.world.slices(map(&event, slices::slice));
         ctx.write_back.touched(&services);
     };
-    watch::follow(api, sink, failure(&ctx, "EndpointSlice")).await;
+    watch::follow(api, sink, failure(&ctx.metrics, "EndpointSlice")).await;
 }
 
 async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
@@ -123,7 +124,7 @@ async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
             .rules(kind, map(&event, |rule| sources::rule(kind, rule)));
         ask(&ctx, concerned);
     };
-    let mut counted = failure(&ctx, kind.as_str());
+    let mut counted = failure(&ctx.metrics, kind.as_str());
     let failed = |error: &Error, failures: u32| {
         counted(error, failures);
         // Whatever else fails, the kind was there and is known as it was.
@@ -149,8 +150,8 @@ fn ready_with<K: Send + 'static>(api: Api<K>) -> BoxFuture<'static, Api<K>> {
 }
 
 /// Counts and logs a watch's failures.
-fn failure(ctx: &Arc<Context>, kind: &'static str) -> impl FnMut(&Error, u32) {
-    let metrics = ctx.metrics.clone();
+pub(super) fn failure(metrics: &Metrics, kind: &'static str) -> impl FnMut(&Error, u32) + use<> {
+    let metrics = metrics.clone();
     move |error, failures| {
         metrics.watch_failed(kind);
         tracing::warn!(

@@ -41,7 +41,11 @@ pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &T
     }
     let made = ownership::made_for_catalog(&inputs.binding);
     let steps = plan::withdrawal(inputs, &target.service);
-    if (steps.is_empty() && !made) || ctx.options.read_only {
+    if steps.is_empty() && !made {
+        return found(Situation::Removed { kept: None });
+    }
+    if ctx.options.read_only {
+        say_what_would_go(inputs, steps.len());
         return found(Situation::Removed { kept: None });
     }
     match admit(ctx, inputs, target).await {
@@ -49,13 +53,21 @@ pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &T
         Err(Refused::NotLeader) => return again(WriteError::NotLeader),
         Err(Refused::Held(held)) => {
             let message = held.message(&validate::key(&inputs.binding));
-            return found(match held {
+            let findings = Findings {
+                doubted: held.is_lasting(),
+                ..Findings::default()
+            };
+            let situation = match held {
                 Held::NotListed => Situation::Unlisted(message),
                 Held::NeverRemoved => Situation::Removed {
                     kept: Some(message),
                 },
                 Held::Doubtful { .. } => Situation::DeletionHeld(message),
-            });
+            };
+            return Looked {
+                findings,
+                ..found(situation)
+            };
         }
     }
     if made {
@@ -166,7 +178,18 @@ pub(crate) async fn delete(
         worked: Vec::new(),
         error: None,
     };
-    if ctx.options.read_only || !report::has_finalizer(binding) {
+    if !report::has_finalizer(binding) {
+        return end(Next::Wait);
+    }
+    if ctx.options.read_only {
+        if let Ok(target) = validate::target(binding) {
+            let inputs = ctx.world.inputs(Arc::clone(binding), &target);
+            let frozen = validate::frozen(&inputs).is_some();
+            say_what_would_go(
+                &inputs,
+                plan::removal(&inputs, &target.service, frozen).len(),
+            );
+        }
         return end(Next::Wait);
     }
     ctx.memory
@@ -182,6 +205,11 @@ pub(crate) async fn delete(
             finish(ctx, binding, refused, started).await
         }
     }
+}
+
+fn say_what_would_go(inputs: &Inputs, removals: usize) {
+    let binding = validate::key(&inputs.binding);
+    tracing::info!(%binding, removals, "read-only: nothing is removed");
 }
 
 async fn end_of(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), WriteError> {

@@ -98,7 +98,7 @@ impl Question {
             },
             entries,
             settings,
-            own_namespace: args.own_namespace.clone(),
+            own_namespace: args.cluster.own_namespace.to_string(),
             output: args.output,
             explain: args.explain,
         })

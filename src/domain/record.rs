@@ -154,6 +154,8 @@ pub struct ServiceList {
 pub struct BadRecord {
     /// ID of the record, as far as it is known.
     pub id: Option<String>,
+    /// Its revision, as far as it is known.
+    pub revision: Option<u64>,
     /// Path of the offending field, as in `circuitBreaker.interval`.
     pub field: String,
     /// What is wrong with it, and what is expected.

@@ -27,6 +27,8 @@ pub struct Findings {
     pub checked: Option<bool>,
     /// Where the record was seen in the catalog's history, if it was.
     pub seen: Option<CatalogPosition>,
+    /// Whether where it was seen before is worth nothing any more.
+    pub doubted: bool,
 }
 
 /// The next status of a binding of that generation.
@@ -65,10 +67,13 @@ pub fn next(
     if findings.wrote || first {
         status.last_sync = Some(Time(now));
     }
+    if findings.doubted {
+        status.record_seen = None;
+    }
     if let Some(seen) = findings.seen
-        && (previous != Some(&status) || epoch_seen(&status).as_ref() != Some(&seen.epoch))
+        && (previous != Some(&status) || is_of_another_history(&status, &seen))
     {
-        // A mere change of revision is not worth a write of its own.
+        // A mere growth of the revision is not worth a write of its own.
         status.record_seen = Some(seen.to_string());
     }
     status
@@ -89,15 +94,25 @@ pub fn is_denied(status: Option<&ServiceBindingStatus>) -> bool {
     ready_says(status, r::NOT_FOUND)
 }
 
+/// Whether the status says that another process reports as this cluster.
+pub fn tells_of_rival(status: Option<&ServiceBindingStatus>) -> bool {
+    says(status, r::CATALOG_SYNCED, r::DUPLICATE_WRITER)
+}
+
 fn ready_says(status: Option<&ServiceBindingStatus>, reason: &str) -> bool {
+    says(status, r::READY, reason)
+}
+
+fn says(status: Option<&ServiceBindingStatus>, type_: &str, reason: &str) -> bool {
     let conditions = status.iter().flat_map(|status| &status.conditions);
     conditions
-        .filter(|c| c.type_ == r::READY)
+        .filter(|c| c.type_ == type_)
         .any(|c| c.reason == reason)
 }
 
-fn epoch_seen(status: &ServiceBindingStatus) -> Option<String> {
-    Some(record_seen(Some(status))?.epoch)
+fn is_of_another_history(status: &ServiceBindingStatus, seen: &CatalogPosition) -> bool {
+    record_seen(Some(status))
+        .is_none_or(|last| last.epoch != seen.epoch || last.revision > seen.revision)
 }
 
 /// Which generation of the binding the mesh holds.
@@ -505,6 +520,34 @@ mod tests {
         let gone = Situation::DeletionHeld(String::new());
         let held = next(Some(&newer), Some(2), &gone, Findings::default(), at(40));
         assert_eq!(held.record_seen.as_deref(), Some("a.7"));
+        let rewound = next(Some(&newer), Some(2), &programmed(), seen("a.3"), at(40));
+        assert_eq!(rewound.record_seen.as_deref(), Some("a.3"));
+    }
+
+    #[test]
+    fn what_was_held_in_doubt_counts_as_never_seen_until_it_is_seen_again() {
+        let seen = |text: &str| Findings {
+            seen: CatalogPosition::parse(text),
+            ..at_rest()
+        };
+        let first = next(None, Some(1), &programmed(), seen("a.5"), at(10));
+        let gone = Situation::DeletionHeld(String::new());
+        let doubted = || Findings {
+            doubted: true,
+            ..Findings::default()
+        };
+        let held = next(Some(&first), Some(1), &gone, doubted(), at(20));
+        assert_eq!(held.record_seen, None);
+        let told = transitions(Some(&first), &held);
+        let told: Vec<_> = told
+            .iter()
+            .map(|told| (told.reason.as_str(), told.warning))
+            .collect();
+        assert_eq!(told, [(r::DELETION_HELD, true)]);
+        let still = next(Some(&held), Some(1), &gone, doubted(), at(30));
+        assert_eq!(still, held, "it costs one write");
+        let back = next(Some(&held), Some(1), &programmed(), seen("a.5"), at(40));
+        assert_eq!(back.record_seen.as_deref(), Some("a.5"));
     }
 
     #[test]

@@ -293,6 +293,7 @@ mod tests {
         assert_eq!(gone, Situation::Removed { kept: None });
         let bad = BadRecord {
             id: None,
+            revision: None,
             field: "timeout".to_owned(),
             message: "is no duration".to_owned(),
         };

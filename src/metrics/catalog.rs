@@ -26,6 +26,7 @@ pub const REQUESTS: [&str; 5] = ["get", "list", "health", "endpoints", "events"]
 pub struct CatalogMetrics {
     connected: IntGauge,
     age: Gauge,
+    unread: IntGauge,
     connections: IntCounter,
     events: IntCounterVec,
     lists: IntCounterVec,
@@ -50,6 +51,13 @@ impl CatalogMetrics {
                 Gauge::new(
                     "catalog_mesh_catalog_stream_age_seconds",
                     "Time since the event stream said something last; at most 10 while it is followed.",
+                )?,
+            )?,
+            unread: registered(
+                r,
+                IntGauge::new(
+                    "catalog_mesh_catalog_unread_services",
+                    "Services of which the event stream announced something that was not read yet.",
                 )?,
             )?,
             connections: registered(
@@ -91,6 +99,11 @@ impl CatalogMetrics {
     pub fn stream(&self, followed: bool, silent_for: Option<f64>) {
         self.connected.set(i64::from(followed));
         self.age.set(silent_for.unwrap_or(0.0));
+    }
+
+    /// Of how many services something was announced that was not read yet.
+    pub fn unread(&self, services: usize) {
+        self.unread.set(i64::try_from(services).unwrap_or(i64::MAX));
     }
 
     /// A stream was opened.

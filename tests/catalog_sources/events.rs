@@ -31,6 +31,52 @@ async fn a_stream_that_the_database_cuts_is_resumed_without_loss() {
     a_stream_that_was_cut_is_resumed_without_loss(Source::database().await).await;
 }
 
+/// Somebody moved the revision by hand, or deleted events and no more.
+#[tokio::test]
+async fn a_revision_whose_event_is_missing_is_a_reset_and_not_waited_for() {
+    let source = Source::database().await;
+    source.put("a", json!({})).await;
+    for open in [true, false] {
+        let before = source.position().await;
+        let mut opened = None;
+        if open {
+            let mut stream = follow(&source, None).await;
+            next(&mut stream).await.unwrap().unwrap();
+            opened = Some(stream);
+        }
+        let skip = "UPDATE catalog_state SET revision = revision + 1";
+        source.database.execute(skip).await;
+        let mut stream = match opened {
+            Some(stream) => stream,
+            None => follow(&source, Some(&before)).await,
+        };
+        let event = timeout(LIMIT, change(&mut stream)).await.expect("a reset");
+        assert!(matches!(event.kind, EventKind::Reset { .. }), "{event:?}");
+        assert_eq!(event.position, source.position().await);
+        source.put("a", json!({ "timeout": "1s" })).await;
+        let event = timeout(LIMIT, change(&mut stream)).await.expect("an event");
+        assert_eq!(event.kind, EventKind::Updated(id("a")));
+    }
+}
+
+#[tokio::test]
+async fn of_an_event_no_more_is_read_than_it_may_have() {
+    let source = Source::database().await;
+    source.put("a", json!({})).await;
+    let before = source.position().await;
+    report(&source, 1, ReportedHealth::Healthy).await;
+    let long =
+        "UPDATE events SET data = left(data, -1) || ',\"x\":\"' || repeat('x', 2000000) || '\"}'
+                WHERE type = 'HealthChanged'";
+    source.database.execute(long).await;
+    let mut stream = follow(&source, Some(&before)).await;
+    let health = EventKind::HealthChanged {
+        id: id("a"),
+        writer: None,
+    };
+    assert_eq!(change(&mut stream).await.kind, health);
+}
+
 /// It is the server of the API that ends its streams; what happens to its own
 /// connections does not concern us.
 #[tokio::test]

@@ -199,6 +199,40 @@ async fn a_table_that_is_locked_ends_with_the_deadline_at_both_ends() {
 }
 
 #[tokio::test]
+async fn a_list_that_is_too_long_leaves_nothing_at_work_in_the_server() {
+    let source = Source::database().await;
+    // What is left unread is more than sockets hold.
+    let many = "INSERT INTO services
+                SELECT 's' || n, 'a', 'ns', '{}', json_build_object(
+                    'id', 's' || n, 'name', 'a', 'namespace', 'ns', 'x', repeat('x', 1000)), 1
+                FROM generate_series(1, 130000) n";
+    source.database.execute(many).await;
+    let list = source
+        .catalog
+        .list_services(&ServiceFilter::default())
+        .await;
+    let message = list.unwrap_err().to_string();
+    assert!(message.contains("longer than 100000"), "{message}");
+    let mut owner = PgConnection::connect(&source.database.url).await.unwrap();
+    // It notices soon that nobody reads; its own limit is 38 s.
+    let mut left = i64::MAX;
+    for _ in 0..50 {
+        (left,) = sqlx::query_as(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+             AND application_name = 'catalog-mesh-controller' AND state <> 'idle'",
+        )
+        .fetch_one(&mut owner)
+        .await
+        .unwrap();
+        if left == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("{left} sessions are still at work");
+}
+
+#[tokio::test]
 async fn a_server_that_is_full_is_unavailable_and_not_unauthorized() {
     let source = Source::database().await;
     let full = format!("ALTER ROLE {} CONNECTION LIMIT 0", source.reader);

@@ -73,6 +73,32 @@ impl Source {
     }
 }
 
+/// Whatever its owners set for the role or the database.
+#[tokio::test]
+async fn reports_at_once_are_all_taken_at_any_level_of_isolation() {
+    for level in ["repeatable read", "serializable"] {
+        let source = Source::database().await;
+        with_services(&source).await;
+        let set = format!(
+            "ALTER ROLE {} SET default_transaction_isolation = '{level}'",
+            source.reader.replace("reader", "reporter")
+        );
+        source.database.execute(&set).await;
+        let reports = (1..=40).map(|sequence| {
+            let id = if sequence % 2 == 0 { "a" } else { "b" };
+            source.endpoints(writer("c", 1, sequence), id, &["10.0.0.1"])
+        });
+        let outcomes = futures::future::join_all(reports).await;
+        let taken = |outcome: &&ItemOutcome| **outcome == ItemOutcome::Accepted;
+        assert!(outcomes.iter().any(|of| taken(&of)), "{outcomes:?}");
+        let late = |outcome: &ItemOutcome| matches!(outcome, ItemOutcome::Outdated { .. });
+        assert!(
+            outcomes.iter().all(|of| taken(&of) || late(of)),
+            "{outcomes:?}"
+        );
+    }
+}
+
 fn outdated(epoch: u64, sequence: u64) -> ItemOutcome {
     ItemOutcome::Outdated { epoch, sequence }
 }

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::json;
 
-use crate::scene::{DR, IGNORE, MANAGED_BY, PROGRAM, Scene, UID, VS, message};
+use crate::scene::{
+    DR, IGNORE, MANAGED_BY, PROGRAM, Scene, UID, VS, approve_deletion, clear_all_bindings,
+};
 use crate::support::catalog::Catalog;
 use crate::support::envoy::Options;
 use crate::support::rig::Rig;
@@ -279,14 +281,8 @@ async fn held(scene: &Scene<'_>, names: &[&str]) -> Result<()> {
     .await
 }
 
-/// Does what the message says.
 async fn approve(scene: &Scene<'_>, name: &str) -> Result<()> {
-    let binding = scene.bindings().get(name).await?;
-    let said = message(&binding, "Ready");
-    let (_, command) = said.split_once("run: kubectl ").context("no command")?;
-    let words: Vec<_> = command.split_whitespace().collect();
-    scene.rig.kubectl(&words).await?;
-    Ok(())
+    approve_deletion(scene.rig, &scene.bindings().get(name).await?).await
 }
 
 async fn of_many_services_that_go_at_once_a_share_goes(rig: &Rig) -> Result<()> {
@@ -326,25 +322,4 @@ async fn of_many_services_that_go_at_once_a_share_goes(rig: &Rig) -> Result<()> 
     let objects = scene.rules(VS).list(&ListParams::default()).await?;
     ensure!(objects.items.len() == 8, "{}", objects.items.len());
     Ok(())
-}
-
-async fn clear_all_bindings(rig: &Rig) -> Result<()> {
-    let all = Api::<ServiceBinding>::all(rig.client.clone());
-    wait::until(
-        "an end of the bindings of other tests",
-        PATIENCE,
-        async || {
-            let left = all.list(&ListParams::default()).await?.items;
-            for binding in &left {
-                let namespace = binding.namespace().unwrap_or_default();
-                let own = Api::<ServiceBinding>::namespaced(rig.client.clone(), &namespace);
-                let _ = own
-                    .delete(&binding.name_any(), &DeleteParams::default())
-                    .await;
-            }
-            ensure!(left.is_empty(), "{} are left", left.len());
-            Ok(())
-        },
-    )
-    .await
 }

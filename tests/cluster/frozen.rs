@@ -58,6 +58,11 @@ async fn stays_frozen(scene: &Scene<'_>, name: &str) -> Result<()> {
     let mark = scene.mark().await?;
     disturb(scene, name).await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
+    // Nor is anything removed because the catalog no longer has the service.
+    let record = scene.stack.catalog.get(&scene.id(name)).await?;
+    scene.stack.catalog.delete(&scene.id(name)).await?;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    scene.put(&record).await?;
     let mut writes = scene.writes(mark).await?;
     // The status may say once more by whom.
     writes.retain(|line| !line.starts_with("patch servicebindings/status"));
@@ -240,15 +245,15 @@ async fn a_paused_operator_freezes_everything(rig: &Rig) -> Result<()> {
 
 async fn a_read_only_operator_writes_nothing_at_all(rig: &Rig) -> Result<()> {
     let scene = Scene::alone(rig, "read-only").await?;
-    for name in ["web", "deleted", "drifted"] {
+    for name in ["web", "deleted", "drifted", "lost"] {
         scene.bound(name).await?;
     }
     let operator = &scene.stack.operator;
     operator.process.kill().await?;
     let mark = scene.mark().await?;
     let url = &scene.stack.catalog.url;
-    let read_only =
-        stack::operator(rig, "read-only", Path::new(PROGRAM), url, &["--read-only"]).await?;
+    let flags = ["--read-only", "--register=on"];
+    let read_only = stack::operator(rig, "read-only", Path::new(PROGRAM), url, &flags).await?;
 
     disturb(&scene, "drifted").await?;
     scene.delete_binding("deleted").await?;
@@ -256,27 +261,41 @@ async fn a_read_only_operator_writes_nothing_at_all(rig: &Rig) -> Result<()> {
     scene.put(&scene.record("new")).await?;
     scene.create(&scene.binding("new")).await?;
     scene.create(&scene.binding("unknown")).await?;
+    scene.service("unbound").await?;
+    scene.put(&scene.record("unbound")).await?;
+    scene.stack.catalog.delete(&scene.id("lost")).await?;
     scene
         .change("web", json!({"spec": {"suspend": true}}))
         .await?;
     scene.stack.catalog.delete(&scene.id("web")).await?;
     // It says in its log what it would do.
     let log = read_only.process.log();
-    wait::until("the plan in the log", PATIENCE, async || {
-        let said = std::fs::read_to_string(&log)?;
-        let new = format!("{}/new", scene.namespace);
-        ensure!(
-            said.lines()
-                .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-                .any(|line| line["binding"] == json!(new)
-                    && line["msg"]
-                        .as_str()
-                        .is_some_and(|m| m.contains("read-only"))),
-            "not there"
-        );
-        Ok(())
-    })
-    .await?;
+    for (name, what) in [
+        ("new", "nothing is written"),
+        ("lost", "nothing is removed"),
+        ("deleted", "nothing is removed"),
+        ("unbound", "no binding is made"),
+    ] {
+        let about = json!(format!("{}/{name}", scene.namespace));
+        let what = format!("read-only: {what}");
+        wait::until(
+            &format!("{what} for {name} in the log"),
+            PATIENCE,
+            async || {
+                let said = std::fs::read_to_string(&log)?;
+                let mut lines = said
+                    .lines()
+                    .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+                let says = |line: &Value| {
+                    (line["binding"] == about || line["service"] == about)
+                        && line["msg"] == json!(what)
+                };
+                ensure!(lines.any(|line| says(&line)), "not there");
+                Ok(())
+            },
+        )
+        .await?;
+    }
     tokio::time::sleep(Duration::from_secs(5)).await;
     let writes = rig.operator_writes(mark).await?;
     let writes: Vec<_> = writes.iter().map(crate::scene::line).collect();

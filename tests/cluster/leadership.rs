@@ -125,7 +125,7 @@ async fn leads(operator: &Operator, port: &str) -> Result<()> {
 }
 
 /// This account may do what the operator's own may.
-async fn grant(rig: &Rig, account: &str) -> Result<()> {
+pub(crate) async fn grant(rig: &Rig, account: &str) -> Result<()> {
     let subject = json!([{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}]);
     for (kind, role) in [
         ("ClusterRoleBinding", "ClusterRole"),

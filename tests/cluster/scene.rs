@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::events::v1::Event;
-use kube::Api;
 use kube::api::{
-    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams,
+    ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams,
+    PostParams,
 };
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::support::audit::{Entry, Mark};
@@ -381,10 +382,17 @@ pub(crate) async fn annotate_namespace(
     value: Option<&str>,
 ) -> Result<()> {
     let patch = json!({"metadata": {"annotations": {key: value}}});
-    Api::<k8s_openapi::api::core::v1::Namespace>::all(rig.client.clone())
+    Api::<Namespace>::all(rig.client.clone())
         .patch(name, &PatchParams::default(), &Patch::Merge(patch))
         .await?;
     Ok(())
+}
+
+/// What a cluster calls itself towards the catalog: the uid of kube-system.
+pub(crate) async fn cluster_id(rig: &Rig) -> Result<String> {
+    let namespaces = Api::<Namespace>::all(rig.client.clone());
+    let uid = namespaces.get("kube-system").await?.metadata.uid;
+    uid.context("no uid")
 }
 
 pub(crate) fn message(binding: &ServiceBinding, type_: &str) -> String {
@@ -410,4 +418,36 @@ pub(crate) fn foreign_route(host: &str) -> Value {
         "hosts": [host],
         "http": [{"route": [{"destination": {"host": host}}]}],
     })
+}
+
+/// Takes all bindings away, whosever they are: for a test that counts the
+/// share of them, beside a running operator.
+pub(crate) async fn clear_all_bindings(rig: &Rig) -> Result<()> {
+    let all = Api::<ServiceBinding>::all(rig.client.clone());
+    wait::until(
+        "an end of the bindings of other tests",
+        PATIENCE,
+        async || {
+            let left = all.list(&ListParams::default()).await?.items;
+            for binding in &left {
+                let namespace = binding.namespace().unwrap_or_default();
+                let own = Api::<ServiceBinding>::namespaced(rig.client.clone(), &namespace);
+                let _ = own
+                    .delete(&binding.name_any(), &DeleteParams::default())
+                    .await;
+            }
+            ensure!(left.is_empty(), "{} are left", left.len());
+            Ok(())
+        },
+    )
+    .await
+}
+
+/// Does what the message of a removal that is held says.
+pub(crate) async fn approve_deletion(rig: &Rig, binding: &ServiceBinding) -> Result<()> {
+    let said = message(binding, "Ready");
+    let (_, command) = said.split_once("run: kubectl ").context("no command")?;
+    let words: Vec<_> = command.split_whitespace().collect();
+    rig.kubectl(&words).await?;
+    Ok(())
 }

@@ -6,13 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::Namespace;
-use kube::Api;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::scene::{PROGRAM, Scene, VS, message};
+use crate::scene::{PROGRAM, Scene, VS, cluster_id, foreign_route, message};
 use crate::support::backend;
+use crate::support::operator::{LEASE, NAMESPACE};
 use crate::support::rig::Rig;
 use crate::support::stack::{self, PATIENCE};
 use crate::support::wait;
@@ -24,18 +25,16 @@ crate::tests![
     two_clusters_keep_each_others_endpoints;
     alone:
     a_restart_tells_each_list_once_and_then_nothing,
-    another_writer_as_this_cluster_is_told_of_and_not_fought
+    another_writer_as_this_cluster_is_told_of_and_not_fought,
+    the_next_leader_speaks_for_who_is_shut_out_by_somebody_elses_rule,
+    a_replica_that_is_told_to_end_leaves_its_withdrawals_in_the_lease
 ];
+
+/// Where leaders note for each other what is yet to be withdrawn.
+const WITHDRAWALS: &str = "catalog-mesh.aikernel.io/withdrawals";
 
 /// How long the catalog may take to follow: ten times what is promised.
 const SOON: Duration = Duration::from_secs(10);
-
-/// The uid of kube-system.
-async fn cluster_id(rig: &Rig) -> Result<String> {
-    let namespaces = Api::<Namespace>::all(rig.client.clone());
-    let uid = namespaces.get("kube-system").await?.metadata.uid;
-    uid.context("no uid")
-}
 
 /// The endpoints that the catalog has from this cluster, as `10.1.0.1 true`.
 async fn listed(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<String>> {
@@ -54,7 +53,11 @@ async fn listed(scene: &Scene<'_>, name: &str) -> Result<BTreeSet<String>> {
 }
 
 /// Waits until the catalog lists these; says how long it took.
-async fn lists(scene: &Scene<'_>, name: &str, expected: &BTreeSet<String>) -> Result<Duration> {
+pub(crate) async fn lists(
+    scene: &Scene<'_>,
+    name: &str,
+    expected: &BTreeSet<String>,
+) -> Result<Duration> {
     let since = Instant::now();
     wait::until("the catalog's endpoints", PATIENCE, async || {
         let listed = listed(scene, name).await?;
@@ -76,7 +79,7 @@ async fn report(scene: &Scene<'_>, name: &str, writer: Value) -> Result<()> {
     Ok(())
 }
 
-async fn bind(scene: &Scene<'_>, name: &str) -> Result<()> {
+pub(crate) async fn bind(scene: &Scene<'_>, name: &str) -> Result<()> {
     scene.put(&scene.record(name)).await?;
     scene.create(&scene.binding(name)).await?;
     scene.synced(name).await?;
@@ -305,5 +308,47 @@ async fn another_writer_as_this_cluster_is_told_of_and_not_fought(rig: &Rig) -> 
         .await?;
     let theirs = BTreeSet::from(["192.0.2.1 true".to_owned()]);
     ensure!(listed(&scene, "web").await? == theirs, "it fights");
+    Ok(())
+}
+
+async fn the_next_leader_speaks_for_who_is_shut_out_by_somebody_elses_rule(
+    rig: &Rig,
+) -> Result<()> {
+    let scene = Scene::alone(rig, "shut-out").await?;
+    let mut web = rig.workload(&scene.namespace, "web", &["zone-a"]).await?;
+    bind(&scene, "web").await?;
+    let mut expected = BTreeSet::from([format!("{} true", web.pods[0].address())]);
+    lists(&scene, "web", &expected).await?;
+    let route = foreign_route(&scene.host("web"));
+    scene.foreign(VS, "theirs", route).await?;
+    let binding = scene.says("web", "Conflict", "True ForeignRule").await?;
+    scene.stack.operator.process.kill().await?;
+    let place = web.add_pod(&rig.addresses, "zone-b").await?;
+    web.wait_for_endpoints(2).await?;
+    expected.insert(format!("{} true", web.pods[place].address()));
+    scene.stack.operator.start_again().await?;
+    lists(&scene, "web", &expected).await?;
+    let now = scene.bindings().get("web").await?;
+    ensure!(now.status == binding.status, "{:?}", now.status);
+    Ok(())
+}
+
+async fn a_replica_that_is_told_to_end_leaves_its_withdrawals_in_the_lease(
+    rig: &Rig,
+) -> Result<()> {
+    let scene = Scene::alone(rig, "bequeathed").await?;
+    let web = rig.workload(&scene.namespace, "web", &["zone-a"]).await?;
+    bind(&scene, "web").await?;
+    let expected = BTreeSet::from([format!("{} true", web.pods[0].address())]);
+    lists(&scene, "web", &expected).await?;
+    scene.stack.catalog.process.kill().await?;
+    scene.delete_binding("web").await?;
+    scene.gone("web").await?;
+    let well = scene.stack.operator.process.terminate(PATIENCE).await?;
+    ensure!(well, "it ended with a failure");
+    let leases = Api::<Lease>::namespaced(rig.client.clone(), NAMESPACE);
+    let lease = leases.get(LEASE).await?;
+    let noted = lease.annotations().get(WITHDRAWALS);
+    ensure!(noted == Some(&scene.id("web")), "{noted:?}");
     Ok(())
 }

@@ -14,9 +14,7 @@ use catalog_mesh_controller::api::service_binding::ServiceBinding;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use kube::api::{
-    ApiResource, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
-};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::RwLock;
@@ -30,6 +28,7 @@ use super::rig::Rig;
 use super::stack::{CATALOG, OPERATOR, condition};
 use super::tools::repository;
 use super::wait;
+use super::workload;
 
 const FRONT: &str = "127.0.0.1:9081";
 const STANDBY: &str = "127.0.0.1:9181";
@@ -223,25 +222,11 @@ impl<'a> World<'a> {
 
     /// Lets this many pods be behind the service.
     async fn scale(&self, n: usize, pods: u8) -> Result<()> {
-        let endpoints: Vec<_> = (0..pods)
-            .map(|pod| json!({"addresses": [format!("10.9.{n}.{pod}")], "conditions": {"ready": pod != 3}}))
+        let addresses: Vec<_> = (0..pods)
+            .map(|pod| (format!("10.9.{n}.{pod}"), pod != 3))
             .collect();
-        let slice = json!({
-            "apiVersion": "discovery.k8s.io/v1",
-            "kind": "EndpointSlice",
-            "metadata": {
-                "name": format!("s{n}-1"),
-                "labels": {"kubernetes.io/service-name": format!("s{n}")},
-            },
-            "addressType": "IPv4",
-            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
-            "endpoints": endpoints,
-        });
-        let params = PatchParams::apply("chaos").force();
-        self.slices()
-            .patch(&format!("s{n}-1"), &params, &Patch::Apply(slice))
-            .await?;
-        Ok(())
+        let service = format!("s{n}");
+        workload::serve_by_hand(&self.rig.client, &self.namespace, &service, &addresses).await
     }
 
     fn slices(&self) -> Api<EndpointSlice> {

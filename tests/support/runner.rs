@@ -187,6 +187,7 @@ fn in_parts(tests: &[Test]) -> BTreeMap<&'static str, Vec<Test>> {
     let mut parts = [
         ("alone-1", 0, Vec::new()),
         ("alone-2", 0, Vec::new()),
+        ("alone-3", 0, Vec::new()),
         ("together", shared, together),
     ];
     alone.sort_by_key(|test| std::cmp::Reverse(test.turn));

@@ -39,6 +39,34 @@ pub async fn make_nodes(client: &kube::Client) -> Result<()> {
     Ok(())
 }
 
+/// Has just these addresses serve behind a Service, each ready or not, without
+/// a pod: for a Service that selects none.
+pub async fn serve_by_hand(
+    client: &kube::Client,
+    namespace: &str,
+    service: &str,
+    addresses: &[(String, bool)],
+) -> Result<()> {
+    let endpoints: Vec<_> = addresses
+        .iter()
+        .map(|(address, ready)| json!({"addresses": [address], "conditions": {"ready": ready}}))
+        .collect();
+    let name = format!("{service}-1");
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {"name": name, "labels": {"kubernetes.io/service-name": service}},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints,
+    });
+    let params = PatchParams::apply("by-hand").force();
+    Api::<EndpointSlice>::namespaced(client.clone(), namespace)
+        .patch(&name, &params, &Patch::Apply(slice))
+        .await?;
+    Ok(())
+}
+
 /// Makes a namespace of just this name.
 pub async fn make_namespace(client: &kube::Client, name: &str) -> Result<()> {
     let namespace = Namespace {

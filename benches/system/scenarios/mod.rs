@@ -4,6 +4,7 @@ mod change;
 mod cold_start;
 mod idle;
 mod probe;
+mod storm;
 mod warm_restart;
 
 use anyhow::Result;
@@ -20,5 +21,6 @@ pub(crate) async fn run(scenario: Scenario, bed: &Bed) -> Result<Report> {
         Scenario::Idle => idle::run(bed).await,
         Scenario::Probe => probe::run(&bed.options).await,
         Scenario::WarmRestart => warm_restart::run(bed).await,
+        Scenario::Storm => storm::run(bed).await,
     }
 }

@@ -128,6 +128,9 @@ impl Catalog for FakeCatalog {
         self.answer(
             |calls| calls.subscribe += 1,
             move |state| {
+                if let Some(error) = state.no_streams.clone() {
+                    return Err(error);
+                }
                 let moved = self.moved.subscribe();
                 Ok(stream::open(&self.state, state, moved, after))
             },

@@ -71,12 +71,14 @@ impl FakeCatalog {
 
     /// Replaces a service by one that cannot be read.
     pub fn set_bad(&self, id: &str, field: &str, message: &str) {
-        let bad = BadRecord {
+        let mut bad = BadRecord {
             id: Some(id.to_owned()),
+            revision: None,
             field: field.to_owned(),
             message: message.to_owned(),
         };
         self.change(|state| {
+            bad.revision = Some(state.revision);
             state.services.insert(id.to_owned(), Err(bad));
             CatalogServiceId::parse(id).ok().map(EventKind::Updated)
         });
@@ -174,6 +176,18 @@ impl FakeCatalog {
     pub fn away(&self, error: Option<CatalogError>) {
         self.state().away = error;
         self.cut_streams();
+    }
+
+    /// Opens no stream any more, as behind a proxy that lets none through, and
+    /// ends those that are open.
+    pub fn refuse_streams(&self) {
+        self.state().no_streams = Some(CatalogError::unavailable("no stream"));
+        self.cut_streams();
+    }
+
+    /// Lets reads of this service alone fail from now on.
+    pub fn break_service(&self, id: &str, error: CatalogError) {
+        self.state().broken.insert(id.to_owned(), error);
     }
 
     /// Where its history stands.

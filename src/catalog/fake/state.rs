@@ -25,6 +25,10 @@ pub(super) struct State {
     pub(super) failures: VecDeque<CatalogError>,
     /// All calls fail so.
     pub(super) away: Option<CatalogError>,
+    /// Reads of this service alone fail so.
+    pub(super) broken: BTreeMap<String, CatalogError>,
+    /// No stream is opened, with this error.
+    pub(super) no_streams: Option<CatalogError>,
     pub(super) delay: Duration,
     /// Answers to reads of single services are on their way for so long.
     pub(super) late: Duration,
@@ -79,6 +83,9 @@ impl State {
     }
 
     pub(super) fn service(&self, id: &str) -> Result<Arc<ServiceRecord>, CatalogError> {
+        if let Some(error) = self.broken.get(id) {
+            return Err(error.clone());
+        }
         match self.lagging.as_ref().unwrap_or(&self.services).get(id) {
             Some(Ok(record)) => Ok(record.clone()),
             Some(Err(bad)) => Err(CatalogError::BadRecord(bad.clone())),

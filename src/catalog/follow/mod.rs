@@ -111,7 +111,7 @@ impl Follower {
     async fn connection(&mut self) -> Result<std::convert::Infallible, CatalogError> {
         self.tries = self.tries.wrapping_add(1);
         if self.tries.is_multiple_of(2)
-            && let Some((id, _)) = self.known.failing()
+            && let Some(id) = self.known.next_try()
         {
             // Others wait to ask, which may work though nothing is streamed.
             let (ids, reads) = read(Arc::clone(&self.catalog), vec![id]).await;
@@ -163,14 +163,14 @@ impl Follower {
                 let mut ids = self.known.next_reads();
                 if ids.is_empty() {
                     // Others wait to hear that reads work again.
-                    ids.extend(self.known.failing().map(|(id, _)| id));
+                    ids.extend(self.known.next_try());
                 }
                 if !ids.is_empty() {
                     reading = Some(read(Arc::clone(&self.catalog), ids));
                 }
             }
             if reading.is_none() {
-                let failing = self.known.failing().map(|_| now);
+                let failing = self.known.is_failing().then_some(now);
                 let due = failing.or(self.known.next_read_at());
                 let due = due.map(|at| at.max(quiet_until));
                 wake = wake.into_iter().chain(due).min();

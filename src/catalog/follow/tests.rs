@@ -288,11 +288,11 @@ async fn a_list_that_fails_changes_nothing_and_is_taken_again() {
     assert!(!scene.known.is_live());
     for _ in 0..3 {
         assert_eq!(scene.known.records().len(), 10);
-        assert!(scene.known.listed_nothing_at().is_none());
+        assert!(scene.known.listed_nothing_at(&id(3)).is_none());
         millis(200).await;
     }
     scene.known.live().await;
-    assert!(scene.known.listed_nothing_at().is_some());
+    assert!(scene.known.listed_nothing_at(&id(3)).is_some());
     assert!(
         matches!(scene.known.presence(&id(3)), Presence::Absent { since } if since.epoch == "1")
     );
@@ -396,4 +396,23 @@ async fn a_stream_that_never_says_anything_does_not_keep_it_from_listing() {
     };
     assert_eq!(record.timeout.as_deref(), Some("2s"));
     assert!(!scene.known.is_live());
+}
+
+#[tokio::test(start_paused = true)]
+async fn how_old_and_how_far_behind_what_is_known_is_can_be_told() {
+    let scene = Scene::with(10).await;
+    let age = || scene.known.heard_ago().unwrap();
+    for _ in 0..60 {
+        pass(Duration::from_secs(1)).await;
+        assert!(age() <= Duration::from_secs(10), "{:?}", age());
+    }
+    assert_eq!(scene.known.unread(), 0);
+    scene.fake.lag(true);
+    scene.set(3, "2s");
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(scene.known.unread(), 1);
+    scene.fake.lag(false);
+    scene.fake.silence_streams(true);
+    pass(Duration::from_secs(20)).await;
+    assert!(age() >= Duration::from_secs(20), "{:?}", age());
 }

@@ -26,9 +26,18 @@ impl State {
         let known_to = self.position.as_ref();
         let behind = known_to.is_some_and(|known| known.revision > at.revision);
         let anew = known_to.is_none_or(another_epoch) || self.rewound;
-        self.nothing_at = list.services.is_empty().then(|| at.clone());
+        if list.services.is_empty() {
+            self.nothing_at = Some(at.clone());
+        } else {
+            self.nothing_at = self.nothing_at.take().filter(|of| of.epoch == at.epoch);
+        }
         if anew {
+            self.histories += 1;
             self.absent.begin(&at);
+            // Where the stream went there first, it has done so already.
+            if !self.rewound {
+                self.stale.forget_revisions();
+            }
         }
         self.compare(list, anew);
         self.lists += 1;
@@ -47,7 +56,7 @@ impl State {
 
     fn compare(&mut self, list: ServiceList, anew: bool) {
         let at = list.position;
-        let newer = |service: &Service| matches!(service, Service::Present(record) if record.revision > at.revision);
+        let newer = |service: &Service| service.is_later(at.revision);
         let mut listed = HashMap::new();
         let mut nameless = false;
         for item in list.services {

@@ -3,6 +3,7 @@
 //! Plain values behind a lock; no IO.
 
 mod absent;
+mod failing;
 mod listed;
 mod stale;
 pub(crate) mod state;
@@ -54,15 +55,22 @@ impl Known {
         self.state().position().cloned()
     }
 
+    /// Which of the histories that the catalog has told is known, counted from
+    /// 1: another epoch is another one, and so is one that went back.
+    pub fn history(&self) -> Option<u64> {
+        self.state().history()
+    }
+
     /// Whether the catalog is followed at this moment, so that what is known
     /// is no older than a silence that the contract allows.
     pub fn is_live(&self) -> bool {
         self.state().is_live()
     }
 
-    /// Where the last complete list was, if it held no service at all.
-    pub fn listed_nothing_at(&self) -> Option<CatalogPosition> {
-        self.state().nothing_at().cloned()
+    /// Where a complete list was that held no service at all, if this one was
+    /// not there since.
+    pub fn listed_nothing_at(&self, id: &CatalogServiceId) -> Option<CatalogPosition> {
+        self.state().nothing_at(id).cloned()
     }
 
     /// What is known of this service.
@@ -79,6 +87,12 @@ impl Known {
     /// followed does so at least every ten seconds.
     pub fn heard_ago(&self) -> Option<Duration> {
         self.state().heard_at().map(|at| at.elapsed())
+    }
+
+    /// Of how many services the stream has announced something that was not
+    /// read yet.
+    pub fn unread(&self) -> usize {
+        self.state().stale.count()
     }
 
     /// Waits until services changed, and takes their IDs. One consumer only.
@@ -124,9 +138,20 @@ impl Known {
         self.state().announced(id)
     }
 
-    /// The read that failed last, and why, while none was answered since.
-    pub(super) fn failing(&self) -> Option<(CatalogServiceId, CatalogError)> {
-        self.state().failing().cloned()
+    /// Whether reads fail, so that the follower has to find out when that ends.
+    pub(super) fn is_failing(&self) -> bool {
+        self.state().failing.is_so()
+    }
+
+    /// Why nobody but the follower is to ask about this service, if so.
+    pub(super) fn refusal(&self, id: &CatalogServiceId) -> Option<CatalogError> {
+        self.state().failing.refusal(id)
+    }
+
+    /// The service whose read finds out whether reads work again, while they
+    /// fail.
+    pub(super) fn next_try(&self) -> Option<CatalogServiceId> {
+        self.state().failing.next_try()
     }
 
     /// A read of these services was answered, or failed.
@@ -165,8 +190,19 @@ impl Known {
         self.write(State::lost);
     }
 
+    /// Takes what the stream says, and wakes those who wait only where there is
+    /// something for them: thousands of events a second may say nothing but
+    /// that the same service has to be read again.
     pub(super) fn hear(&self, event: &CatalogEvent, own: Option<&str>) {
-        self.write(|state| state.hear(event, own, Instant::now()));
+        let news = {
+            let mut state = self.state();
+            let live = state.is_live();
+            change(&mut state, |state| state.hear(event, own, Instant::now()));
+            live != state.is_live() || state.has_news()
+        };
+        if news {
+            self.moved.send_replace(());
+        }
     }
 
     pub(super) fn list_needed(&self) -> Option<WhyList> {
@@ -203,16 +239,8 @@ impl Known {
         self.moved.subscribe()
     }
 
-    fn write<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
-        let result = {
-            let mut state = self.state();
-            let live = state.is_live();
-            let result = change(&mut state);
-            if !live && state.is_live() {
-                state.followed_again();
-            }
-            result
-        };
+    fn write<T>(&self, with: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.state(), with);
         self.moved.send_replace(());
         result
     }
@@ -233,4 +261,14 @@ impl Known {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Changes the state, and notes whether the catalog is followed again by that.
+fn change<T>(state: &mut State, with: impl FnOnce(&mut State) -> T) -> T {
+    let live = state.is_live();
+    let result = with(state);
+    if !live && state.is_live() {
+        state.followed_again();
+    }
+    result
 }

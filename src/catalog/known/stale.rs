@@ -53,6 +53,10 @@ pub(super) struct Stale {
 }
 
 impl Stale {
+    pub(super) fn count(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn holds(&self, id: &CatalogServiceId) -> bool {
         self.entries.contains_key(id)
     }

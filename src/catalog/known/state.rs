@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Presence;
 use super::absent::Absent;
+use super::failing::Failing;
 use super::stale::{Got, Stale};
 use crate::catalog::error::CatalogError;
 use crate::catalog::event::{CatalogEvent, EventKind};
@@ -52,6 +53,26 @@ pub(crate) enum Service {
     Unreadable(BadRecord),
 }
 
+impl Service {
+    /// How new it is, if it says so.
+    pub(super) fn revision(&self) -> Option<u64> {
+        match self {
+            Self::Present(record) => Some(record.revision),
+            Self::Unreadable(bad) => bad.revision,
+        }
+    }
+
+    /// Whether it is newer than what was true at that revision.
+    pub(super) fn is_later(&self, revision: u64) -> bool {
+        self.revision().is_some_and(|own| own > revision)
+    }
+
+    /// Whether it is older than that.
+    pub(crate) fn is_older(&self, revision: u64) -> bool {
+        self.revision().is_some_and(|own| own < revision)
+    }
+}
+
 /// What is known, and what is not.
 #[derive(Debug, Default)]
 pub(super) struct State {
@@ -76,12 +97,13 @@ pub(super) struct State {
     shown: BTreeSet<CatalogServiceId>,
     /// How many complete lists were taken.
     pub(super) lists: u64,
+    /// How many of them were of another history than the one before.
+    pub(super) histories: u64,
     /// Whether a first list was tried, with whatever result.
     pub(super) tried: bool,
-    /// Where the last complete list was, if it held nothing.
+    /// Where the last complete list of this epoch was that held nothing.
     pub(super) nothing_at: Option<CatalogPosition>,
-    /// The read that failed last, and why, while none was answered since.
-    pub(super) failing: Option<(CatalogServiceId, CatalogError)>,
+    pub(super) failing: Failing,
     /// Whether the catalog came back since somebody asked for that.
     pub(super) returned: bool,
     /// When the stream said something last.
@@ -98,8 +120,9 @@ impl State {
         self.position.is_some() && self.caught_up && self.broken.is_none()
     }
 
-    pub(super) fn nothing_at(&self) -> Option<&CatalogPosition> {
-        self.nothing_at.as_ref()
+    pub(super) fn nothing_at(&self, id: &CatalogServiceId) -> Option<&CatalogPosition> {
+        let at = self.nothing_at.as_ref()?;
+        (!self.services.contains_key(id) && !self.absent.is_later(id, at)).then_some(at)
     }
 
     pub(super) fn heard_at(&self) -> Option<Instant> {
@@ -139,38 +162,30 @@ impl State {
         self.position.is_none() && !self.tried
     }
 
-    /// The read that failed last, and why, while none was answered since.
-    pub(super) fn failing(&self) -> Option<&(CatalogServiceId, CatalogError)> {
-        self.failing.as_ref()
-    }
-
-    /// A read of this service, or of several at once, got this answer. Those of
-    /// several fail in other words, which are not to alternate.
+    /// A read of this service, or of several at once, got this answer.
     pub(super) fn answered(
         &mut self,
         id: &CatalogServiceId,
         several: bool,
         error: Option<&CatalogError>,
     ) {
-        use std::mem::discriminant;
-        let failed = error
-            .filter(|error| !matches!(error, CatalogError::NotFound | CatalogError::BadRecord(_)));
-        match (failed, &self.failing) {
-            (None, _) => self.works(),
-            (Some(new), Some((_, old))) if several && discriminant(new) == discriminant(old) => {}
-            (Some(new), _) => self.failing = Some((id.clone(), new.clone())),
-        }
+        self.returned |= self.failing.answered(id, several, error);
     }
 
     /// The catalog answered something.
     pub(super) fn works(&mut self) {
-        self.returned |= self.failing.take().is_some();
+        self.returned |= self.failing.ended();
     }
 
     /// The catalog is followed after it was not.
     pub(super) fn followed_again(&mut self) {
         self.returned = true;
         self.changed.append(&mut self.shown);
+    }
+
+    /// Whether there is something that nobody has taken yet.
+    pub(super) fn has_news(&self) -> bool {
+        self.returned || !self.changed.is_empty()
     }
 
     /// Takes the services that changed. Whoever hears of it looks again, and
@@ -190,6 +205,10 @@ impl State {
 
     pub(super) fn lists(&self) -> u64 {
         self.lists
+    }
+
+    pub(super) fn history(&self) -> Option<u64> {
+        (self.histories > 0).then_some(self.histories)
     }
 
     /// A first list was tried in vain.
@@ -267,8 +286,8 @@ impl State {
     fn take(&mut self, kind: &EventKind, at: &CatalogPosition, own: Option<&str>) {
         match kind {
             EventKind::Registered(id) | EventKind::Updated(id) => {
-                let known = matches!(self.services.get(id), Some(Service::Present(record))
-                    if record.revision >= at.revision);
+                let known = self.services.get(id).and_then(Service::revision);
+                let known = known.is_some_and(|known| known >= at.revision);
                 let gone = self.absent.is_later(id, at);
                 if self.rewound || !(known || gone) {
                     self.stale.mark(id, at.revision);
@@ -337,25 +356,23 @@ impl State {
             // A list, or its end, was quicker.
             return;
         }
-        match read {
-            Read::Record(record) => {
-                if self.stale.got(id, record.revision, now) != Got::Older {
-                    self.put(id, Service::Present(record));
-                    // Somebody may wait for this look, whatever it shows.
-                    self.changed.insert(id.clone());
-                }
-            }
-            Read::Unreadable(bad) => {
-                self.stale.clear(id);
-                self.put(id, Service::Unreadable(bad));
-                self.changed.insert(id.clone());
-            }
+        let service = match read {
+            Read::Record(record) => Service::Present(record),
+            Read::Unreadable(bad) => Service::Unreadable(bad),
             // Its end will be told, or else a list tells.
             Read::Denied => {
                 if self.stale.denied(id, now) {
                     self.doubted.insert(id.clone());
                 }
+                return;
             }
+        };
+        // One that does not say how new it is is as new as it can be.
+        let revision = service.revision().unwrap_or(u64::MAX);
+        if self.stale.got(id, revision, now) != Got::Older {
+            self.put(id, service);
+            // Somebody may wait for this look, whatever it shows.
+            self.changed.insert(id.clone());
         }
     }
 

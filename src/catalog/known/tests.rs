@@ -34,6 +34,15 @@ fn list_of(position: CatalogPosition, services: &[(&str, u64)]) -> ServiceList {
     }
 }
 
+fn bad(id: &str, revision: Option<u64>) -> Read {
+    Read::Unreadable(BadRecord {
+        id: Some(id.to_owned()),
+        revision,
+        field: "timeout".to_owned(),
+        message: "is bad".to_owned(),
+    })
+}
+
 fn read(id: &str, revision: u64) -> Read {
     Read::Record(Arc::new(record(id, revision)))
 }
@@ -185,6 +194,35 @@ fn however_often_a_service_changes_it_is_read_every_300_ms_and_its_changes_are_t
 }
 
 #[test]
+fn an_event_wakes_those_who_wait_only_where_there_is_something_for_them() {
+    let known = Known::default();
+    known
+        .list(list_of(at("e", 10), &[("a", 1), ("b", 2)]))
+        .unwrap();
+    known.resumed();
+    let mut moved = known.watch();
+    let mut wakes = |revision, kind| {
+        let position = at("e", revision);
+        known.hear(&CatalogEvent { position, kind }, None);
+        let wakes = moved.has_changed().unwrap();
+        moved.mark_unchanged();
+        // Those who wait take what there is.
+        known.state().take_changed();
+        known.state().returned = false;
+        wakes
+    };
+    assert!(wakes(10, EventKind::Bookmark), "it is followed");
+    let storm = (11..1_000).filter(|revision| wakes(*revision, EventKind::Updated(id("a"))));
+    assert_eq!(storm.count(), 0);
+    assert!(!wakes(999, EventKind::Bookmark));
+    assert!(wakes(1_000, EventKind::Deregistered(id("a"))), "it is gone");
+    assert!(
+        wakes(1_002, EventKind::Updated(id("b"))),
+        "a gap: nothing is followed"
+    );
+}
+
+#[test]
 fn many_changes_are_read_together_but_no_more_than_a_page() {
     let mut s = Scene::new();
     for n in 0..250 {
@@ -253,6 +291,7 @@ fn a_health_report_of_others_is_told_and_ours_is_not_and_neither_is_read() {
 #[test]
 fn a_list_after_a_reset_tells_only_what_differs() {
     let mut s = Scene::new();
+    assert_eq!(s.0.history(), Some(1));
     s.say("e", 50, reset());
     assert_eq!(s.0.list_needed(), Some(WhyList::Reset));
     assert!(!s.0.is_live());
@@ -317,6 +356,7 @@ fn an_event_that_was_left_out_needs_a_list_that_is_new_enough() {
 #[test]
 fn a_revision_that_goes_back_is_another_history() {
     let mut s = Scene::new();
+    assert_eq!(s.0.history(), Some(1));
     s.deregistered(11, "a");
     s.updated(12, "c");
     s.changed();
@@ -328,6 +368,7 @@ fn a_revision_that_goes_back_is_another_history() {
         "what is said in another history ends nothing"
     );
     s.list("e", 6, &[("a", 1), ("c", 3)]);
+    assert_eq!(s.0.history(), Some(2));
     assert_eq!(
         [
             s.presence("a"),
@@ -352,6 +393,7 @@ fn another_epoch_is_another_history_whoever_says_so_first() {
         s.deregistered(11, "a");
         s.say("f", 90, said);
         s.list("f", 90, &[("b", 2), ("c", 3)]);
+        assert_eq!(s.0.history(), Some(2));
         assert_eq!(s.presence("a"), "gone f.90");
         assert_eq!((s.position(), s.0.is_live()), ("f.90".into(), true));
     }
@@ -426,6 +468,7 @@ fn a_service_that_has_lost_its_name_in_a_list_may_be_any_of_those_that_are_missi
     let mut list = list_of(at("e", 20), &[("a", 1)]);
     list.services.push(Err(BadRecord {
         id: None,
+        revision: None,
         field: "id".to_owned(),
         message: "is missing".to_owned(),
     }));
@@ -437,21 +480,78 @@ fn a_service_that_has_lost_its_name_in_a_list_may_be_any_of_those_that_are_missi
 fn a_record_that_cannot_be_understood_is_known_as_that() {
     let mut s = Scene::new();
     s.updated(11, "a");
-    let bad = BadRecord {
-        id: Some("a".to_owned()),
-        field: "timeout".to_owned(),
-        message: "is bad".to_owned(),
-    };
-    s.reads(Read::Unreadable(bad));
+    s.reads(bad("a", Some(11)));
     assert_eq!((s.presence("a"), s.changed()), ("bad".into(), "a".into()));
     assert_eq!(s.0.records().len(), 2);
+    // One that does not say how new it is is taken as it is.
+    s.updated(12, "b");
+    s.reads(bad("b", None));
+    assert_eq!((s.presence("b"), s.changed()), ("bad".into(), "b".into()));
+}
+
+#[test]
+fn one_that_cannot_be_understood_is_taken_for_no_newer_than_it_is() {
+    let mut s = Scene::new();
+    s.updated(11, "a");
+    s.updated(12, "a");
+    assert_eq!(s.reads(bad("a", Some(11))), "a");
+    assert_eq!(s.presence("a"), "?", "the mended one was not waited for");
+    s.wait(1_000);
+    s.reads(read("a", 12));
+    assert_eq!((s.presence("a"), s.changed()), ("12".into(), "a".into()));
+
+    // Nor does an older list hide it.
+    s.0.denied(&id("c"));
+    s.updated(13, "a");
+    s.wait(1_000);
+    s.reads(bad("a", Some(13)));
+    s.updated(14, "d");
+    s.reads(bad("d", Some(14)));
+    s.list("e", 12, &[("a", 12), ("b", 2), ("c", 3)]);
+    assert_eq!(
+        (s.presence("a"), s.presence("d")),
+        ("bad".into(), "bad".into())
+    );
+}
+
+#[test]
+fn a_list_of_another_epoch_ends_the_wait_for_what_was_announced_in_the_one_before() {
+    let mut s = Scene::new();
+    s.updated(11, "a");
+    s.0.lost();
+    // As when no stream begins, so that the list tells first.
+    s.list("f", 4, &[("a", 4), ("b", 2), ("c", 3)]);
+    assert_eq!((s.presence("a"), s.changed()), ("4".into(), "a".into()));
+    assert_eq!(s.reads(read("a", 4)), "", "nothing is announced");
+}
+
+#[test]
+fn what_an_empty_list_lacked_stays_in_doubt_whatever_is_listed_next_until_it_is_back() {
+    let mut s = Scene::new();
+    let doubtful = |s: &Scene, of: &str| s.0.nothing_at(&id(of)).is_some();
+    s.say("e", 20, reset());
+    s.list("e", 20, &[]);
+    assert!(doubtful(&s, "a"));
+    s.say("e", 22, reset());
+    s.list("e", 22, &[("b", 22)]);
+    assert!(doubtful(&s, "a") && !doubtful(&s, "b"));
+    s.deregistered(23, "b");
+    assert!(!doubtful(&s, "b") && doubtful(&s, "a"));
+    s.say("e", 24, EventKind::Registered(id("a")));
+    s.reads(read("a", 24));
+    s.deregistered(25, "a");
+    assert!(!doubtful(&s, "a"));
+    // In another epoch another rule holds all.
+    s.say("f", 1, reset());
+    s.list("f", 1, &[("b", 1)]);
+    assert!(!doubtful(&s, "c"));
 }
 
 #[test]
 fn an_empty_list_is_told_from_a_list() {
     let mut s = Scene::new();
-    assert!(s.0.nothing_at().is_none());
+    assert!(s.0.nothing_at(&id("a")).is_none());
     s.say("e", 20, reset());
     s.list("e", 20, &[]);
-    assert!(s.0.nothing_at().is_some());
+    assert!(s.0.nothing_at(&id("a")).is_some());
 }

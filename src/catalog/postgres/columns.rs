@@ -19,6 +19,7 @@ use crate::domain::record::{BadRecord, ServiceRecord};
 pub(super) fn record(id: &str, revision: i64, text: &str) -> Result<ServiceRecord, BadRecord> {
     let bad = |field: &str, message: String| BadRecord {
         id: Some(id.to_owned()),
+        revision: u64::try_from(revision).ok(),
         field: field.to_owned(),
         message,
     };

@@ -28,6 +28,9 @@ const REST: Duration = Duration::from_millis(25);
 const BOOKMARK_EVERY: Duration = Duration::from_secs(5);
 /// Events read at once.
 const CHUNK: i64 = 500;
+/// The longest `data` that is read of an event: some hundred bytes say who
+/// reported health, and of other events nothing is needed.
+const LONGEST_DATA: i32 = 64 * 1024;
 
 /// A place in the catalog's history, and how far back it reaches.
 struct State {
@@ -155,11 +158,17 @@ impl Follower {
             self.wait().await?;
         }
         self.look_at = Instant::now() + LOOK_EVERY;
+        // Whatever was announced until now is found by this look. Nothing
+        // bounds what waits here, also while there is much to catch up with.
+        while self.listener.next_buffered().is_some() {}
         let (state, changes) = self.read(self.revision).await?;
         if state.epoch != self.epoch || state.revision < self.revision {
             self.reset(&state, "the catalog began a new epoch");
         } else if state.floor > self.revision {
             self.reset(&state, "the stream fell below the retention floor");
+        } else if changes.is_empty() && state.revision > self.revision {
+            // It would be looked for at once, for ever.
+            self.reset(&state, "events of the catalog are missing");
         } else {
             self.pass_on(changes, &state);
         }
@@ -169,8 +178,7 @@ impl Follower {
     async fn wait(&mut self) -> Result<(), CatalogError> {
         sleep_until(self.look_at - LOOK_EVERY + REST).await;
         match timeout_at(self.look_at, self.listener.try_recv()).await {
-            // Whatever was announced until now is found by the same look.
-            Ok(Ok(Some(_))) => while self.listener.next_buffered().is_some() {},
+            Ok(Ok(Some(_))) => {}
             Ok(Ok(None)) => {
                 return Err(CatalogError::unavailable(format!(
                     "the connection to PostgreSQL at {} was lost",
@@ -188,11 +196,14 @@ impl Follower {
         let query = sqlx::query(
             "SELECT c.epoch, c.revision, c.floor,
                     coalesce(e.revision, -1), coalesce(e.type, ''),
-                    coalesce(e.service_id, ''), coalesce(e.data, '')
+                    coalesce(e.service_id, ''),
+                    CASE WHEN e.type = 'HealthChanged' AND octet_length(e.data) <= $3
+                         THEN e.data ELSE '' END
              FROM catalog_state c LEFT JOIN events e ON e.revision > $1
              ORDER BY e.revision LIMIT $2",
         );
-        let query = query.bind(after).bind(CHUNK).fetch_all(&mut self.listener);
+        let query = query.bind(after).bind(CHUNK).bind(LONGEST_DATA);
+        let query = query.fetch_all(&mut self.listener);
         let rows = match timeout(self.look_deadline, query).await {
             Ok(rows) => rows.and_then(|rows| match rows.is_empty() {
                 true => Err(sqlx::Error::RowNotFound),

@@ -18,6 +18,10 @@ use crate::domain::names::CatalogServiceId;
 const MOST_ITEMS: usize = 1_000;
 const MOST_ENDPOINTS: usize = 1_000;
 
+/// Whoever waited for its turn must see what those before stored, whatever
+/// level of isolation the database is set to.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
 /// Number of a leadership, and of a report within it.
 type Position = (i64, i64);
 
@@ -111,7 +115,7 @@ async fn store_health(
     items: &[HealthReport],
     faults: Vec<Option<String>>,
 ) -> Result<Vec<ItemOutcome>, sqlx::Error> {
-    let mut tx = connection.begin().await?;
+    let mut tx = connection.begin_with(BEGIN).await?;
     let highest = raise(&mut tx, writer).await?;
     let ids: Vec<_> = items.iter().map(|item| item.service_id.as_str()).collect();
     let known: Vec<(String, Option<i64>, Option<i64>)> = sqlx::query_as(
@@ -180,7 +184,7 @@ async fn store_endpoints(
     id: &str,
     endpoints: &str,
 ) -> Result<ItemOutcome, sqlx::Error> {
-    let mut tx = connection.begin().await?;
+    let mut tx = connection.begin_with(BEGIN).await?;
     let highest = raise(&mut tx, writer).await?;
     let known: Option<(Option<i64>, Option<i64>)> = sqlx::query_as(
         "SELECT e.epoch, e.sequence FROM services s

@@ -51,10 +51,15 @@ pub(super) async fn list(
     let list = snapshot(&mut lent.connection, filter, deadline)
         .await
         .map_err(|error| reader.failed(&error))?;
+    let Some(list) = list else {
+        // The rest of the rows, and the end of the transaction, are not read:
+        // the connection is closed.
+        return Err(CatalogError::unavailable(format!(
+            "the list is longer than {MOST_SERVICES} services"
+        )));
+    };
     lent.give_back();
-    list.ok_or_else(|| {
-        CatalogError::unavailable(format!("the list is longer than {MOST_SERVICES} services"))
-    })
+    Ok(list)
 }
 
 /// Nothing where there are too many. The rows are read one by one as the
@@ -78,7 +83,8 @@ async fn snapshot(
     let ids: Vec<_> = filter.ids.iter().map(CatalogServiceId::as_str).collect();
     let mut services = Vec::new();
     let mut rows = sqlx::query(
-        "SELECT id, revision, labels, CASE WHEN octet_length(record) <= $1 THEN record END
+        "SELECT id, revision, CASE WHEN octet_length(labels) <= $1 THEN labels ELSE '' END,
+                CASE WHEN octet_length(record) <= $1 THEN record END
          FROM services
          WHERE ($2 = '' OR namespace = $2) AND (cardinality($3::text[]) = 0 OR id = ANY ($3))",
     )
@@ -114,6 +120,7 @@ async fn snapshot(
 fn listed(id: &str, revision: i64, record: Option<String>) -> Result<ServiceRecord, BadRecord> {
     CatalogServiceId::parse(id).map_err(|error| BadRecord {
         id: None,
+        revision: None,
         field: "id".to_owned(),
         message: error.to_string(),
     })?;
@@ -124,6 +131,7 @@ fn read(id: &str, revision: i64, record: Option<String>) -> Result<ServiceRecord
     let Some(record) = record else {
         return Err(BadRecord {
             id: Some(id.to_owned()),
+            revision: u64::try_from(revision).ok(),
             field: "record".to_owned(),
             message: format!("is larger than {LARGEST_RECORD} bytes"),
         });

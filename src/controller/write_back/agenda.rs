@@ -53,6 +53,12 @@ impl Agenda {
         Some((place.0, id))
     }
 
+    /// Those of the lane, and since when each is due.
+    pub(super) fn iter(&self, lane: Lane) -> impl Iterator<Item = (Instant, &CatalogServiceId)> {
+        let places = self.lanes[lane as usize].iter();
+        places.map(|(place, id)| (place.0, id))
+    }
+
     /// How many there are.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

@@ -15,6 +15,9 @@ use crate::controller::mirror::Id;
 use crate::domain::names::CatalogServiceId;
 use crate::domain::retry;
 
+/// Most news that goes in a row while something else is due.
+const MOST_NEWS_BEFORE: u32 = 7;
+
 /// What somebody has to be told of, or do.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum Alarm {
@@ -47,10 +50,16 @@ impl State {
         }
         loop {
             let lane = self.due(under_way, now)?;
-            let id = self.agenda.first(lane)?.1.clone();
+            let id = self.first(lane, now)?.1.clone();
             self.agenda.take(&id);
             if lane == Lane::Again {
                 self.repetition = Some(now + BETWEEN_REPETITIONS);
+                self.passed_over = 0;
+            } else if self
+                .first(Lane::Again, now)
+                .is_some_and(|(at, _)| at <= now)
+            {
+                self.passed_over += 1;
             }
             match self.services.get(&id) {
                 Some(service) if service.mode() == Mode::Reported => {
@@ -62,21 +71,34 @@ impl State {
         }
     }
 
-    /// The lane whose first is due. Whoever finds out whether the catalog is
-    /// back does not wait for its own time.
+    /// The lane whose first is due. News goes before, but not without end: the
+    /// catalog may take less than there is.
     fn due(&self, under_way: usize, now: Instant) -> Option<Lane> {
-        let away = self.outage.is_away();
-        let first = |lane| {
-            self.agenda
-                .first(lane)
-                .is_some_and(|(at, _)| away || at <= now)
-        };
-        let slow = self.repetition.is_none_or(|at| at <= now) && under_way < AT_ONCE - 1;
-        match (first(Lane::News), first(Lane::Again)) {
-            (true, _) => Some(Lane::News),
-            (false, true) if slow => Some(Lane::Again),
-            _ => None,
+        let is_due = |lane| self.first(lane, now).is_some_and(|(at, _)| at <= now);
+        let (news, again) = (is_due(Lane::News), is_due(Lane::Again));
+        let may_repeat = again && self.repetition.is_none_or(|at| at <= now);
+        let turn = self.passed_over >= MOST_NEWS_BEFORE;
+        if may_repeat && (turn || (!news && under_way < AT_ONCE - 1)) {
+            return Some(Lane::Again);
         }
+        news.then_some(Lane::News)
+    }
+
+    /// The first of the lane, and when it is due. Whoever finds out whether the
+    /// catalog is back does not wait for its own time; but a withdrawal does
+    /// once, since somebody may yet want the service reported.
+    fn first(&self, lane: Lane, now: Instant) -> Option<(Instant, &CatalogServiceId)> {
+        let first = self.agenda.first(lane)?;
+        if !self.outage.is_away() || first.0 <= now {
+            return Some(first);
+        }
+        let scout = |id: &CatalogServiceId| {
+            let service = self.services.get(id);
+            service.is_some_and(|of| of.mode() == Mode::Reported || of.failures > 0)
+        };
+        let mut waiting = self.agenda.iter(lane);
+        let scout = waiting.find(|(_, id)| scout(id)).map(|(_, id)| (now, id));
+        scout.or(Some(first))
     }
 
     fn may_send(&self, under_way: usize, now: Instant) -> bool {
@@ -285,10 +307,9 @@ impl State {
         if !self.standing.may_write() {
             return None;
         }
-        let first = |lane| self.agenda.first(lane).map(|(at, _)| at);
-        let away = self.outage.is_away();
-        let news = first(Lane::News).map(|at| if away { now } else { at });
-        let again = first(Lane::Again).map(|at| if away { now } else { at });
+        let first = |lane| self.first(lane, now).map(|(at, _)| at);
+        let news = first(Lane::News);
+        let again = first(Lane::Again);
         let again = again.map(|at| self.repetition.map_or(at, |next| next.max(at)));
         let due = [news, again, self.health.due()]
             .into_iter()

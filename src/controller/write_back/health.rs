@@ -22,6 +22,8 @@ pub(super) const GATHERING: Duration = Duration::from_millis(100);
 struct Known {
     wanted: HealthReport,
     accepted: Option<HealthReport>,
+    /// What is under way may be forgotten as well.
+    again: bool,
 }
 
 /// The health of all services.
@@ -44,6 +46,7 @@ impl Health {
         let known = self.services.entry(id.clone()).or_insert_with(|| Known {
             wanted: wanted.clone(),
             accepted: None,
+            again: false,
         });
         known.wanted = wanted;
         self.compare(id, now);
@@ -53,6 +56,7 @@ impl Health {
     pub(super) fn tell_again(&mut self, id: &CatalogServiceId, now: Instant) {
         if let Some(known) = self.services.get_mut(id) {
             known.accepted = None;
+            known.again = true;
             self.compare(id, now);
         }
     }
@@ -107,6 +111,9 @@ impl Health {
             return None;
         }
         self.under_way = true;
+        for known in self.services.values_mut() {
+            known.again = false;
+        }
         Some(items)
     }
 
@@ -129,6 +136,7 @@ impl Health {
             };
             if let Some(known) = self.services.get_mut(&id)
                 && !matches!(outcome, ItemOutcome::Outdated { .. })
+                && !known.again
             {
                 known.accepted = Some(item.clone());
                 self.lacking.remove(&id);

@@ -3,6 +3,7 @@
 //! something changed, and one task tells the catalog.
 
 mod agenda;
+mod dispute;
 pub mod endpoints;
 mod flow;
 mod health;
@@ -22,11 +23,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::leadership::Leadership;
 use super::mirror::Id;
 use crate::catalog::report::{HealthReport, ReportedHealth};
 use crate::domain::names::{BindingKey, CatalogServiceId};
 use crate::domain::target::Target;
+use dispute::Verdict;
 use state::{HANDOVER, State};
+
+/// What is said where another process writes to the catalog as this cluster.
+const RIVAL: &str = "another process reports to the catalog as this cluster: nothing is reported back; see that every cluster has a --cluster-id of its own and that one operator runs in each, then restart this one; where the other was an operator in this cluster, this one goes on by itself";
 
 /// What is to be told to the catalog. Never blocks, and never fails: it is
 /// told as soon as it can be.
@@ -41,6 +47,27 @@ impl WriteBack {
     /// service's own: its endpoints are reported from now on.
     pub fn claim(&self, key: &BindingKey, target: &Target, revision: u64) {
         self.change(|state| state.claim(key, target, revision, Instant::now()));
+    }
+
+    /// The catalog does not say whether the binding's record is its service's
+    /// own: what is being withdrawn of it waits until it does.
+    pub fn undecided(&self, key: &BindingKey, target: &Target) {
+        self.change(|state| state.undecided(key, target));
+    }
+
+    /// This process is about to let go of its Lease: whatever is yet to be
+    /// withdrawn is left to the next leader. When it returns, it is stored, or
+    /// cannot be.
+    pub async fn bequeath(&self, leadership: &Leadership) {
+        let note = {
+            let mut state = self.state();
+            state.resigns = true;
+            state.stranded(Instant::now())
+        };
+        if leadership.noted(noted::NOTE).unwrap_or_default() != note {
+            // Whoever does not lead any more has nothing to leave.
+            let _ = leadership.note(noted::NOTE, note).await;
+        }
     }
 
     /// The binding is frozen: nothing is said for it.
@@ -73,14 +100,39 @@ impl WriteBack {
         }
     }
 
-    /// What is said where another process writes to the catalog as this
-    /// cluster, so that this one has stopped.
-    pub fn rival(&self) -> Option<String> {
-        let rival = self.state().standing.rival()?;
-        Some(format!(
-            "another process reports to the catalog as this cluster, with epoch {}: nothing is reported back; see that every cluster has a --cluster-id of its own, then restart the operator",
-            rival.epoch
-        ))
+    /// Whether another process writes to the catalog as this cluster, so that
+    /// this one has stopped.
+    pub fn has_rival(&self) -> bool {
+        self.state().standing.rival().is_some()
+    }
+
+    /// What is said of that in the binding's status, which says so already, or
+    /// not. Two that stopped say the same, or they would take it by turns.
+    pub fn rival(&self, key: &BindingKey, says_so: bool) -> Option<String> {
+        let now = Instant::now();
+        let mut state = self.state();
+        state.standing.rival()?;
+        match state.dispute.look(key, says_so, now) {
+            Verdict::Say => Some(RIVAL.to_owned()),
+            Verdict::Leave => None,
+            Verdict::Alone => {
+                state.alone_again(now);
+                drop(state);
+                self.changed.notify_one();
+                tracing::info!(
+                    "the other operator that reported to the catalog as this cluster is gone; this one reports again"
+                );
+                None
+            }
+        }
+    }
+
+    /// The binding's status says now that another process writes.
+    pub fn told_of_rival(&self, key: &BindingKey) {
+        let mut state = self.state();
+        if state.standing.rival().is_some() {
+            state.dispute.said(key, Instant::now());
+        }
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

@@ -1,21 +1,23 @@
-//! Withdrawals that must outlive this process: while the catalog is away, they
-//! are noted in the Lease, for whoever leads next. Plain values.
+//! Withdrawals that must outlive this process: while the catalog is away, and
+//! when this process lets go of the Lease, they are noted there, for whoever
+//! leads next. Plain values.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::service::{Mode, Service};
+use super::service::Service;
 use super::state::State;
 use crate::domain::names::CatalogServiceId;
 
 /// Name of the note.
 pub(super) const NOTE: &str = "withdrawals";
 
-/// How long a withdrawal waits before it is noted: one that is delivered
-/// sooner costs no write of the Lease.
-const STRANDED: Duration = Duration::from_secs(5);
+/// How long a withdrawal waits before it is noted: longer than one takes that
+/// the catalog takes at once, which costs no write of the Lease. A process that
+/// is killed within this time leaves what it did not deliver.
+const STRANDED: Duration = Duration::from_secs(2);
 
 /// How long a new leader waits with what was noted, so that the bindings that
 /// want one of the services after all have said so.
@@ -27,13 +29,11 @@ const MOST_BYTES: usize = 32 * 1024;
 impl State {
     /// What should stand in the note.
     pub(super) fn stranded(&self, now: Instant) -> String {
-        let late = |service: &Service| {
-            service.mode() == Mode::Withdrawn
-                && service
-                    .since
-                    .is_some_and(|since| now.duration_since(since) >= STRANDED)
+        let late = |since: Instant| now.duration_since(since) >= STRANDED;
+        let is_left = |service: &Service| {
+            service.is_leaving() && (self.resigns || service.since.is_some_and(late))
         };
-        let stranded = self.services.iter().filter(|(_, service)| late(service));
+        let stranded = self.services.iter().filter(|(_, service)| is_left(service));
         let ids: BTreeSet<&str> = stranded.map(|(id, _)| id.as_str()).collect();
         let mut note = String::new();
         for id in ids {

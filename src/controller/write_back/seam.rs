@@ -1,9 +1,12 @@
 //! What a look found out, and what it means for the write-back: whose record
 //! it is decides what is reported.
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
 use super::endpoints::{self, Listing};
 use super::sender::Surroundings;
-use crate::api::service_binding::ServiceBinding;
+use crate::api::service_binding::{ServiceBinding, ServiceBindingStatus};
+use crate::catalog::known::Presence;
 use crate::controller::context::Context;
 use crate::controller::mirror::Id;
 use crate::controller::queue::state::Lane;
@@ -15,8 +18,9 @@ use crate::domain::target::Target;
 use crate::domain::validate;
 
 /// Something ended the look before the catalog was asked. Somebody else's rule
-/// is no reason to take back what is known of the service.
-pub(crate) fn obstructed(ctx: &Context, key: &BindingKey, situation: &Situation) {
+/// is no reason to take back what is known of the service, nor to fall silent
+/// about it: what is known of the catalog then says whose it is.
+pub(crate) fn obstructed(ctx: &Context, key: &BindingKey, target: &Target, situation: &Situation) {
     match situation {
         Situation::Suspended { .. } => ctx.write_back.hold(key),
         Situation::Blocked {
@@ -24,6 +28,11 @@ pub(crate) fn obstructed(ctx: &Context, key: &BindingKey, situation: &Situation)
             ..
         } => {
             ctx.write_back.release(key);
+        }
+        _ if ctx.known.is_live() => {
+            if let Presence::Present(record) = ctx.known.presence(&target.catalog_id) {
+                answered(ctx, key, target, &CatalogAnswer::Record(record));
+            }
         }
         _ => {}
     }
@@ -42,8 +51,8 @@ pub(crate) fn answered(ctx: &Context, key: &BindingKey, target: &Target, answer:
             ctx.write_back.release(key);
         }
         CatalogAnswer::NotFound { confirmed: true } => ctx.write_back.forget(key),
+        CatalogAnswer::Unavailable { .. } => ctx.write_back.undecided(key, target),
         CatalogAnswer::NotFound { confirmed: false }
-        | CatalogAnswer::Unavailable { .. }
         | CatalogAnswer::Bad(_)
         | CatalogAnswer::NotAsked => {}
     }
@@ -54,19 +63,32 @@ pub(crate) fn deleted(ctx: &Context, binding: &ServiceBinding, target: &Target, 
     let key = validate::key(binding);
     if frozen {
         ctx.write_back.forget(&key);
-    } else if !ctx.write_back.release(&key) && was_reported(binding) {
+    } else if !ctx.write_back.release(&key)
+        && !has_gone(ctx, target)
+        && was_reported(binding.status.as_ref())
+    {
         ctx.write_back.withdraw(&target.catalog_id);
     }
 }
 
+/// Whether the catalog has no such service, and so nothing to take back.
+fn has_gone(ctx: &Context, target: &Target) -> bool {
+    let presence = ctx.known.presence(&target.catalog_id);
+    ctx.known.is_live() && matches!(presence, Presence::Absent { .. })
+}
+
 /// Whether an earlier leader may have reported for the binding, as far as its
-/// status says: this process has not looked at it before it was deleted.
-fn was_reported(binding: &ServiceBinding) -> bool {
-    let conditions = binding.status.iter().flat_map(|status| &status.conditions);
+/// status says: this process has not looked at it before it was deleted. To
+/// withdraw what was never told is harmless, and to leave it is not.
+fn was_reported(status: Option<&ServiceBindingStatus>) -> bool {
+    let conditions = status.iter().flat_map(|status| &status.conditions);
     let is = |type_: &str| conditions.clone().find(|c| c.type_ == type_);
     let programmed = is(r::MESH_PROGRAMMED).is_some_and(|c| c.status == "True");
+    let seen = status.is_some_and(|status| status.record_seen.is_some());
     let own = is(r::CATALOG_SYNCED).is_some_and(|c| c.reason != r::RECORD_MISMATCH);
-    programmed && own
+    let shut_out =
+        |c: &Condition| [r::ANOTHER_BINDING, r::NAMESPACE_NOT_ALLOWED].contains(&&*c.reason);
+    (programmed || seen) && own && !is(r::CONFLICT).is_some_and(shut_out)
 }
 
 impl Surroundings for Context {
@@ -79,13 +101,79 @@ impl Surroundings for Context {
         self.world.is_paused()
     }
 
-    fn history(&self) -> Option<String> {
-        self.known.position().map(|position| position.epoch)
+    fn history(&self) -> Option<u64> {
+        self.known.history()
     }
 
     fn rival_changed(&self) {
         for key in self.world.keys() {
             self.queue.add(&key, Lane::Bulk);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::domain::record::CatalogPosition;
+    use crate::domain::status::{self, Findings};
+
+    /// What is done with a binding of that situation that is deleted.
+    fn withdrawn_in(situations: &[Situation]) -> bool {
+        let mut status = None;
+        for situation in situations {
+            let seen = matches!(
+                situation,
+                Situation::WriteRefused { .. } | Situation::Programmed { .. }
+            );
+            let findings = Findings {
+                seen: CatalogPosition::parse("a.1").filter(|_| seen),
+                ..Findings::default()
+            };
+            let (before, now) = (status.as_ref(), Timestamp::UNIX_EPOCH);
+            status = Some(status::next(before, Some(1), situation, findings, now));
+        }
+        was_reported(status.as_ref())
+    }
+
+    fn programmed(mismatch: Option<&str>) -> Situation {
+        Situation::Programmed {
+            mismatch: mismatch.map(str::to_owned),
+            rival: None,
+            notes: Vec::new(),
+        }
+    }
+
+    fn blocked(reason: &'static str) -> Situation {
+        Situation::Blocked {
+            reason,
+            message: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_an_earlier_leader_may_have_reported_is_withdrawn() {
+        let refused = Situation::WriteRefused {
+            reason: r::WRITE_REFUSED,
+            message: String::new(),
+        };
+        assert!(withdrawn_in(&[programmed(None)]));
+        assert!(withdrawn_in(&[refused]), "it was told all the same");
+        assert!(withdrawn_in(&[programmed(None), blocked(r::FIELD_FIGHT)]));
+    }
+
+    #[test]
+    fn what_nobody_reported_for_the_binding_is_not() {
+        assert!(!withdrawn_in(&[]));
+        assert!(!withdrawn_in(&[blocked(r::FIELD_FIGHT)]));
+        assert!(!withdrawn_in(&[programmed(Some("another's"))]));
+        for reason in [r::ANOTHER_BINDING, r::NAMESPACE_NOT_ALLOWED] {
+            assert!(
+                !withdrawn_in(&[programmed(None), blocked(reason)]),
+                "{reason}"
+            );
         }
     }
 }

@@ -41,7 +41,7 @@ pub trait Surroundings: Send + Sync {
     fn is_paused(&self) -> bool;
 
     /// Which history of the catalog is followed, if one is.
-    fn history(&self) -> Option<String>;
+    fn history(&self) -> Option<u64>;
 
     /// It is news to all bindings whether another process writes as this
     /// cluster.
@@ -77,7 +77,7 @@ enum Done {
 /// What the task remembers between two rounds.
 #[derive(Default)]
 struct Memory {
-    history: Option<String>,
+    history: Option<u64>,
     /// What stands in the Lease.
     noted: String,
     told_rival: bool,
@@ -126,6 +126,7 @@ impl Sender {
         let other = history.is_some() && memory.history.is_some() && history != memory.history;
         memory.history = history.or(memory.history.take());
         if began {
+            state.dispute.end();
             memory.noted = self.leadership.noted(noted::NOTE).unwrap_or_default();
             state.take_over(&memory.noted, now);
         }
@@ -284,7 +285,7 @@ impl Sender {
                     cluster = %self.cluster,
                     epoch = known.epoch,
                     sequence = known.sequence,
-                    "another process reports to the catalog as this cluster; nothing more is reported. See that every cluster has a --cluster-id of its own, then restart the operator"
+                    "another process reports to the catalog as this cluster; nothing more is reported. See that every cluster has a --cluster-id of its own and that one operator runs in each, then restart this one"
                 );
             }
             Alarm::Refused(id, why) => {

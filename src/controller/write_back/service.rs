@@ -14,10 +14,23 @@ use crate::domain::names::BindingKey;
 pub(super) enum Mode {
     /// Its endpoints are reported.
     Reported,
-    /// Every binding that wants it is frozen: nothing is said.
+    /// Every binding that wants it is frozen, or it is not known whether one
+    /// does: nothing is said.
     Held,
     /// No binding wants it any more: an empty list is reported.
     Withdrawn,
+}
+
+/// What a binding has to do with its service.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Claim {
+    /// It wants the service reported.
+    Wanted,
+    /// It wanted that before it was frozen.
+    Frozen,
+    /// It names a service that is being withdrawn, and the catalog does not
+    /// say whether that is its own.
+    Undecided,
 }
 
 /// One service of the catalog.
@@ -25,8 +38,8 @@ pub(super) enum Mode {
 pub(super) struct Service {
     /// The Kubernetes Service.
     pub(super) target: Option<Id>,
-    /// The bindings that want it reported, and whether each is frozen.
-    pub(super) claimants: BTreeMap<BindingKey, bool>,
+    /// The bindings that have to do with it.
+    pub(super) claimants: BTreeMap<BindingKey, Claim>,
     /// Revision of its record.
     pub(super) revision: Option<u64>,
     /// What the catalog took last, as a digest.
@@ -70,19 +83,30 @@ impl Service {
     pub(super) fn mode(&self) -> Mode {
         if self.claimants.is_empty() {
             Mode::Withdrawn
-        } else if self.claimants.values().all(|held| *held) {
-            Mode::Held
-        } else {
+        } else if self.claimants.values().any(|of| *of == Claim::Wanted) {
             Mode::Reported
+        } else {
+            Mode::Held
         }
+    }
+
+    /// Whether it is withdrawn unless a binding turns out to want it.
+    pub(super) fn is_leaving(&self) -> bool {
+        let mut claims = self.claimants.values();
+        claims.all(|of| *of == Claim::Undecided)
+    }
+
+    /// Whatever the catalog took of it, it may lack: also what is under way.
+    pub(super) fn lost(&mut self) {
+        self.accepted = None;
+        self.under_way = None;
     }
 
     /// Another term has begun, or another history of the catalog: it may have
     /// forgotten everything.
     pub(super) fn forgotten(&mut self) {
-        self.accepted = None;
+        self.lost();
         self.written = false;
         self.failures = 0;
-        self.under_way = None;
     }
 }

@@ -50,6 +50,17 @@ struct Term {
     rival: Option<Position>,
 }
 
+impl Term {
+    fn new(epoch: u64) -> Self {
+        Self {
+            epoch,
+            proven: false,
+            raised: false,
+            rival: None,
+        }
+    }
+}
+
 impl Standing {
     /// Takes the number of the term, or that there is none. Whether another
     /// term than before has begun.
@@ -67,13 +78,16 @@ impl Standing {
             return false;
         }
         self.sequence = start;
-        self.term = Some(Term {
-            epoch,
-            proven: false,
-            raised: false,
-            rival: None,
-        });
+        self.term = Some(Term::new(epoch));
         true
+    }
+
+    /// Whoever else wrote as this cluster is gone. Where the catalog is now is
+    /// found out as at the beginning of the term.
+    pub(super) fn alone_again(&mut self) {
+        if let Some(term) = &mut self.term {
+            *term = Term::new(term.epoch);
+        }
     }
 
     /// The epoch was raised to this one, in the same term.

@@ -11,9 +11,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::agenda::{Agenda, Lane};
+use super::dispute::Dispute;
 use super::health::Health;
 use super::outage::Outage;
-use super::service::{Mode, Service};
+use super::service::{Claim, Mode, Service};
 use super::standing::Standing;
 use crate::controller::mirror::Id;
 use crate::domain::names::{BindingKey, CatalogServiceId};
@@ -39,6 +40,7 @@ const MOST_WITHDRAWALS: usize = 10_000;
 #[derive(Debug, Default)]
 pub(super) struct State {
     pub(super) standing: Standing,
+    pub(super) dispute: Dispute,
     pub(super) outage: Outage,
     pub(super) health: Health,
     pub(super) agenda: Agenda,
@@ -49,6 +51,10 @@ pub(super) struct State {
     unchecked: BTreeMap<CatalogServiceId, Lane>,
     /// When the next report that tells nothing new may be sent.
     pub(super) repetition: Option<Instant>,
+    /// How much news went first while others were due.
+    pub(super) passed_over: u32,
+    /// This process is about to let go of its Lease.
+    pub(super) resigns: bool,
 }
 
 impl State {
@@ -70,10 +76,10 @@ impl State {
             .or_insert_with(|| Service::new(now));
         let before = service.target.replace(of.clone());
         if service.revision.replace(revision) != Some(revision) {
-            service.accepted = None;
+            service.lost();
             self.health.tell_again(id, now);
         }
-        service.claimants.insert(key.clone(), false);
+        service.claimants.insert(key.clone(), Claim::Wanted);
         self.of_binding.insert(key.clone(), id.clone());
         if before.as_ref() != Some(&of) {
             self.unindex(id, before);
@@ -83,14 +89,32 @@ impl State {
         self.check(id, Lane::Again);
     }
 
+    /// The binding names a service, and the catalog does not say whether that
+    /// is its own. Where it is being withdrawn, that waits: who was bound anew
+    /// during an outage is not to lose its endpoints when it ends.
+    pub(super) fn undecided(&mut self, key: &BindingKey, target: &Target) {
+        let leaving = self.services.get_mut(&target.catalog_id);
+        if let Some(service) = leaving.filter(|service| service.is_leaving())
+            && !self.of_binding.contains_key(key)
+        {
+            service.claimants.insert(key.clone(), Claim::Undecided);
+            self.of_binding
+                .insert(key.clone(), target.catalog_id.clone());
+        }
+    }
+
     /// The binding is frozen: as long as no other wants its service, nothing
     /// is said about it.
     pub(super) fn hold(&mut self, key: &BindingKey) {
         if let Some(id) = self.of_binding.get(key)
             && let Some(service) = self.services.get_mut(id)
         {
-            service.claimants.insert(key.clone(), true);
-            if service.mode() == Mode::Held {
+            if let Some(claim) = service.claimants.get_mut(key)
+                && *claim == Claim::Wanted
+            {
+                *claim = Claim::Frozen;
+            }
+            if service.mode() == Mode::Held && !service.is_leaving() {
                 service.since = None;
             }
         }
@@ -100,13 +124,14 @@ impl State {
     /// or it was frozen, the endpoints are withdrawn. Says whether there was
     /// something to let go of.
     pub(super) fn release(&mut self, key: &BindingKey, now: Instant) -> bool {
+        self.dispute.forget(key);
         let Some(id) = self.of_binding.remove(key) else {
             return false;
         };
         let Some(service) = self.services.get_mut(&id) else {
             return false;
         };
-        let frozen = service.claimants.remove(key).unwrap_or_default();
+        let frozen = service.claimants.remove(key) == Some(Claim::Frozen);
         if service.claimants.is_empty() {
             if frozen || self.is_full() {
                 self.remove(&id);
@@ -119,6 +144,7 @@ impl State {
 
     /// The binding, or its service, is gone, and there is nothing to withdraw.
     pub(super) fn forget(&mut self, key: &BindingKey) {
+        self.dispute.forget(key);
         if let Some(id) = self.of_binding.remove(key)
             && let Some(service) = self.services.get_mut(&id)
         {
@@ -142,6 +168,7 @@ impl State {
     fn withdraw_from(&mut self, id: &CatalogServiceId, from: Instant, now: Instant) {
         if let Some(service) = self.services.get_mut(id) {
             service.not_before = service.not_before.max(from);
+            service.failures = 0;
         }
         self.health.end(id, now);
         self.check(id, Lane::News);
@@ -183,6 +210,14 @@ impl State {
             self.health.tell_again(&id, now);
             self.check(&id, Lane::Again);
         }
+    }
+
+    /// Whoever else wrote as this cluster is gone: this process finds out anew
+    /// where the catalog is, as at the beginning of a term.
+    pub(super) fn alone_again(&mut self, now: Instant) {
+        self.standing.alone_again();
+        self.dispute.end();
+        self.tell_all_again(now);
     }
 
     /// The catalog is asked to take what this service is now.

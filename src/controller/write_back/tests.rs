@@ -34,7 +34,7 @@ struct Cluster {
     /// Service → addresses of its endpoints, the last byte of each.
     serving: Mutex<HashMap<String, Vec<u8>>>,
     paused: AtomicBool,
-    history: Mutex<Option<String>>,
+    history: Mutex<Option<u64>>,
     rival_changed: AtomicUsize,
 }
 
@@ -58,8 +58,8 @@ impl Surroundings for Cluster {
         self.paused.load(Ordering::Relaxed)
     }
 
-    fn history(&self) -> Option<String> {
-        self.history.lock().unwrap().clone()
+    fn history(&self) -> Option<u64> {
+        *self.history.lock().unwrap()
     }
 
     fn rival_changed(&self) {
@@ -390,7 +390,7 @@ async fn a_service_that_went_is_dropped_and_told_again_when_it_is_back() {
 #[tokio::test(start_paused = true)]
 async fn a_record_that_moved_and_a_history_that_began_anew_are_told_again() {
     let scene = Scene::start(&["a", "b"]);
-    *scene.cluster.history.lock().unwrap() = Some("one".to_owned());
+    *scene.cluster.history.lock().unwrap() = Some(1);
     scene.look("a");
     scene.look("b");
     sleep(MINUTE).await;
@@ -401,10 +401,10 @@ async fn a_record_that_moved_and_a_history_that_began_anew_are_told_again() {
     // A pause of the stream is no other history.
     *scene.cluster.history.lock().unwrap() = None;
     sleep(MINUTE).await;
-    *scene.cluster.history.lock().unwrap() = Some("one".to_owned());
+    *scene.cluster.history.lock().unwrap() = Some(1);
     sleep(MINUTE).await;
     assert_eq!(scene.requests(), 3);
-    *scene.cluster.history.lock().unwrap() = Some("two".to_owned());
+    *scene.cluster.history.lock().unwrap() = Some(2);
     sleep(MINUTE).await;
     assert_eq!(scene.requests(), 5);
 }
@@ -529,7 +529,7 @@ async fn a_leader_whose_lease_was_made_anew_moves_above_the_catalog() {
     assert_eq!(scene.leadership.epoch(), Some(10));
     let taken = scene.catalog().taken_endpoints(CLUSTER);
     assert_eq!(taken.get("id-a"), Some(&1));
-    assert_eq!(scene.write_back.rival(), None);
+    assert!(!scene.write_back.has_rival());
     let requests = scene.requests();
     assert!(requests <= 4, "{requests}");
     sleep(MINUTE).await;
@@ -547,7 +547,7 @@ async fn a_leader_that_is_overtaken_stops_for_its_term_and_says_so() {
         scene.serve("a", &[1]);
         sleep(SECOND).await;
         let requests = scene.requests();
-        assert!(scene.write_back.rival().is_some(), "{epoch} {sequence}");
+        assert!(scene.write_back.has_rival(), "{epoch} {sequence}");
         assert_eq!(scene.cluster.rival_changed.load(Ordering::Relaxed), 1);
         assert!(scene.metric("catalog_mesh_duplicate_writer 1"));
         scene.serve("b", &[2]);
@@ -558,10 +558,49 @@ async fn a_leader_that_is_overtaken_stops_for_its_term_and_says_so() {
         // The next term finds out anew.
         scene.leadership.raise_epoch(epoch).await.unwrap();
         sleep(5 * SECOND).await;
-        assert_eq!(scene.write_back.rival(), None);
+        assert!(!scene.write_back.has_rival());
         assert!(scene.metric("catalog_mesh_duplicate_writer 0"));
         assert_eq!(scene.catalog().taken_endpoints(CLUSTER)["id-b"], 1);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_the_other_operator_of_this_cluster_is_gone_reports_go_on_above_it() {
+    let scene = Scene::start(&["a"]);
+    scene.look("a");
+    sleep(SECOND).await;
+    let key = key("a");
+    assert_eq!(scene.write_back.rival(&key, false), None);
+    scene.catalog().overtake(CLUSTER, 4, 1);
+    scene.serve("a", &[1]);
+    sleep(SECOND).await;
+    // What is said in the status the other takes back, twice.
+    for again in [5, 10] {
+        assert!(scene.write_back.rival(&key, false).is_some());
+        scene.write_back.told_of_rival(&key);
+        assert_eq!(scene.write_back.rival(&key, false), None);
+        sleep(again * SECOND).await;
+    }
+    assert!(scene.write_back.rival(&key, false).is_some());
+    scene.write_back.told_of_rival(&key);
+    sleep(29 * SECOND).await;
+    assert!(scene.write_back.rival(&key, true).is_some());
+    assert!(scene.write_back.has_rival());
+    let requests = scene.requests();
+    sleep(SECOND).await;
+    assert_eq!(scene.requests(), requests);
+    // Nobody takes it back any more.
+    assert_eq!(scene.write_back.rival(&key, true), None);
+    sleep(5 * SECOND).await;
+    assert!(!scene.write_back.has_rival());
+    assert!(scene.metric("catalog_mesh_duplicate_writer 0"));
+    assert_eq!(scene.leadership.epoch(), Some(5));
+    assert_eq!(scene.catalog().taken_endpoints(CLUSTER)["id-a"], 1);
+    // Whoever comes later is found as the first was.
+    scene.catalog().overtake(CLUSTER, 9, 1);
+    scene.serve("a", &[1, 2]);
+    sleep(SECOND).await;
+    assert!(scene.write_back.has_rival());
 }
 
 #[tokio::test(start_paused = true)]
@@ -578,7 +617,7 @@ async fn two_operators_with_one_identity_are_not_both_writing_for_long() {
         second.serve("a", &[100 + n]);
         sleep(5 * SECOND).await;
     }
-    let stopped = [&first, &second].map(|scene| scene.write_back.rival().is_some());
+    let stopped = [&first, &second].map(|scene| scene.write_back.has_rival());
     assert_eq!(stopped, [true, false]);
     let requests = first.requests();
     for n in 0..20 {
@@ -600,9 +639,9 @@ async fn a_withdrawal_that_could_not_be_delivered_is_left_to_the_next_leader() {
     scene.catalog().away(Some(away));
     scene.write_back.release(&key("gone"));
     scene.write_back.release(&key("back"));
-    sleep(3 * SECOND).await;
+    sleep(SECOND).await;
     assert_eq!(scene.leadership.noted(noted::NOTE), None, "not at once");
-    sleep(10 * SECOND).await;
+    sleep(3 * SECOND).await;
     let note = scene.leadership.noted(noted::NOTE);
     assert_eq!(note.as_deref(), Some("id-back id-gone"));
     scene.catalog().away(None);
@@ -620,6 +659,149 @@ async fn a_withdrawal_that_could_not_be_delivered_is_left_to_the_next_leader() {
     assert_eq!(heir.told().split_off(before), ["back 1", "gone"]);
     sleep(10 * SECOND).await;
     assert_eq!(heir.leadership.noted(noted::NOTE).as_deref(), Some(""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_moved_while_its_report_was_under_way_is_told_again() {
+    let scene = Scene::start(&["web"]);
+    scene.catalog().delay(5 * SECOND);
+    scene.look("web");
+    sleep(SECOND).await;
+    // Its owner took it out and registered it again; what the catalog took may
+    // have gone with the old one.
+    scene.look_at("web", 2);
+    sleep(MINUTE).await;
+    assert_eq!(scene.told(), ["web", "web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn news_without_end_does_not_keep_the_others_waiting_for_ever() {
+    let flapping: Vec<String> = (0..60).map(|n| format!("s{n}")).collect();
+    let mut names: Vec<&str> = flapping.iter().map(String::as_str).collect();
+    names.push("quiet");
+    let scene = Scene::start(&names);
+    // Four at once make 50 in a second, which is fewer than there are news.
+    scene.catalog().delay(80 * MS);
+    names.iter().for_each(|name| scene.look(name));
+    for n in 0..100 {
+        for name in &flapping {
+            scene.serve(name, &[n]);
+        }
+        sleep(100 * MS).await;
+    }
+    assert!(scene.told().contains(&"quiet".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_bound_anew_during_an_outage_is_not_withdrawn_when_it_ends() {
+    let scene = Scene::start(&["web", "other", "gone"]);
+    for name in ["web", "other", "gone"] {
+        scene.serve(name, &[1]);
+        scene.look(name);
+    }
+    sleep(SECOND).await;
+    let before = scene.told().len();
+    let again = async {
+        for name in ["web", "other", "gone"] {
+            scene.write_back.release(&key(name));
+        }
+        for _ in 0..60 {
+            // The catalog does not say whether it is their service's.
+            for name in ["web", "other"] {
+                scene.write_back.undecided(&key(name), &target(name));
+            }
+            sleep(SECOND).await;
+        }
+    };
+    tokio::join!(scene.outage(MINUTE), again);
+    sleep(5 * SECOND).await;
+    assert_eq!(scene.told().split_off(before), ["gone"]);
+    // Now it does: one is, the other is not.
+    scene.look("web");
+    scene.write_back.release(&key("other"));
+    sleep(MINUTE).await;
+    assert_eq!(scene.told().split_off(before), ["gone", "other"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_minutes_without_a_catalog_under_five_leaders_end_in_one_report_of_each() {
+    let names: Vec<String> = (0..20).map(|n| format!("s{n}")).collect();
+    let (gone, bound) = names.split_first().unwrap();
+    let all: Vec<&str> = names.iter().map(String::as_str).collect();
+    let mut scene = Scene::start(&all);
+    for name in &names {
+        scene.serve(name, &[1]);
+        scene.look(name);
+    }
+    sleep(MINUTE).await;
+    let away = CatalogError::unavailable("away");
+    scene.catalog().away(Some(away));
+    let before = (scene.told().len(), scene.requests());
+    // Of two that are deleted, one is bound anew.
+    scene.write_back.release(&key(gone));
+    scene.write_back.release(&key(&bound[0]));
+    sleep(5 * SECOND).await;
+    for epoch in 2..=6 {
+        let note = scene.leadership.noted(noted::NOTE).unwrap();
+        scene = Scene::beside(Arc::clone(&scene.fake), epoch);
+        let noted = scene.leadership.note(noted::NOTE, note);
+        noted.await.unwrap();
+        for _ in 0..12 {
+            for name in bound {
+                scene.serve(name, &[u8::try_from(epoch).unwrap()]);
+                scene.write_back.undecided(&key(name), &target(name));
+            }
+            sleep(10 * SECOND).await;
+        }
+    }
+    let tries = scene.requests() - before.1;
+    assert!(tries <= 610, "{tries} tries");
+    scene.catalog().away(None);
+    bound.iter().for_each(|name| scene.look(name));
+    sleep(5 * SECOND).await;
+    let mut told = scene.told().split_off(before.0);
+    told.sort();
+    let mut wanted: Vec<_> = bound.iter().map(|name| format!("{name} 6")).collect();
+    wanted.push(gone.clone());
+    wanted.sort();
+    assert_eq!(told, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_noted_waits_its_time_also_where_the_catalog_is_away() {
+    let scene = Scene::start(&["web", "other"]);
+    scene.look("other");
+    sleep(SECOND).await;
+    scene.write_back.state().take_over("id-web", Instant::now());
+    scene.serve("other", &[1]);
+    scene.outage(10 * SECOND).await;
+    sleep(5 * SECOND).await;
+    assert_eq!(scene.told(), ["other", "other 1"]);
+    sleep(MINUTE).await;
+    assert_eq!(scene.told(), ["other", "other 1", "web"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_lets_go_of_the_lease_leaves_every_withdrawal_to_the_next_leader() {
+    let scene = Scene::start(&["web", "api"]);
+    for name in ["web", "api"] {
+        scene.serve(name, &[1]);
+        scene.look(name);
+    }
+    sleep(SECOND).await;
+    scene.write_back.release(&key("web"));
+    scene.write_back.bequeath(&scene.leadership).await;
+    let note = || scene.leadership.noted(noted::NOTE);
+    assert_eq!(note().as_deref(), Some("id-web"));
+    scene
+        .catalog()
+        .away(Some(CatalogError::unavailable("away")));
+    sleep(10 * SECOND).await;
+    assert_eq!(
+        note().as_deref(),
+        Some("id-web"),
+        "it stays until it is told"
+    );
 }
 
 // --- health -----------------------------------------------------------------
@@ -703,6 +885,21 @@ async fn health_that_changed_during_an_outage_is_delivered_soon_after_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn health_that_may_have_been_forgotten_while_it_was_under_way_is_told_again() {
+    let scene = Scene::start(&["a", "b"]);
+    scene.look("a");
+    scene.look("b");
+    sleep(SECOND).await;
+    scene.catalog().delay(5 * SECOND);
+    scene.judge("a", 1);
+    scene.judge("b", 1);
+    sleep(SECOND).await;
+    scene.look_at("a", 2);
+    sleep(MINUTE).await;
+    assert_eq!(scene.judged(), ["a 1", "b 1", "a 1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_catalog_that_takes_no_health_still_gets_endpoints_at_once() {
     let scene = Scene::start(&["a"]);
     scene.look("a");
@@ -749,5 +946,5 @@ async fn an_outdated_item_counts_as_the_sign_of_another_writer_too() {
     scene.catalog().overtake(CLUSTER, 5, 1);
     scene.judge("a", 2);
     sleep(SECOND).await;
-    assert!(scene.write_back.rival().is_some());
+    assert!(scene.write_back.has_rival());
 }

@@ -12,7 +12,9 @@
 //!    seen later than that.
 //! 5. Nothing is removed that was not seen in the history that the catalog
 //!    tells now: another epoch, or a revision that is not above the one at
-//!    which the record was seen, is another history.
+//!    which the record was seen, is another history. What rule 4 or this one
+//!    has held once counts as never seen until the record is seen again, also
+//!    for a new process.
 //! 6. In any ten minutes at most a share of the bindings loses what was made
 //!    for it, but always one. The same binding counts once while its removal
 //!    is tried again.
@@ -124,9 +126,10 @@ pub fn admit(
     if !is_approved(removal, present)
         && let Some(doubt) = doubt(removal, catalog, present, limits, window, now)
     {
+        let seen = removal.seen.as_ref().filter(|_| !doubt.is_lasting());
         return Err(Held::Doubtful {
             doubt,
-            approve: approval(removal.seen.as_ref(), present),
+            approve: approval(seen, present),
         });
     }
     window.count(removal.uid, now);
@@ -182,6 +185,12 @@ fn approval(seen: Option<&CatalogPosition>, present: &CatalogPosition) -> Catalo
 }
 
 impl Held {
+    /// Whether it stays so until the record is seen again: where it was seen
+    /// before is then worth nothing any more, whatever the catalog says next.
+    pub fn is_lasting(&self) -> bool {
+        matches!(self, Self::Doubtful { doubt, .. } if doubt.is_lasting())
+    }
+
     /// What a condition says. It stays the same for as long as the reason does.
     pub fn message(&self, binding: &BindingKey) -> String {
         let kept = "the catalog no longer has this service, but what was made for it is kept";
@@ -201,6 +210,12 @@ impl Held {
                 )
             }
         }
+    }
+}
+
+impl Doubt {
+    fn is_lasting(self) -> bool {
+        !matches!(self, Self::ShareUsedUp { .. })
     }
 }
 

@@ -93,7 +93,7 @@ fn nothing_is_removed_after_an_empty_list_until_it_is_approved() {
     };
     assert_eq!(
         asked(&removal("x"), &empty),
-        doubted(Doubt::EmptyList, "a.6")
+        doubted(Doubt::EmptyList, "a.0")
     );
     assert_eq!(asked(&approved("x", "a.6"), &empty), Ok(()));
     // It was registered, seen and taken out since.
@@ -209,13 +209,27 @@ fn what_a_message_says_to_write_is_an_approval_that_stays_the_same() {
                    catalog-mesh.aikernel.io/approve-deletion=b.0";
     assert!(said(&at("b.3")).ends_with(command), "{}", said(&at("b.3")));
     assert_eq!(said(&at("b.3")), said(&at("b.4")));
-    for (view, seen) in [(at("b.3"), "a.5"), (at("a.4"), "a.5"), (at("a.9"), "a.8")] {
-        let approve = approval(Some(&place(seen)), view.present.as_ref().unwrap());
-        let removal = Removal {
-            seen: Some(place(seen)),
-            ..approved("x", &approve.to_string())
+    let empty = CatalogView {
+        nothing_at: Some(place("a.8")),
+        ..catalog()
+    };
+    for view in [at("b.3"), at("a.4"), empty] {
+        // What is in doubt counts as never seen from then on.
+        let never = Removal {
+            seen: None,
+            ..removal("x")
         };
-        assert_eq!(asked(&removal, &view), Ok(()), "{approve}");
+        let (before, after) = (asked(&removal("x"), &view), asked(&never, &view));
+        assert_eq!(before, after, "the command changes");
+        let Err(Held::Doubtful { approve, .. }) = after else {
+            panic!("let through");
+        };
+        let text = approve.to_string();
+        let never = Removal {
+            seen: None,
+            ..approved("x", &text)
+        };
+        assert_eq!(asked(&never, &view), Ok(()), "{text}");
     }
     let odd = at("it's; rm.3");
     assert!(

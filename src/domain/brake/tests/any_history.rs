@@ -19,8 +19,12 @@ enum Step {
     /// The catalog is restored from a backup that lacks some; its owners say
     /// so by a new epoch.
     Restore(Vec<usize>),
+    /// The same, and nobody says so: the revision goes back in the same epoch.
+    Rewind(Vec<usize>),
     /// Another database stands behind the address.
     Forget,
+    /// It loses everything without a word.
+    Empty,
     /// The operator hears of what happened, by events.
     Follow,
     /// It lists everything.
@@ -39,7 +43,9 @@ fn step() -> impl Strategy<Value = Step> {
         4 => one.clone().prop_map(Step::Register),
         6 => one.clone().prop_map(Step::Deregister),
         1 => prop::collection::vec(one.clone(), 0..BINDINGS).prop_map(Step::Restore),
+        1 => prop::collection::vec(one.clone(), 0..BINDINGS).prop_map(Step::Rewind),
         1 => Just(Step::Forget),
+        1 => Just(Step::Empty),
         6 => Just(Step::Follow),
         2 => Just(Step::List),
         2 => Just(Step::Restart),
@@ -70,6 +76,9 @@ struct World {
     objects: BTreeSet<usize>,
     // What is true.
     truly_seen: BTreeMap<usize, u64>,
+    /// Whose removal a look found doubtful, whatever came later, until the
+    /// record is seen again.
+    doubted: BTreeSet<usize>,
     removed: Vec<(u64, bool)>,
 }
 
@@ -92,12 +101,11 @@ impl World {
             Step::Restore(lost) => {
                 self.epoch += 1;
                 self.live = false;
-                self.revision -= self.revision.min(lost.len() as u64);
-                self.records.retain(|n, _| !lost.contains(n));
-                let latest = self.revision;
-                self.records
-                    .values_mut()
-                    .for_each(|r| *r = (*r).min(latest));
+                self.go_back(lost);
+            }
+            Step::Rewind(lost) => {
+                self.live = false;
+                self.go_back(lost);
             }
             Step::Forget => {
                 self.epoch += 1;
@@ -105,10 +113,14 @@ impl World {
                 self.revision = 0;
                 self.records.clear();
             }
+            Step::Empty => {
+                self.live = false;
+                self.records.clear();
+            }
             Step::Follow => {
                 // Events go on in one epoch only; else a list is made.
                 match &self.known {
-                    Some((at, _)) if at.epoch == self.present().epoch => {
+                    Some((at, _)) if self.live && at.epoch == self.present().epoch => {
                         self.known = Some((self.present(), self.records.clone()));
                     }
                     Some(_) => self.list(),
@@ -132,6 +144,15 @@ impl World {
             Step::Wait(seconds) => self.now += seconds,
             Step::Look => (0..BINDINGS).for_each(|n| self.look(n)),
         }
+    }
+
+    fn go_back(&mut self, lost: &[usize]) {
+        self.revision -= self.revision.min(lost.len() as u64);
+        self.records.retain(|n, _| !lost.contains(n));
+        let latest = self.revision;
+        self.records
+            .values_mut()
+            .for_each(|r| *r = (*r).min(latest));
     }
 
     fn list(&mut self) {
@@ -181,15 +202,31 @@ impl World {
             return;
         };
         self.truly_seen.insert(n, self.epoch);
+        self.doubted.remove(&n);
         let seen = place(&format!("{}.{}", at.epoch, self.records[&n]));
-        if first || self.seen.get(&n).is_none_or(|s| s.epoch != seen.epoch) {
+        let moved =
+            |last: &CatalogPosition| last.epoch != seen.epoch || last.revision > seen.revision;
+        if first || self.seen.get(&n).is_none_or(moved) {
             self.seen.insert(n, seen);
         }
     }
 
     fn lacking(&mut self, n: usize) {
         let approved = self.approved.get(&n).cloned();
-        let by_itself = self.ask(n, None, &mut self.window.clone()).is_ok();
+        let by_itself = match self.ask(n, None, &mut self.window.clone()) {
+            Ok(()) => true,
+            Err(held) => {
+                if let Held::Doubtful { doubt, .. } = &held
+                    && !matches!(doubt, Doubt::ShareUsedUp { .. })
+                {
+                    self.doubted.insert(n);
+                }
+                if held.is_lasting() {
+                    self.seen.remove(&n);
+                }
+                false
+            }
+        };
         let mut window = self.window.clone();
         if self.ask(n, approved, &mut window).is_err() {
             return;
@@ -200,6 +237,7 @@ impl World {
                 Some(&self.epoch),
                 "never seen in this epoch"
             );
+            assert!(!self.doubted.contains(&n), "it was in doubt");
             assert!(self.known.is_some());
         }
         self.window = window;
