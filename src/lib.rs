@@ -10,6 +10,7 @@ pub mod crd;
 pub mod diff;
 pub mod domain;
 mod files;
+pub mod health;
 pub mod metrics;
 pub mod render;
 pub mod telemetry;

@@ -4,6 +4,7 @@
 pub mod bindings;
 pub mod catalog;
 pub mod ejections;
+pub mod health;
 mod leadership;
 pub mod reports;
 
@@ -59,6 +60,8 @@ pub struct Metrics {
     watch_errors: IntCounterVec,
     catalog: CatalogMetrics,
     leadership: leadership::Leadership,
+    /// Health checks.
+    pub health: health::HealthMetrics,
     /// Reports to the catalog.
     pub reports: reports::Reports,
     /// Pods that leave the mesh and come back.
@@ -208,6 +211,7 @@ impl Metrics {
             )?,
             catalog: CatalogMetrics::new(&r)?,
             leadership: leadership::Leadership::new(&r)?,
+            health: health::HealthMetrics::new(&r)?,
             reports: reports::Reports::new(&r)?,
             ejections: ejections::Ejections::new(&r)?,
             registry: r.clone(),

@@ -279,6 +279,7 @@ fn metrics() -> String {
     metrics.wrote("VirtualService", true);
     metrics.bindings().unbound_records("InvalidName", 0);
     metrics.watch_failed("Service");
+    metrics.health.service("shop/web").checked(true);
     let text = metrics.exposition().unwrap();
 
     let mut table = head(&["Name", "Type", "Labels", "Meaning"]);

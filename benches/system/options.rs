@@ -88,6 +88,8 @@ pub(crate) enum Scenario {
     Change,
     /// Nothing changes: writes, CPU and memory.
     Idle,
+    /// Endpoints are checked: how many a second, and what one costs.
+    Probe,
     /// All is in force, the operator starts again: time until all is verified.
     WarmRestart,
     /// One service of the catalog changes 10,000 times a second: what that
@@ -102,6 +104,7 @@ impl Scenario {
             Self::ColdStart => "cold-start",
             Self::Change => "change",
             Self::Idle => "idle",
+            Self::Probe => "probe",
             Self::WarmRestart => "warm-restart",
             Self::Storm => "storm",
         }

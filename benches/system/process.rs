@@ -34,6 +34,21 @@ impl Usage {
     }
 }
 
+/// CPU seconds that threads of this name have used in this process so far.
+pub(crate) fn threads(name: &str) -> Result<f64> {
+    let mut used = 0.0;
+    for task in fs::read_dir("/proc/self/task")? {
+        // One that has just ended is no error.
+        let Ok(stat) = fs::read_to_string(task?.path().join("stat")) else {
+            continue;
+        };
+        if stat.contains(&format!("({name})")) {
+            used += cpu_seconds(&stat).context("/proc/PID/task/TID/stat looks different")?;
+        }
+    }
+    Ok(used)
+}
+
 fn cpu_seconds(stat: &str) -> Option<f64> {
     // The program's name, in parentheses, may hold anything.
     let (_, fields) = stat.rsplit_once(')')?;

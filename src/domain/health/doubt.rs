@@ -5,7 +5,10 @@
 //! 2. Nearly all of several services stop answering at once: it is more likely
 //!    that we are cut off than that they all died. That lasts until enough of
 //!    them answer again.
-//! 3. Doubt ends when it has been well for a while.
+//! 3. Until that is noticed, silence is believed only where somebody else was
+//!    heard since it began: a network that has just gone looks to the first
+//!    endpoint that is asked like an endpoint that died.
+//! 4. Doubt ends when it has been well for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -46,6 +49,8 @@ pub struct Doubts<K> {
     answering: BTreeSet<K>,
     /// Services that stopped answering lately, or since we are cut off.
     stopped: BTreeMap<K, Duration>,
+    /// The last service that answered, and the last one beside that.
+    heard: [Option<(K, Duration)>; 2],
 }
 
 impl<K> Default for Doubts<K> {
@@ -56,6 +61,7 @@ impl<K> Default for Doubts<K> {
             is_cut: false,
             answering: BTreeSet::new(),
             stopped: BTreeMap::new(),
+            heard: [None, None],
         }
     }
 }
@@ -82,7 +88,23 @@ impl<K: Clone + Ord> Doubts<K> {
     pub fn answered(&mut self, service: &K, now: Duration) {
         self.stopped.remove(service);
         self.answering.insert(service.clone());
+        let [last, before] = &mut self.heard;
+        match last {
+            Some((known, at)) if known == service => *at = now,
+            _ => *before = last.replace((service.clone(), now)),
+        }
         self.count(now);
+    }
+
+    /// Whether another service answered since then, so that an endpoint of this
+    /// one that is silent may be taken for dead. None where there are too few
+    /// others to ask.
+    pub fn is_witnessed(&self, service: &K, since: Duration) -> Option<bool> {
+        let known = self.answering.iter().chain(self.stopped.keys());
+        let mut others = known.filter(|known| *known != service);
+        others.nth(SERVICES - 2)?;
+        let mut heard = self.heard.iter().flatten();
+        Some(heard.any(|(other, at)| other != service && *at >= since))
     }
 
     /// No endpoint of the service answers any more.
@@ -192,6 +214,27 @@ mod tests {
         doubts.answered(&2, s(901));
         assert_eq!(doubts.doubt(s(902)), Some(Doubt::AllAtOnce));
         assert_eq!(doubts.doubt(s(906)), None);
+    }
+
+    #[test]
+    fn silence_is_believed_where_another_service_was_heard_since() {
+        let mut doubts = answering(3);
+        assert_eq!(doubts.is_witnessed(&0, s(2)), Some(false));
+        doubts.answered(&0, s(3));
+        assert_eq!(doubts.is_witnessed(&0, s(2)), Some(false));
+        doubts.answered(&1, s(4));
+        doubts.answered(&0, s(5));
+        assert_eq!(doubts.is_witnessed(&0, s(2)), Some(true));
+        assert_eq!(doubts.is_witnessed(&0, s(4)), Some(true));
+        assert_eq!(doubts.is_witnessed(&0, s(5)), Some(false));
+        assert_eq!(doubts.is_witnessed(&1, s(5)), Some(true));
+    }
+
+    #[test]
+    fn where_there_are_few_others_nothing_can_be_said_of_that() {
+        let mut doubts = answering(3);
+        doubts.forget(&2, s(2));
+        assert_eq!(doubts.is_witnessed(&0, s(9)), None);
     }
 
     #[test]

@@ -168,6 +168,12 @@ impl Judge {
         !same
     }
 
+    /// Counts anew from here: what was not decided yet came in at a time that
+    /// is doubted now. The verdict stays.
+    pub fn count_anew(&mut self) {
+        (self.good, self.failed) = (0, 0);
+    }
+
     /// How long to wait before the next check.
     pub fn pause(&self, thresholds: &Thresholds) -> Duration {
         let undecided = self.failed > 0 && self.failed < thresholds.failures;
@@ -323,6 +329,18 @@ mod tests {
         assert_eq!(judge.verdict(), Verdict::Unhealthy(Failure::TimedOut));
         assert_eq!(judge.history().count(), HISTORY);
         assert_eq!(judge.history().last().map(|t| t.at), Some(at(98)));
+    }
+
+    #[test]
+    fn failures_of_a_time_that_is_doubted_do_not_add_to_later_ones() {
+        let mut judge = Judge::default();
+        for answer in [GOOD, GOOD, DEAD, DEAD] {
+            judge.take(answer, &SEED, at(1));
+        }
+        judge.count_anew();
+        assert_eq!(judge.pause(&SEED), SEED.interval);
+        let told = [DEAD, DEAD, DEAD].map(|answer| judge.take(answer, &SEED, at(2)));
+        assert_eq!(told, [false, false, true]);
     }
 
     #[test]

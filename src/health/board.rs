@@ -1,0 +1,349 @@
+//! What is held of every endpoint: takes answers, asks the judge, and keeps
+//! what readers see. Times come from outside: does no IO.
+//!
+//! An answer is set aside, and no verdict moves, where
+//! - it came of a fault of our own, or was read too late;
+//! - the checks are in doubt;
+//! - it is a silence that would make a verdict, and no other service was heard
+//!   since it began. Then others are to be asked at once. Where there are too few
+//!   of those, another endpoint of the service will do; or none that is healthy
+//!   is heard: then all are judged in the same moment, so that nobody who reads
+//!   in between takes the last one to be asked for the only one left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::target::ServiceTargets;
+use crate::domain::health::doubt::{Doubt, Doubts};
+use crate::domain::health::judge::{Answer, Failure, Judge, Thresholds, Unknown, Verdict};
+use crate::domain::health::service::Counts;
+use crate::domain::names::ServiceKey;
+use crate::metrics::health::{Held, SetAside};
+
+/// Now, by the clock on the wall and by one that only goes forward.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) at: Timestamp,
+    pub(super) clock: Duration,
+}
+
+/// What a check came to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    /// The answer, or why it says nothing.
+    pub(super) answer: Result<Answer, SetAside>,
+    /// When the check began, by the clock that only goes forward.
+    pub(super) began: Duration,
+}
+
+/// What follows from an answer.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Next {
+    /// Why it was not judged, where it was not.
+    pub(super) set_aside: Option<SetAside>,
+    /// Whether the next check is to come sooner than the interval says.
+    pub(super) soon: Option<Duration>,
+    /// Whether others are to be asked, to tell a dead endpoint from a dead
+    /// network.
+    pub(super) ask_others: bool,
+}
+
+/// What is held of an endpoint.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Endpoint {
+    pub(super) judge: Judge,
+    pub(super) since: Timestamp,
+    pub(super) last_failure: Option<(Timestamp, Failure)>,
+    is_heard: bool,
+    heard_at: Option<Duration>,
+    silent_since: Option<Duration>,
+    /// Its judge as it will be once its silence is believed.
+    in_waiting: Option<Judge>,
+}
+
+/// What is held of a service.
+pub(super) struct Service {
+    pub(super) endpoints: BTreeMap<SocketAddr, Endpoint>,
+    pub(super) proven: bool,
+    thresholds: Thresholds,
+    /// Endpoints whose last answer was no silence.
+    heard: usize,
+}
+
+impl Service {
+    pub(super) fn counts(&self) -> Counts {
+        Counts::of(
+            self.endpoints
+                .values()
+                .map(|endpoint| endpoint.judge.verdict()),
+        )
+    }
+}
+
+impl Service {
+    /// Whether the silence of an endpoint is believed; if so it is judged, and
+    /// with it whoever else it is true of.
+    fn believe(
+        &mut self,
+        address: SocketAddr,
+        since: Duration,
+        witnessed: Option<bool>,
+        now: Moment,
+    ) -> bool {
+        let others = || {
+            self.endpoints
+                .iter()
+                .filter(|(other, _)| **other != address)
+        };
+        let heard = |other: &Endpoint| other.heard_at.is_some_and(|at| at >= since);
+        let alone = witnessed.unwrap_or_else(|| others().any(|(_, other)| heard(other)));
+        let waits = |other: &Endpoint| {
+            other.in_waiting.is_some() || other.judge.verdict() != Verdict::Healthy
+        };
+        if !alone && (witnessed.is_some() || !others().all(|(_, other)| waits(other))) {
+            return false;
+        }
+        for (other, endpoint) in &mut self.endpoints {
+            if (!alone || *other == address)
+                && let Some(judge) = endpoint.in_waiting.take()
+            {
+                endpoint.judge = judge;
+                endpoint.since = now.at;
+            }
+        }
+        true
+    }
+}
+
+/// What is held of all.
+#[derive(Default)]
+pub(super) struct Board {
+    pub(super) services: BTreeMap<Arc<ServiceKey>, Service>,
+    /// Why no verdict moves, as of the last look.
+    pub(super) held: Option<Doubt>,
+    /// Services of which a reader does not know the latest.
+    pub(super) changed: BTreeSet<Arc<ServiceKey>>,
+    doubts: Doubts<Arc<ServiceKey>>,
+}
+
+impl Board {
+    /// Takes the endpoints of a service. `anew` is that it is asked something
+    /// else now.
+    pub(super) fn set(
+        &mut self,
+        key: &Arc<ServiceKey>,
+        targets: &ServiceTargets,
+        anew: bool,
+        now: Moment,
+    ) {
+        let thresholds = targets.check.thresholds;
+        let service = self
+            .services
+            .entry(Arc::clone(key))
+            .or_insert_with(|| Service {
+                endpoints: BTreeMap::new(),
+                proven: false,
+                thresholds,
+                heard: 0,
+            });
+        service.thresholds = thresholds;
+        let before: BTreeSet<_> = service.endpoints.keys().copied().collect();
+        if anew {
+            service.endpoints.clear();
+            service.proven = false;
+        }
+        service
+            .endpoints
+            .retain(|address, _| targets.endpoints.contains(address));
+        for address in &targets.endpoints {
+            service
+                .endpoints
+                .entry(*address)
+                .or_insert_with(|| Endpoint {
+                    since: now.at,
+                    ..Endpoint::default()
+                });
+        }
+        let heard = service.endpoints.values().filter(|e| e.is_heard).count();
+        service.heard = heard;
+        if heard == 0 {
+            self.doubts.forget(key, now.clock);
+        }
+        if anew || before != targets.endpoints {
+            self.changed.insert(Arc::clone(key));
+        }
+    }
+
+    /// Nobody checks this service any more.
+    pub(super) fn remove(&mut self, key: &Arc<ServiceKey>, now: Moment) {
+        if self.services.remove(key).is_some() {
+            self.doubts.forget(key, now.clock);
+            self.changed.insert(Arc::clone(key));
+        }
+    }
+
+    /// A timer fired so much later than it was to.
+    pub(super) fn fired(&mut self, late: Duration, now: Moment) {
+        self.doubts.fired(late, now.clock);
+    }
+
+    /// Looks whether verdicts are held now.
+    pub(super) fn look(&mut self, now: Moment) -> Option<Doubt> {
+        let held = self.doubts.doubt(now.clock);
+        if held != self.held {
+            if self.held.is_none() {
+                let endpoints = self
+                    .services
+                    .values_mut()
+                    .flat_map(|s| s.endpoints.values_mut());
+                for endpoint in endpoints {
+                    endpoint.judge.count_anew();
+                    endpoint.silent_since = None;
+                    endpoint.in_waiting = None;
+                }
+            }
+            self.held = held;
+            self.changed.extend(self.services.keys().cloned());
+        }
+        held
+    }
+
+    /// Takes what a check of an endpoint came to.
+    pub(super) fn take(
+        &mut self,
+        key: &Arc<ServiceKey>,
+        address: SocketAddr,
+        told: Told,
+        now: Moment,
+    ) -> Next {
+        let mut next = Next {
+            set_aside: None,
+            soon: None,
+            ask_others: false,
+        };
+        let answer = match told.answer {
+            Ok(answer) => answer,
+            Err(why) => {
+                next.set_aside = Some(why);
+                return next;
+            }
+        };
+        self.hear(key, address, answer, now);
+        if self.look(now).is_some() {
+            next.set_aside = Some(SetAside::Doubt);
+            return next;
+        }
+        let Some(service) = self.services.get_mut(key) else {
+            return next;
+        };
+        let thresholds = service.thresholds;
+        let Some(endpoint) = service.endpoints.get_mut(&address) else {
+            return next;
+        };
+        if let Answer::Failed(failure) = answer {
+            endpoint.last_failure = Some((now.at, failure));
+        }
+        if let Answer::Unknown(_) = answer {
+            next.set_aside = Some(SetAside::Unknown);
+        }
+        let mut judge = endpoint.judge.clone();
+        let moved = judge.take(answer, &thresholds, now.at);
+        if is_silence(answer) {
+            let since = *endpoint.silent_since.get_or_insert(told.began);
+            next.ask_others = !matches!(endpoint.judge.verdict(), Verdict::Unhealthy(_));
+            if moved {
+                endpoint.in_waiting = Some(judge);
+                let witnessed = self.doubts.is_witnessed(key, since);
+                if !service.believe(address, since, witnessed, now) {
+                    next.set_aside = Some(SetAside::Unwitnessed);
+                    next.soon = Some(thresholds.confirm.min(thresholds.interval));
+                    return next;
+                }
+            } else {
+                endpoint.judge = judge;
+            }
+        } else {
+            endpoint.judge = judge;
+            (endpoint.silent_since, endpoint.in_waiting) = (None, None);
+            if moved {
+                endpoint.since = now.at;
+            }
+        }
+        let pause = service
+            .endpoints
+            .get(&address)
+            .map_or(thresholds.interval, |e| e.judge.pause(&thresholds));
+        next.soon = (pause < thresholds.interval).then_some(pause);
+        let proves = answer == Answer::Good && !service.proven;
+        service.proven |= proves;
+        if moved || proves {
+            self.changed.insert(Arc::clone(key));
+        }
+        next
+    }
+
+    /// Notes who is heard and who is not, judged or not.
+    fn hear(&mut self, key: &Arc<ServiceKey>, address: SocketAddr, answer: Answer, now: Moment) {
+        if answer == Answer::Unknown(Unknown::NoCertificate) {
+            return;
+        }
+        let Some(service) = self.services.get_mut(key) else {
+            return;
+        };
+        let Some(endpoint) = service.endpoints.get_mut(&address) else {
+            return;
+        };
+        let is_heard = !is_silence(answer);
+        if is_heard {
+            endpoint.heard_at = Some(now.clock);
+        }
+        if is_heard != endpoint.is_heard {
+            endpoint.is_heard = is_heard;
+            if is_heard {
+                service.heard += 1;
+            } else {
+                service.heard = service.heard.saturating_sub(1);
+            }
+        }
+        if is_heard {
+            self.doubts.answered(key, now.clock);
+        } else if service.heard == 0 {
+            self.doubts.stopped(key, now.clock);
+        }
+    }
+}
+
+/// Whether the endpoint was not heard at all.
+pub(super) fn is_silence(answer: Answer) -> bool {
+    let Answer::Failed(failure) = answer else {
+        return false;
+    };
+    match failure {
+        Failure::Refused
+        | Failure::Unreachable
+        | Failure::Closed
+        | Failure::ConnectTimedOut
+        | Failure::TimedOut => true,
+        Failure::Tls
+        | Failure::WrongPeer
+        | Failure::NotHttp
+        | Failure::Answered1xx
+        | Failure::Answered4xx
+        | Failure::Answered5xx => false,
+    }
+}
+
+/// The same, as metrics name it.
+pub(super) fn held(doubt: Doubt) -> Held {
+    match doubt {
+        Doubt::Late => Held::Late,
+        Doubt::AllAtOnce => Held::AllAtOnce,
+    }
+}
+
+#[cfg(test)]
+mod tests;

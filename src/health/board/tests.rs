@@ -1,0 +1,202 @@
+//! Tests of what follows from answers, with time as a value.
+
+use super::super::fixtures::{check, service};
+use super::*;
+
+const GOOD: Answer = Answer::Good;
+const REFUSED: Answer = Answer::Failed(Failure::Refused);
+const BAD: Answer = Answer::Failed(Failure::Answered5xx);
+
+fn at(seconds: u64) -> Moment {
+    Moment {
+        at: Timestamp::from_second(seconds.try_into().unwrap()).unwrap(),
+        clock: Duration::from_secs(seconds),
+    }
+}
+
+fn address(host: u8) -> SocketAddr {
+    ([10, 0, 0, host], 80).into()
+}
+
+fn targets(hosts: &[u8]) -> ServiceTargets {
+    ServiceTargets {
+        check: check(),
+        endpoints: hosts.iter().copied().map(address).collect(),
+    }
+}
+
+/// So many services of one endpoint each, which has answered.
+fn healthy(services: u8) -> (Board, Vec<Arc<ServiceKey>>) {
+    let mut board = Board::default();
+    let keys: Vec<_> = (0..services)
+        .map(|n| Arc::new(service(&format!("s{n}"))))
+        .collect();
+    for (host, key) in (0..).zip(&keys) {
+        board.set(key, &targets(&[host]), true, at(0));
+        for _ in 0..2 {
+            told(&mut board, key, host, GOOD, 1);
+        }
+    }
+    board.changed.clear();
+    (board, keys)
+}
+
+fn told(board: &mut Board, key: &Arc<ServiceKey>, host: u8, answer: Answer, second: u64) -> Next {
+    let told = Told {
+        answer: Ok(answer),
+        began: Duration::from_secs(second),
+    };
+    board.take(key, address(host), told, at(second))
+}
+
+fn verdict(board: &Board, key: &ServiceKey, host: u8) -> Verdict {
+    board.services[key].endpoints[&address(host)]
+        .judge
+        .verdict()
+}
+
+#[test]
+fn a_verdict_is_told_with_its_time_and_the_last_failure() {
+    let (mut board, keys) = healthy(1);
+    let next: Vec<_> = (10..13)
+        .map(|second| told(&mut board, &keys[0], 0, BAD, second).soon)
+        .collect();
+    let confirm = Some(check().thresholds.confirm);
+    assert_eq!(next, [confirm, confirm, None]);
+    let endpoint = &board.services[&keys[0]].endpoints[&address(0)];
+    assert_eq!(endpoint.since, at(12).at);
+    assert_eq!(
+        endpoint.last_failure,
+        Some((at(12).at, Failure::Answered5xx))
+    );
+    assert_eq!(board.changed.iter().collect::<Vec<_>>(), [&keys[0]]);
+}
+
+#[test]
+fn a_check_has_proved_itself_from_the_first_good_answer_on() {
+    let mut board = Board::default();
+    let key = Arc::new(service("web"));
+    board.set(&key, &targets(&[1, 2]), true, at(0));
+    assert_eq!(board.changed.len(), 1);
+    told(&mut board, &key, 1, BAD, 1);
+    assert!(!board.services[&key].proven);
+    board.changed.clear();
+    told(&mut board, &key, 2, GOOD, 2);
+    assert!(board.services[&key].proven);
+    assert_eq!(board.changed.len(), 1);
+    board.set(&key, &targets(&[2, 3]), false, at(3));
+    assert!(board.services[&key].proven);
+    board.set(&key, &targets(&[2, 3]), true, at(4));
+    assert!(!board.services[&key].proven);
+}
+
+#[test]
+fn nothing_is_told_where_nothing_changed() {
+    let (mut board, keys) = healthy(1);
+    told(&mut board, &keys[0], 0, GOOD, 9);
+    told(&mut board, &keys[0], 0, BAD, 10);
+    board.set(&keys[0], &targets(&[0]), false, at(11));
+    board.look(at(12));
+    assert!(board.changed.is_empty());
+    board.set(&keys[0], &targets(&[0, 1]), false, at(13));
+    assert_eq!(board.changed.len(), 1);
+    board.changed.clear();
+    board.remove(&keys[0], at(14));
+    board.remove(&keys[0], at(14));
+    assert_eq!(board.changed.len(), 1);
+}
+
+#[test]
+fn a_silence_makes_a_verdict_once_another_service_was_heard_since() {
+    let (mut board, keys) = healthy(3);
+    for second in 10..15 {
+        let next = told(&mut board, &keys[0], 0, REFUSED, second);
+        let aside = (second >= 12).then_some(SetAside::Unwitnessed);
+        assert_eq!((next.set_aside, next.ask_others), (aside, true), "{second}");
+        assert_eq!(next.soon, Some(check().thresholds.confirm));
+    }
+    assert_eq!(verdict(&board, &keys[0], 0), Verdict::Healthy);
+    told(&mut board, &keys[1], 1, BAD, 15);
+    told(&mut board, &keys[0], 0, REFUSED, 16);
+    assert_eq!(
+        verdict(&board, &keys[0], 0),
+        Verdict::Unhealthy(Failure::Refused)
+    );
+}
+
+#[test]
+fn an_answer_needs_no_witness() {
+    let (mut board, keys) = healthy(3);
+    for second in 10..13 {
+        told(&mut board, &keys[0], 0, BAD, second);
+    }
+    assert_eq!(
+        verdict(&board, &keys[0], 0),
+        Verdict::Unhealthy(Failure::Answered5xx)
+    );
+}
+
+#[test]
+fn in_doubt_no_verdict_moves_and_all_services_are_told_of() {
+    let (mut board, keys) = healthy(4);
+    told(&mut board, &keys[0], 0, BAD, 9);
+    told(&mut board, &keys[0], 0, BAD, 9);
+    board.fired(Duration::from_secs(2), at(10));
+    assert_eq!(board.look(at(10)), Some(Doubt::Late));
+    assert_eq!(board.changed.len(), 4);
+    for _ in 0..9 {
+        let next = told(&mut board, &keys[0], 0, BAD, 11);
+        assert_eq!(next.set_aside, Some(SetAside::Doubt));
+    }
+    board.changed.clear();
+    assert_eq!(board.look(at(16)), None);
+    assert_eq!(board.changed.len(), 4);
+    // What was half decided before the doubt is not decided by what came after.
+    told(&mut board, &keys[0], 0, BAD, 17);
+    told(&mut board, &keys[0], 0, BAD, 18);
+    assert_eq!(verdict(&board, &keys[0], 0), Verdict::Healthy);
+    told(&mut board, &keys[0], 0, BAD, 19);
+    assert_eq!(
+        verdict(&board, &keys[0], 0),
+        Verdict::Unhealthy(Failure::Answered5xx)
+    );
+}
+
+#[test]
+fn a_service_is_silent_when_none_of_its_endpoints_is_heard() {
+    let (mut board, keys) = healthy(3);
+    for (host, key) in (10..).zip(&keys) {
+        board.set(key, &targets(&[host - 10, host]), false, at(2));
+        told(&mut board, key, host, GOOD, 3);
+        told(&mut board, key, host - 10, REFUSED, 4);
+    }
+    assert_eq!(board.look(at(4)), None);
+    for (host, key) in (10..).zip(&keys) {
+        told(&mut board, key, host, REFUSED, 5);
+    }
+    assert_eq!(board.look(at(5)), Some(Doubt::AllAtOnce));
+    for key in &keys {
+        board.remove(key, at(6));
+    }
+    assert_eq!(board.look(at(20)), None);
+}
+
+#[test]
+fn a_service_whose_endpoints_were_heard_and_are_gone_raises_no_doubt() {
+    let (mut board, keys) = healthy(3);
+    for key in &keys {
+        board.set(key, &targets(&[99]), false, at(2));
+        told(&mut board, key, 99, REFUSED, 3);
+    }
+    assert_eq!(board.look(at(3)), None);
+}
+
+#[test]
+fn an_answer_of_an_endpoint_that_is_gone_is_for_nothing() {
+    let (mut board, keys) = healthy(1);
+    for _ in 0..3 {
+        told(&mut board, &keys[0], 77, BAD, 3);
+        told(&mut board, &Arc::new(service("gone")), 0, BAD, 3);
+    }
+    assert!(board.changed.is_empty());
+}

@@ -1,0 +1,307 @@
+//! The engine: takes what is to be checked, checks each endpoint in its time,
+//! and has the answers judged. The one task that owns all of it.
+//!
+//! Each round first looks how late it comes itself: an answer that was read
+//! after this process stood still is judged after it is known that it did.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+use super::board::{self, Moment, Told, is_silence};
+use super::probe::{Outcome, Probe};
+use super::roster::Roster;
+use super::schedule::Id;
+use super::target::Targets;
+use super::view::HealthView;
+use crate::domain::health::doubt::LATE;
+use crate::domain::health::judge::Answer;
+use crate::domain::names::ServiceKey;
+use crate::metrics::health::{HealthMetrics, SetAside};
+
+/// How often the engine looks whether it comes late.
+const BEAT: Duration = Duration::from_millis(100);
+/// Lateness that is not worth a word: timers are no finer.
+const FINE: Duration = Duration::from_millis(10);
+
+/// How much the engine may take on.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Most checks at once.
+    pub in_flight: usize,
+    /// Most connections that are kept between two checks.
+    pub kept: usize,
+    /// Whether the metrics name each service.
+    pub service_label: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            in_flight: 512,
+            kept: 10_000,
+            service_label: true,
+        }
+    }
+}
+
+/// The engine's handle: says what is to be checked, and shows what came of it.
+#[derive(Clone, Debug)]
+pub struct Prober {
+    targets: Arc<watch::Sender<Arc<Targets>>>,
+}
+
+impl Prober {
+    /// Replaces what is checked. Endpoints that stay keep their verdict, their
+    /// connection and their place in time; where something else is asked of a
+    /// service, its endpoints are judged anew.
+    pub fn set(&self, targets: Targets) {
+        self.targets.send_replace(Arc::new(targets));
+    }
+}
+
+/// The task that checks.
+pub(super) struct Engine<P: Probe> {
+    probe: P,
+    limits: Limits,
+    metrics: HealthMetrics,
+    view: HealthView,
+    targets: watch::Receiver<Arc<Targets>>,
+    start: Instant,
+    roster: Roster<P::Kept>,
+    running: JoinSet<Done<P::Kept>>,
+    /// When the engine looks next whether it comes late.
+    beat: Instant,
+    /// All the time that it came late, summed up.
+    lag: Duration,
+}
+
+/// A check that has ended.
+struct Done<K> {
+    id: Id,
+    service: Arc<ServiceKey>,
+    began: Instant,
+    timeout: Duration,
+    /// The engine's lag when it began.
+    lag: Duration,
+    outcome: Outcome<K>,
+}
+
+impl<P: Probe> Engine<P> {
+    /// One with nothing to check yet.
+    pub(super) fn new(
+        probe: P,
+        limits: Limits,
+        metrics: HealthMetrics,
+        random: fastrand::Rng,
+    ) -> (Prober, HealthView, Self) {
+        let (sender, targets) = watch::channel(Arc::default());
+        let view = HealthView::default();
+        let now = Instant::now();
+        let label = limits.service_label;
+        let engine = Self {
+            probe,
+            limits,
+            roster: Roster::new(limits.in_flight, label, metrics.clone(), random),
+            metrics,
+            view: view.clone(),
+            targets,
+            start: now,
+            running: JoinSet::new(),
+            beat: now + BEAT,
+            lag: Duration::ZERO,
+        };
+        let targets = Arc::new(sender);
+        (Prober { targets }, view, engine)
+    }
+
+    /// Checks until it is dropped, or no handle is left. Checks that run end
+    /// with it.
+    pub(super) async fn run(mut self) {
+        loop {
+            let wake = self
+                .roster
+                .schedule
+                .next()
+                .map_or(self.beat, |due| due.min(self.beat));
+            let idle = self.roster.entries.is_empty();
+            let mut done = None;
+            let mut set = false;
+            tokio::select! {
+                biased;
+                changed = self.targets.changed() => match changed {
+                    Ok(()) => set = true,
+                    Err(_) => return,
+                },
+                ended = self.running.join_next(), if !self.running.is_empty() => done = ended,
+                () = sleep_until(wake), if !idle => {}
+            }
+            self.look_at_the_clock(idle);
+            while let Some(ended) = done {
+                match ended {
+                    Ok(done) => self.ended(done),
+                    Err(failure) => error!(%failure, "a health check did not end as it should"),
+                }
+                done = self.running.try_join_next();
+            }
+            if set {
+                let targets = Arc::clone(&self.targets.borrow_and_update());
+                let now = Instant::now();
+                let moment = self.moment(now);
+                self.roster.set(&targets, &self.view, now, moment);
+                // That took its time, which nobody is to be blamed for.
+                self.beat = Instant::now() + BEAT;
+            }
+            self.begin();
+            self.view.tell();
+        }
+    }
+
+    fn moment(&self, now: Instant) -> Moment {
+        Moment {
+            at: Timestamp::now(),
+            clock: now.saturating_duration_since(self.start),
+        }
+    }
+
+    /// Notes how late the engine comes, and says where verdicts are held.
+    fn look_at_the_clock(&mut self, was_idle: bool) {
+        let now = Instant::now();
+        if now < self.beat {
+            return;
+        }
+        let late = now - self.beat;
+        self.beat = now + BEAT;
+        if was_idle {
+            return;
+        }
+        if late > FINE {
+            self.lag += late;
+        }
+        let moment = self.moment(now);
+        let (before, held) = {
+            let mut board = self.view.board();
+            let before = board.held;
+            board.fired(late, moment);
+            (before, board.look(moment))
+        };
+        self.metrics.held(held.map(board::held));
+        let (running, waiting) = self.roster.schedule.load();
+        self.metrics.load(running, waiting);
+        self.metrics
+            .size(self.roster.entries.len(), self.roster.kept);
+        match (before, held) {
+            (None, Some(doubt)) => warn!(?doubt, "health checks are in doubt: no verdict moves"),
+            (Some(_), None) => info!("health checks are no longer in doubt"),
+            _ => {}
+        }
+    }
+
+    /// Begins as many checks as are due and may run.
+    fn begin(&mut self) {
+        let now = Instant::now();
+        while let Some((id, due)) = self.roster.schedule.due(now) {
+            if let Some(entry) = self.roster.entries.get(&id) {
+                self.roster.schedule.enqueue(id, &entry.service, due);
+            }
+        }
+        while let Some((id, due)) = self.roster.schedule.start() {
+            let entry = self.roster.entries.get_mut(&id);
+            let service = entry
+                .as_ref()
+                .and_then(|entry| self.roster.services.get(&entry.service));
+            let (Some(entry), Some(service)) = (entry, service) else {
+                continue;
+            };
+            self.metrics.began((now - due).as_secs_f64());
+            let kept = entry.kept.take();
+            self.roster.kept -= usize::from(kept.is_some());
+            let asked = Arc::clone(&service.asked);
+            let (probe, address) = (self.probe.clone(), entry.address);
+            let (service, lag) = (Arc::clone(&entry.service), self.lag);
+            self.running.spawn(async move {
+                let began = Instant::now();
+                let timeout = asked.check.ask.timeout;
+                let attempt = AssertUnwindSafe(probe.probe(asked, address, kept)).catch_unwind();
+                let outcome = attempt.await.unwrap_or_else(|_| Outcome {
+                    answer: Err(SetAside::Own),
+                    took: began.elapsed(),
+                    kept: None,
+                });
+                Done {
+                    id,
+                    service,
+                    began,
+                    timeout,
+                    lag,
+                    outcome,
+                }
+            });
+        }
+    }
+
+    /// Has an answer judged, and sets the time of the next check.
+    fn ended(&mut self, done: Done<P::Kept>) {
+        self.roster.schedule.ended(&done.service);
+        let Some(entry) = self.roster.entries.get_mut(&done.id) else {
+            return;
+        };
+        let Some(service) = self.roster.services.get(&done.service) else {
+            return;
+        };
+        let now = Instant::now();
+        let moment = Moment {
+            at: Timestamp::now(),
+            clock: now.saturating_duration_since(self.start),
+        };
+        let (answer, took) = (done.outcome.answer, done.outcome.took);
+        self.metrics.ended(took.as_secs_f64());
+        let late = took.saturating_sub(done.timeout);
+        let stood_still = self.lag.saturating_sub(done.lag);
+        let answer = answer.and_then(|answer| {
+            let is_late = late > LATE && matches!(answer, Answer::Failed(_));
+            let is_ours = is_silence(answer) && stood_still > done.timeout / 4;
+            if is_late || is_ours {
+                Err(SetAside::Late)
+            } else {
+                Ok(answer)
+            }
+        });
+        let next = {
+            let mut board = self.view.board();
+            board.fired(late, moment);
+            let began = done.began.saturating_duration_since(self.start);
+            board.take(&done.service, entry.address, Told { answer, began }, moment)
+        };
+        match (next.set_aside, answer) {
+            (Some(why), _) => self.metrics.set_aside(why),
+            (None, Ok(answer)) => service.checks.checked(answer == Answer::Good),
+            (None, Err(_)) => {}
+        }
+        if service.asked.check.keeps() && self.roster.kept < self.limits.kept {
+            self.roster.kept += usize::from(done.outcome.kept.is_some());
+            entry.kept = done.outcome.kept;
+        }
+        let interval = service.asked.check.thresholds.interval;
+        entry.due = match next.soon {
+            Some(pause) => now + pause,
+            // In step with the last one, unless that was more than a step late.
+            None if entry.due + interval > now => entry.due + interval,
+            None => now + interval,
+        };
+        self.roster.schedule.set(done.id, entry.due);
+        if next.ask_others {
+            self.roster.ask_others(done.id, &done.service, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,231 @@
+//! Who is checked? The endpoints, each with its place in time and its
+//! connection, and how they follow what is to be checked. Does no IO.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::board::Moment;
+use super::probe::Asked;
+use super::schedule::{Id, Schedule};
+use super::target::{ServiceTargets, Targets};
+use super::view::HealthView;
+use crate::domain::names::ServiceKey;
+use crate::metrics::health::{HealthMetrics, ServiceChecks};
+
+/// How often others are asked whether they are there, and how many.
+const ASK_OTHERS_EVERY: Duration = Duration::from_secs(1);
+const OTHERS: usize = 4;
+
+/// Who is checked. `K` is a connection between two checks.
+pub(super) struct Roster<K> {
+    pub(super) schedule: Schedule,
+    pub(super) services: BTreeMap<Arc<ServiceKey>, Service>,
+    pub(super) entries: BTreeMap<Id, Entry<K>>,
+    /// How many connections are kept.
+    pub(super) kept: usize,
+    next_id: Id,
+    metrics: HealthMetrics,
+    /// Whether the metrics name each service.
+    service_label: bool,
+    asked_others: Option<Instant>,
+    random: fastrand::Rng,
+}
+
+/// A service that is checked.
+pub(super) struct Service {
+    pub(super) asked: Arc<Asked>,
+    ids: BTreeMap<SocketAddr, Id>,
+    /// The ports of the last endpoints that there were.
+    ports: BTreeSet<u16>,
+    pub(super) checks: ServiceChecks,
+}
+
+/// An endpoint that is checked.
+pub(super) struct Entry<K> {
+    pub(super) service: Arc<ServiceKey>,
+    pub(super) address: SocketAddr,
+    /// When it was to be checked last, or is to be next.
+    pub(super) due: Instant,
+    pub(super) kept: Option<K>,
+}
+
+impl<K> Roster<K> {
+    /// One of nobody, of whom so many are checked at once.
+    pub(super) fn new(
+        in_flight: usize,
+        service_label: bool,
+        metrics: HealthMetrics,
+        random: fastrand::Rng,
+    ) -> Self {
+        Self {
+            schedule: Schedule::new(in_flight),
+            services: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            kept: 0,
+            next_id: 0,
+            metrics,
+            service_label,
+            asked_others: None,
+            random,
+        }
+    }
+
+    /// Checks a few others at once, of this service and of all: whether they
+    /// answer tells a dead endpoint from a dead network.
+    pub(super) fn ask_others(&mut self, but: Id, service: &ServiceKey, now: Instant) {
+        let lately = |at| now < at + ASK_OTHERS_EVERY;
+        if self.asked_others.is_some_and(lately) || self.entries.is_empty() {
+            return;
+        }
+        self.asked_others = Some(now);
+        let mut others = Vec::with_capacity(2 * OTHERS);
+        if let Some(service) = self.services.get(service) {
+            let from = self.random.usize(..service.ids.len().max(1));
+            let neighbours = service.ids.values().cycle().skip(from);
+            let neighbours = neighbours.take(service.ids.len().min(OTHERS));
+            others.extend(neighbours.copied().filter(|id| *id != but));
+        }
+        for _ in 0..OTHERS {
+            let from = self.random.usize(..self.entries.len());
+            let mut rest = self.entries.iter().skip(from);
+            let other = rest.find(|(_, entry)| *entry.service != *service);
+            others.extend(other.map(|(id, _)| *id));
+        }
+        for id in others {
+            if let Some(entry) = self.entries.get_mut(&id)
+                && self.schedule.hurry(id, entry.due, now)
+            {
+                entry.due = now;
+            }
+        }
+    }
+
+    /// Takes what is to be checked from now on.
+    pub(super) fn set(
+        &mut self,
+        targets: &Targets,
+        view: &HealthView,
+        now: Instant,
+        moment: Moment,
+    ) {
+        let gone: Vec<_> = self
+            .services
+            .keys()
+            .filter(|key| !targets.contains_key(&***key))
+            .cloned()
+            .collect();
+        for key in gone {
+            if let Some(service) = self.services.remove(&key) {
+                for id in service.ids.into_values() {
+                    self.drop_entry(id);
+                }
+            }
+            view.board().remove(&key, moment);
+            if self.service_label {
+                self.metrics.forget(&key.to_string());
+            }
+        }
+        for (key, targets) in targets {
+            let (key, anew) = self.set_service(key, targets, now);
+            view.board().set(&key, targets, anew, moment);
+        }
+        self.metrics.size(self.entries.len(), self.kept);
+    }
+
+    /// The same for one service. Says whether something else is asked of it.
+    fn set_service(
+        &mut self,
+        key: &ServiceKey,
+        targets: &ServiceTargets,
+        now: Instant,
+    ) -> (Arc<ServiceKey>, bool) {
+        let known = self.services.remove_entry(key);
+        let key = known
+            .as_ref()
+            .map_or_else(|| Arc::new(key.clone()), |(key, _)| Arc::clone(key));
+        let mut service = known.map_or_else(
+            || Service {
+                asked: Arc::new(Asked::new(targets.check.clone())),
+                ids: BTreeMap::new(),
+                ports: BTreeSet::new(),
+                checks: self.metrics.service(&self.label(&key)),
+            },
+            |(_, service)| service,
+        );
+        let check = &service.asked.check;
+        let sooner = targets.check.thresholds.interval < check.thresholds.interval;
+        let anew =
+            check.ask != targets.check.ask || are_other_ports(&service.ports, &targets.endpoints);
+        if !targets.endpoints.is_empty() {
+            service.ports = ports(&targets.endpoints);
+        }
+        if *check != targets.check {
+            service.asked = Arc::new(Asked::new(targets.check.clone()));
+        }
+        let interval = targets.check.thresholds.interval;
+        service.ids.retain(|address, id| {
+            let stays = !anew && targets.endpoints.contains(address);
+            if !stays {
+                self.drop_entry(*id);
+            } else if sooner {
+                let due = now + interval.mul_f64(self.random.f64());
+                if let Some(entry) = self.entries.get_mut(id)
+                    && due < entry.due
+                    && self.schedule.hurry(*id, entry.due, due)
+                {
+                    entry.due = due;
+                }
+            }
+            stays
+        });
+        for address in &targets.endpoints {
+            if service.ids.contains_key(address) {
+                continue;
+            }
+            let id = self.next_id;
+            self.next_id += 1;
+            let due = now + interval.mul_f64(self.random.f64());
+            let entry = Entry {
+                service: Arc::clone(&key),
+                address: *address,
+                due,
+                kept: None,
+            };
+            self.entries.insert(id, entry);
+            self.schedule.set(id, due);
+            service.ids.insert(*address, id);
+        }
+        self.services.insert(Arc::clone(&key), service);
+        (key, anew)
+    }
+
+    /// Forgets an endpoint; a check of it that runs ends for nothing.
+    fn drop_entry(&mut self, id: Id) {
+        if let Some(entry) = self.entries.remove(&id) {
+            self.kept -= usize::from(entry.kept.is_some());
+            self.schedule.forget(id, &entry.service, entry.due);
+        }
+    }
+
+    fn label(&self, key: &ServiceKey) -> String {
+        if self.service_label {
+            key.to_string()
+        } else {
+            String::new()
+        }
+    }
+}
+
+/// Whether another port is checked now. That is a change of what is asked,
+/// unlike that of the addresses, which come and go.
+fn are_other_ports(before: &BTreeSet<u16>, now: &BTreeSet<SocketAddr>) -> bool {
+    !before.is_empty() && !now.is_empty() && before.is_disjoint(&ports(now))
+}
+
+fn ports(of: &BTreeSet<SocketAddr>) -> BTreeSet<u16> {
+    of.iter().map(SocketAddr::port).collect()
+}

@@ -1,0 +1,121 @@
+//! What others read of the health checks.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use jiff::Timestamp;
+use tokio::sync::Notify;
+
+use super::board::{Board, Endpoint};
+use crate::domain::health::doubt::Doubt;
+use crate::domain::health::judge::{Failure, Transition, Verdict};
+use crate::domain::health::service::Counts;
+use crate::domain::names::ServiceKey;
+
+/// What is held of the endpoints. Cloning shares it.
+#[derive(Clone, Default)]
+pub struct HealthView {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    board: Mutex<Board>,
+    changed: Notify,
+}
+
+/// What is held of a service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ServiceReport {
+    /// Its endpoints by verdict.
+    pub counts: Counts,
+    /// Whether one of them has answered as it should since the check was set.
+    pub proven: bool,
+    /// Why its verdicts do not move, where they do not.
+    pub held: Option<Doubt>,
+    /// Each of them, by address.
+    pub endpoints: Vec<EndpointReport>,
+}
+
+/// What is held of an endpoint.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EndpointReport {
+    /// Where it is.
+    pub address: SocketAddr,
+    /// What is held of it.
+    pub verdict: Verdict,
+    /// Since when, or since when it is checked.
+    pub since: Timestamp,
+    /// How a check failed last, and when.
+    pub last_failure: Option<(Timestamp, Failure)>,
+    /// The last changes, oldest first.
+    pub history: Vec<Transition>,
+}
+
+impl HealthView {
+    /// What is held of a service; none where it is not checked.
+    pub fn service(&self, key: &ServiceKey) -> Option<ServiceReport> {
+        let board = self.board();
+        let service = board.services.get(key)?;
+        Some(ServiceReport {
+            counts: service.counts(),
+            proven: service.proven,
+            held: board.held,
+            endpoints: service
+                .endpoints
+                .iter()
+                .map(|(address, endpoint)| report(*address, endpoint))
+                .collect(),
+        })
+    }
+
+    /// What is held of one endpoint of a service; none where it is not checked.
+    pub fn endpoint(&self, key: &ServiceKey, address: SocketAddr) -> Option<EndpointReport> {
+        let board = self.board();
+        let endpoint = board.services.get(key)?.endpoints.get(&address)?;
+        Some(report(address, endpoint))
+    }
+
+    /// Why no verdict moves, where none does.
+    pub fn held(&self) -> Option<Doubt> {
+        self.board().held
+    }
+
+    /// Waits until something is another than it was: a verdict, which endpoints
+    /// there are, whether the check has proved itself, whether verdicts are
+    /// held. Names the services, each once however often it changed. Is meant
+    /// for one reader: what he takes no other one gets. Dropped while it waits
+    /// it has taken nothing.
+    pub async fn changed(&self) -> Vec<ServiceKey> {
+        loop {
+            let notified = self.shared.changed.notified();
+            let changed = std::mem::take(&mut self.board().changed);
+            if !changed.is_empty() {
+                return changed.iter().map(|key| ServiceKey::clone(key)).collect();
+            }
+            notified.await;
+        }
+    }
+
+    pub(super) fn board(&self) -> MutexGuard<'_, Board> {
+        let board = self.shared.board.lock();
+        board.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes the reader where there is something new.
+    pub(super) fn tell(&self) {
+        if !self.board().changed.is_empty() {
+            self.shared.changed.notify_one();
+        }
+    }
+}
+
+fn report(address: SocketAddr, endpoint: &Endpoint) -> EndpointReport {
+    EndpointReport {
+        address,
+        verdict: endpoint.judge.verdict(),
+        since: endpoint.since,
+        last_failure: endpoint.last_failure,
+        history: endpoint.judge.history().cloned().collect(),
+    }
+}

@@ -1,0 +1,12 @@
+//! The prober over real sockets: what endpoints may answer, and what is made of
+//! it. Every endpoint is a server of the test's own on loopback.
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of tests are tests, which clippy cannot tell"
+)]
+
+mod bed;
+mod connections;
+mod hostile;
+mod peer;
+mod tls;
