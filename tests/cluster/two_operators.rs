@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::leadership;
 use crate::scene::{PROGRAM, Scene, VS, line};
-use crate::support::audit::Mark;
+use crate::support::audit::{Entry, Mark};
 use crate::support::operator::{NAMESPACE, Operator, USER};
 use crate::support::rig::Rig;
 use crate::support::stack::{OPERATOR, PATIENCE};
@@ -184,7 +184,11 @@ impl<'a> Two<'a> {
         let mut counts = [0; 2];
         for (count, user) in counts.iter_mut().zip([USER, &second]) {
             let writes = rig.api.audit.writes_by(user, since, &rig.client).await?;
-            let lines = writes.iter().map(line);
+            let here = |entry: &&Entry| {
+                let object = entry.object_ref.as_ref();
+                object.is_some_and(|object| object.namespace == self.scene.namespace)
+            };
+            let lines = writes.iter().filter(here).map(line);
             *count = lines
                 .filter(|line| line.starts_with("patch servicebindings/status web"))
                 .count();
