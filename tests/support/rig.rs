@@ -4,7 +4,6 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -82,10 +81,6 @@ impl Rig {
 
     /// A client of the mesh.
     pub async fn envoy(&self, options: &Options) -> Result<Envoy> {
-        // istiod tells of a change 100 ms after it. An Envoy that gets a second
-        // list of clusters within a few milliseconds of its first one never
-        // gets ready: it waits for ever for the endpoints of the first.
-        tokio::time::sleep(Duration::from_millis(500)).await;
         Envoy::start(&self.run, self.addresses.next()?, options).await
     }
 
