@@ -98,10 +98,8 @@ impl Parts {
                 async {
                     api.apply_manifests(&repository().join("rbac")).await?;
                     let args = ["run", "--catalog-url", &catalog.url, "--listen", OPERATOR];
-                    // The story need not wait for the period.
-                    let args = args.into_iter().chain(["--period", "1s"]);
-                    // It writes its binding itself.
-                    let args = args.chain(["--register", "off"]);
+                    // The story writes its binding itself.
+                    let args = args.into_iter().chain(["--register", "off"]);
                     let program = prepare::operator()?;
                     let operator =
                         Operator::start(&run, &api, "controller", &program, args).await?;

@@ -222,7 +222,7 @@ async fn a_change_in_the_catalog(screen: &Screen, parts: &Parts) -> Result<()> {
         "Envoy says {NEXT_TIMEOUT} after {:.1} s",
         arrived.as_secs_f64()
     ));
-    screen.say("The operator looks every second here, and every 30 s unless told otherwise.");
+    screen.say("The operator follows the catalog's events; no change waits for its next look.");
     Ok(())
 }
 

@@ -3,18 +3,18 @@
 //! dropped while parsing: a slice in full costs ten times as much memory, most
 //! of it for the bookkeeping of its fields' managers.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k8s_openapi::NamespaceResourceScope;
-use kube::core::{ObjectMeta, Resource};
+use kube::Resource;
+use kube::core::ObjectMeta;
 use serde::{Deserialize, Deserializer};
 
 /// The label that names the Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// An EndpointSlice.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Resource)]
+#[resource(inherit = "k8s_openapi::api::discovery::v1::EndpointSlice")]
 #[serde(rename_all = "camelCase", default)]
 pub struct EndpointSlice {
     /// Namespace, name, uid, version and labels; nothing else.
@@ -94,35 +94,6 @@ fn slim<'de, D: Deserializer<'de>>(metadata: D) -> Result<ObjectMeta, D::Error> 
         labels: identity.labels,
         ..ObjectMeta::default()
     })
-}
-
-impl Resource for EndpointSlice {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind(_: &()) -> Cow<'_, str> {
-        "EndpointSlice".into()
-    }
-
-    fn group(_: &()) -> Cow<'_, str> {
-        "discovery.k8s.io".into()
-    }
-
-    fn version(_: &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural(_: &()) -> Cow<'_, str> {
-        "endpointslices".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 #[cfg(test)]

@@ -2,12 +2,11 @@
 //! of the mesh. All else is dropped while parsing, of labels and annotations
 //! all but one each: a Pod in full costs a hundred times as much memory.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::core::{ObjectMeta, Resource};
+use kube::Resource;
+use kube::core::ObjectMeta;
 use serde::{Deserialize, Deserializer};
 
 /// The label by which Istio leaves a Pod out of every proxy's endpoints.
@@ -17,7 +16,8 @@ pub const DRAINING: &str = "istio.io/draining";
 pub const EJECTED: &str = "catalog-mesh.aikernel.io/ejected";
 
 /// A Pod.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Resource)]
+#[resource(inherit = "k8s_openapi::api::core::v1::Pod")]
 #[serde(rename_all = "camelCase", default)]
 pub struct Pod {
     /// Identity, version, end, and the two marks; nothing else.
@@ -108,35 +108,6 @@ fn slim<'de, D: Deserializer<'de>>(metadata: D) -> Result<ObjectMeta, D::Error> 
         annotations: only(EJECTED, identity.annotations.and_then(|all| all.ejected)),
         ..ObjectMeta::default()
     })
-}
-
-impl Resource for Pod {
-    type DynamicType = ();
-    type Scope = NamespaceResourceScope;
-
-    fn kind(_: &()) -> Cow<'_, str> {
-        "Pod".into()
-    }
-
-    fn group(_: &()) -> Cow<'_, str> {
-        "".into()
-    }
-
-    fn version(_: &()) -> Cow<'_, str> {
-        "v1".into()
-    }
-
-    fn plural(_: &()) -> Cow<'_, str> {
-        "pods".into()
-    }
-
-    fn meta(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
 }
 
 #[cfg(test)]

@@ -38,7 +38,7 @@ const CLUSTER_AND_WIRING: &[&str] = &[
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[
     Layer { module: "admin",      own: &["metrics"], libraries: AllBut(&["kube", "kube_runtime", "k8s_openapi", "reqwest", "sqlx", "anyhow", "clap"]) },
-    Layer { module: "api",        own: &[], libraries: Only(&["serde", "serde_json", "schemars", "k8s_openapi", "kube::CustomResource", "kube::KubeSchema", "kube::core"]) },
+    Layer { module: "api",        own: &[], libraries: Only(&["serde", "serde_json", "schemars", "k8s_openapi", "kube::CustomResource", "kube::KubeSchema", "kube::Resource", "kube::core"]) },
     Layer { module: "app",        own: &["*"], libraries: AllBut(&[]) },
     Layer { module: "args",       own: &["domain"], libraries: AllBut(&["kube", "kube_runtime", "tokio", "reqwest", "sqlx", "prometheus"]) },
     Layer { module: "catalog",    own: &["domain", "metrics"], libraries: AllBut(CLUSTER_AND_WIRING) },
