@@ -2,7 +2,8 @@
 //! and istiod are not to be the ones who suffer.
 //!
 //! 1. A Pod that was written to a short while ago flaps. Of the Pods of a
-//!    service that flap one is written to in a second.
+//!    service that flap one is written to every two seconds: statuses and
+//!    Events are written besides, and all together are to be one a second.
 //! 2. One that was left alone goes at once, so that a zone that dies is out of
 //!    the mesh without delay; a service has a stock of such writes, which fills
 //!    up again by one in a second.
@@ -19,7 +20,7 @@ use super::ejection::PodKey;
 use crate::domain::names::BindingKey;
 
 /// Time between two writes to Pods of a service that flap.
-pub const GAP: Duration = Duration::from_secs(1);
+pub const GAP: Duration = Duration::from_secs(2);
 
 /// How long after a write to it a Pod counts as flapping.
 pub const FLAPS: Duration = Duration::from_secs(10);
