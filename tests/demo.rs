@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What each chapter comes to, in order.
-const SHOWN: [&str; 26] = [
+const SHOWN: [&str; 27] = [
     "✓ catalog-mesh-controller, with the rights of rbac/ alone",
     "servicebinding.aikernel.io/worker-service-binding created",
     "✓ the binding is Ready",
@@ -38,7 +38,8 @@ const SHOWN: [&str; 26] = [
     "✓ Envoy has 2 endpoints",
     "✓ the binding and the catalog say so",
     "catalog-mesh",
-    "EndpointUnhealthy",
+    "reason=EndpointUnhealthy",
+    "Warning   unhealthy: 10.240.0.11:8080",
     "\"health\":\"Degraded\"",
     "✓ Envoy has 3 endpoints",
     "since it left Envoy not one failed",

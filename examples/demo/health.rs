@@ -11,13 +11,14 @@ use clap::ValueEnum;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::parts::{BINDING, CATALOG_ID, NAMESPACE, Parts};
+use crate::parts::{CATALOG_ID, NAMESPACE, Parts};
 use crate::screen::Screen;
 use crate::story::{binding, kubectl};
 use crate::support::backend::Behaviour;
 use crate::support::envoy::Envoy;
 use crate::support::stack::PATIENCE;
 use crate::support::wait;
+use crate::support::workload::SERVICE_PORT;
 use crate::view;
 
 /// Time between two requests of the client that never stops.
@@ -115,7 +116,13 @@ async fn left_envoy(
     screen: &Screen,
 ) -> Result<Instant> {
     let host = parts.workload.host();
-    parts.envoy.wait_for_endpoints(&host, endpoints).await?;
+    // Also those count that Envoy itself leaves out for a while.
+    wait::until("the endpoints that Envoy has", PATIENCE, async || {
+        let found = parts.envoy.endpoints(&host, SERVICE_PORT).await?;
+        ensure!(found.len() == endpoints, "it has {found:?}");
+        Ok(())
+    })
+    .await?;
     let now = Instant::now();
     screen.holds(&format!(
         "Envoy has {endpoints} endpoints, {:.1} s later",
@@ -145,10 +152,20 @@ async fn until_says(parts: &Parts, endpoints: &str, health: &str) -> Result<()> 
 
 async fn show_events(screen: &Screen, parts: &Parts, reason: &str) -> Result<()> {
     let only = format!("reason={reason}");
-    let args = ["get", "events", "-n", NAMESPACE, "--field-selector", &only];
+    let columns = "custom-columns=TYPE:.type,MESSAGE:.message";
+    let args = [
+        "get",
+        "events",
+        "-n",
+        NAMESPACE,
+        "--field-selector",
+        &only,
+        "-o",
+        columns,
+    ];
     wait::until("the Event", PATIENCE, async || {
         let events = parts.api.kubectl.ok(&args).await?;
-        ensure!(events.contains(BINDING), "there are these:\n{events}");
+        ensure!(events.contains("unhealthy"), "there are these:\n{events}");
         Ok(())
     })
     .await?;
@@ -159,9 +176,13 @@ async fn show_events(screen: &Screen, parts: &Parts, reason: &str) -> Result<()>
 async fn show_record(screen: &Screen, parts: &Parts) -> Result<()> {
     let record = parts.catalog.get(CATALOG_ID).await?;
     screen.command(&format!(
-        "curl $CATALOG/api/v1/services/{CATALOG_ID} | jq .health"
+        "curl $CATALOG/api/v1/services/{CATALOG_ID} | jq -c '.health[] | {{health, healthy, total}}'"
     ));
-    screen.block(&health_of(&record).to_string());
+    let told = health_of(&record);
+    let part = |name: &str| told[name].clone();
+    let told =
+        json!({"health": part("health"), "healthy": part("healthy"), "total": part("total")});
+    screen.block(&told.to_string());
     Ok(())
 }
 
