@@ -169,7 +169,10 @@ async fn show_events(screen: &Screen, parts: &Parts, reason: &str) -> Result<()>
         Ok(())
     })
     .await?;
-    kubectl(screen, parts, &args).await?;
+    screen.command(&format!(
+        "kubectl get events -n {NAMESPACE} --field-selector {only} \\\n      -o {columns}"
+    ));
+    screen.block(&parts.api.kubectl.ok(&args).await?);
     Ok(())
 }
 
