@@ -86,6 +86,9 @@ pub(crate) enum Scenario {
     /// A change in the catalog: time until the API server tells of the new
     /// VirtualService.
     Change,
+    /// Endpoints die and heal: time until the mesh has dropped them, and has
+    /// them back.
+    Ejection,
     /// Nothing changes: writes, CPU and memory.
     Idle,
     /// Endpoints are checked: how many a second, and what one costs.
@@ -103,6 +106,7 @@ impl Scenario {
         match self {
             Self::ColdStart => "cold-start",
             Self::Change => "change",
+            Self::Ejection => "ejection",
             Self::Idle => "idle",
             Self::Probe => "probe",
             Self::WarmRestart => "warm-restart",

@@ -2,6 +2,7 @@
 
 mod change;
 mod cold_start;
+mod ejection;
 mod idle;
 mod probe;
 mod storm;
@@ -18,6 +19,7 @@ pub(crate) async fn run(scenario: Scenario, bed: &Bed) -> Result<Report> {
     match scenario {
         Scenario::ColdStart => cold_start::run(bed).await,
         Scenario::Change => change::run(bed).await,
+        Scenario::Ejection => ejection::run(bed).await,
         Scenario::Idle => idle::run(bed).await,
         Scenario::Probe => probe::run(&bed.options).await,
         Scenario::WarmRestart => warm_restart::run(bed).await,
