@@ -1,6 +1,7 @@
 //! Every metric that the operator serves. Labels are closed sets or, where
 //! the contract names it, the service; never free text.
 
+pub mod alerts;
 pub mod bindings;
 pub mod catalog;
 pub mod ejections;
@@ -13,6 +14,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use alerts::AlertMetrics;
 use bindings::BindingMetrics;
 use catalog::CatalogMetrics;
 
@@ -66,6 +68,8 @@ pub struct Metrics {
     pub reports: reports::Reports,
     /// Pods that leave the mesh and come back.
     pub ejections: ejections::Ejections,
+    /// Alerts that Alertmanagers are told of.
+    pub alerts: AlertMetrics,
 }
 
 const CONTROLLER: &str = "servicebinding";
@@ -214,6 +218,7 @@ impl Metrics {
             health: health::HealthMetrics::new(&r)?,
             reports: reports::Reports::new(&r)?,
             ejections: ejections::Ejections::new(&r)?,
+            alerts: AlertMetrics::new(&r)?,
             registry: r.clone(),
         };
         // Series that are expected to exist before their first event.

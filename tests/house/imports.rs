@@ -38,6 +38,7 @@ const CLUSTER_AND_WIRING: &[&str] = &[
 #[rustfmt::skip]
 const LAYERS: &[Layer] = &[
     Layer { module: "admin",      own: &["metrics"], libraries: AllBut(&["kube", "kube_runtime", "k8s_openapi", "reqwest", "sqlx", "anyhow", "clap"]) },
+    Layer { module: "alert",      own: &["domain", "metrics", "catalog::answer::no_answer", "catalog::client", "catalog::credentials", "catalog::error"], libraries: Only(&["fastrand", "futures", "jiff", "reqwest", "rustls", "serde", "serde_json", "thiserror", "tokio", "tracing"]) },
     Layer { module: "api",        own: &[], libraries: Only(&["serde", "serde_json", "schemars", "k8s_openapi", "kube::CustomResource", "kube::KubeSchema", "kube::Resource", "kube::core"]) },
     Layer { module: "app",        own: &["*"], libraries: AllBut(&[]) },
     Layer { module: "args",       own: &["domain"], libraries: AllBut(&["kube", "kube_runtime", "tokio", "reqwest", "sqlx", "prometheus"]) },
@@ -231,6 +232,9 @@ mod tests {
     fn each_row_forbids_something() {
         for (file, source) in [
             ("src/admin.rs", "use crate::controller::context;"),
+            ("src/alert/mod.rs", "use crate::catalog::Catalog;"),
+            ("src/alert/mod.rs", "use crate::controller::leadership;"),
+            ("src/alert/mod.rs", "use kube::Client;"),
             ("src/api/policy.rs", "use crate::domain::duration;"),
             ("src/api/policy.rs", "use kube::Client;"),
             ("src/args.rs", "use crate::app;"),
