@@ -24,12 +24,15 @@ enum Mood {
     TakesLate(u64),
 }
 
+/// When a request came, and its alerts.
+type Request = (Duration, Vec<Value>);
+
 /// An Alertmanager: how it answers, and what it was told when.
 #[derive(Clone)]
 struct Fake {
     mood: Arc<Mutex<Mood>>,
     begin: Instant,
-    told: Arc<Mutex<Vec<(Duration, Vec<Value>)>>>,
+    told: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Fake {
@@ -49,7 +52,7 @@ impl Fake {
     /// `service`, with a minus where it has ended.
     fn told(&self) -> Vec<(u128, String)> {
         let requests = std::mem::take(&mut *self.told.lock().unwrap());
-        let line = |(at, alerts): (Duration, Vec<Value>)| {
+        let line = |(at, alerts): Request| {
             let alerts: Vec<_> = alerts.iter().map(|alert| brief(alert, at)).collect();
             (at.as_millis(), alerts.join(" "))
         };

@@ -86,7 +86,6 @@ mod tests {
     use clap::Parser;
 
     use super::super::Cli;
-    use super::*;
 
     fn urls(flags: &[&str]) -> Result<Vec<String>, String> {
         let words = ["x", "run"].iter().chain(flags);
