@@ -234,6 +234,25 @@ async fn one_that_was_away_is_told_what_fires_then_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_that_is_back_is_told_again_what_it_may_have_forgotten() {
+    let bed = Bed::new(true).await;
+    bed.alerts.set([endpoint(1)]);
+    seconds(1).await;
+    bed.fake.becomes(Mood::Fails);
+    bed.alerts.set([endpoint(1), endpoint(2)]);
+    sleep(Duration::from_millis(200)).await;
+    let told = bed.fake.told();
+    assert!(
+        told[1..].iter().all(|(_, what)| what == "web-2"),
+        "{told:?}"
+    );
+    bed.fake.becomes(Mood::Takes);
+    seconds(31).await;
+    let told: Vec<String> = bed.fake.told().into_iter().map(|(_, what)| what).collect();
+    assert_eq!(told, ["web-2", "web-1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_refused_is_told_with_the_next_repetition() {
     let bed = Bed::new(true).await;
     bed.fake.becomes(Mood::Refuses);
@@ -306,6 +325,33 @@ async fn only_who_leads_tells_and_a_new_leader_ends_what_the_old_one_told() {
     bed.alerts.set([]);
     seconds(600).await;
     assert_eq!(bed.fake.told(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_heals_just_as_this_replica_begins_to_lead_is_ended() {
+    let bed = Bed::new(false).await;
+    bed.alerts.set([endpoint(1)]);
+    seconds(5).await;
+    bed.open.store(true, Ordering::Relaxed);
+    bed.alerts.set([]);
+    seconds(2).await;
+    let told: Vec<String> = bed.fake.told().into_iter().map(|(_, what)| what).collect();
+    assert_eq!(told, ["-web-1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_leads_again_tells_all_at_once() {
+    let bed = Bed::new(true).await;
+    bed.alerts.set([endpoint(1)]);
+    seconds(1).await;
+    bed.open.store(false, Ordering::Relaxed);
+    bed.alerts.set([endpoint(1), endpoint(2)]);
+    seconds(1).await;
+    assert_eq!(bed.fake.told(), [request(101, "web-1")]);
+    bed.open.store(true, Ordering::Relaxed);
+    seconds(2).await;
+    let told: Vec<String> = bed.fake.told().into_iter().map(|(_, what)| what).collect();
+    assert_eq!(told, ["web-1 web-2"]);
 }
 
 #[tokio::test(start_paused = true)]
