@@ -64,7 +64,7 @@ fn annotations(alert: &Alert) -> BTreeMap<&'static str, String> {
     let (summary, description) = match &alert.what {
         What::Service { healthy, judged } => (
             format!("Service {service} is unhealthy"),
-            format!("Of {judged} endpoints that were judged, {healthy} answer their health check."),
+            format!("Healthy endpoints: {healthy} of {judged} that were judged."),
         ),
         What::Endpoint {
             pod,
@@ -160,7 +160,7 @@ mod tests {
         );
         assert_eq!(
             posted["annotations"]["description"],
-            "Of 4 endpoints that were judged, 1 answer their health check."
+            "Healthy endpoints: 1 of 4 that were judged."
         );
     }
 
