@@ -34,6 +34,7 @@ behaviours![
     foreign,
     frozen,
     handover,
+    health_alerts,
     installation,
     istiod_away,
     leadership,
