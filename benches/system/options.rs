@@ -84,7 +84,7 @@ pub(crate) enum Scenario {
     /// Bindings exist, the operator starts: time until all are Ready.
     ColdStart,
     /// A change in the catalog: time until the API server tells of the new
-    /// VirtualService.
+    /// VirtualService; a deregistration: until all that was made is gone.
     Change,
     /// Nothing changes: writes, CPU and memory.
     Idle,
