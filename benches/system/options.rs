@@ -84,7 +84,7 @@ pub(crate) enum Scenario {
     /// Bindings exist, the operator starts: time until all are Ready.
     ColdStart,
     /// A change in the catalog: time until the API server tells of the new
-    /// VirtualService.
+    /// VirtualService; a deregistration: until all that was made is gone.
     Change,
     /// Endpoints die and heal: time until the mesh has dropped them, and has
     /// them back.

@@ -28,6 +28,7 @@ behaviours![
     chaos,
     conditions,
     crd,
+    denials,
     diff,
     ejection,
     fields,

@@ -2,6 +2,7 @@
 
 mod change;
 mod cold_start;
+mod deregistration;
 mod ejection;
 mod idle;
 mod probe;
