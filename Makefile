@@ -31,9 +31,10 @@ test-cluster: tools
 	cargo build --locked --example catalog-server
 	cargo test --locked --test cluster
 
-# The whole product at work on real parts; ONCE=1 ends it by itself.
+# The whole product at work on real parts; ONCE=1 ends it by itself. In its last
+# chapter a replica fails: FAIL=500, hangs, refuses or disappears.
 demo:
-	cargo run --locked --example demo -- $(if $(ONCE),--once)
+	cargo run --locked --example demo -- $(if $(ONCE),--once) $(if $(FAIL),--fail=$(FAIL))
 
 # Measures the operator beside a bare client, on this machine; for example
 # `make bench SCENARIO=cold-start N=1000`, `make bench QUICK=1`. The operator

@@ -1,6 +1,7 @@
 //! The composition root: builds everything, runs it, and decides what happens
 //! when a part of it ends.
 
+mod debug;
 pub mod diff;
 mod life;
 mod reach;
@@ -32,6 +33,7 @@ use crate::controller::ejection::{self, Ejector};
 use crate::controller::election::Elector;
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
+use crate::controller::monitor::{self, Monitor};
 use crate::controller::queue::Queue;
 use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
@@ -39,7 +41,6 @@ use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, gauges, watches};
 use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
-use crate::domain::health::round;
 use crate::metrics::Metrics;
 use life::{Tasks, stop_signal, stopped};
 
@@ -82,7 +83,10 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         );
         (leadership, Some(elector))
     };
-    let (ctx, source, sender) = context(&args, config, leadership, metrics.clone())?;
+    let (prober, view, checks) = reach::prober(&args.health, &metrics)?;
+    let page = view.clone();
+    let monitor = Monitor::new(prober, view);
+    let (ctx, source, sender) = context(&args, config, leadership, metrics.clone(), monitor)?;
     let (store, writer) = reflector::store();
     let mut tasks = Tasks::default();
     let us = Arc::clone(&ctx);
@@ -101,14 +105,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         "return of the catalog",
         controller::changes::release(Arc::clone(&ctx)),
     );
-    let serving = admin::serve(listener, metrics, readiness.clone());
+    let page = move |service: Option<&str>| debug::health(&page, service);
+    let serving = admin::serve(listener, metrics, readiness.clone(), Arc::new(page));
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
     tasks.add("gauges", gauges::keep(Arc::clone(&ctx)));
     tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
     tasks.add("write-back", write_back(Arc::clone(&ctx)));
-    // Nobody checks yet, so that nobody is to be out.
-    ctx.ejector.tell(round::Known::default());
+    tasks.add("prober", checks);
+    tasks.add("health monitor", monitor::run(Arc::clone(&ctx)));
     tasks.add("ejector", ejection::run(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);
@@ -214,6 +219,7 @@ fn context(
     config: Config,
     leadership: Leadership,
     metrics: Metrics,
+    monitor: Monitor,
 ) -> anyhow::Result<(Arc<Context>, Arc<dyn Catalog>, events::Sender)> {
     let clients =
         Clients::new(config, &leadership).context("cannot set up the client of the API server")?;
@@ -231,7 +237,8 @@ fn context(
             percent: args.max_delete_percent,
         },
         read_only: args.read_only,
-        ejection: reach::ejection(args.ejection),
+        ejection: reach::ejection(args.health.ejection),
+        trust_domain: args.health.mesh_trust_domain.to_string(),
     };
     let (source, known) = (
         reach::catalog(&args.catalog, &metrics)?,
@@ -251,6 +258,7 @@ fn context(
         leadership,
         write_back: Arc::default(),
         ejector: Ejector::default(),
+        monitor,
         queue: Queue::new(usize::from(args.concurrency)),
         registrar: Registrar::new(args.register.scope()),
         events,

@@ -3,7 +3,7 @@
 pub mod catalog;
 pub mod cluster;
 pub mod diff;
-pub mod ejection;
+pub mod health;
 pub mod release_all;
 pub mod sync;
 
@@ -19,7 +19,7 @@ use crate::domain::policy::bounds::Bounds;
 use catalog::CatalogArgs;
 use cluster::ClusterArgs;
 use diff::DiffArgs;
-use ejection::Ejection;
+use health::HealthArgs;
 use release_all::ReleaseAllArgs;
 use sync::{Policy, RegisterArgs};
 
@@ -119,17 +119,9 @@ pub struct RunArgs {
     #[command(flatten)]
     pub register: RegisterArgs,
 
-    /// What happens to an endpoint that fails its health check, unless its
-    /// `healthCheck.ejection` says otherwise: `draining` takes its Pod out of
-    /// every proxy, `outlier-only` leaves it to a tightened outlier detection,
-    /// `observe` says in the log what `draining` would do, `off` does nothing.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_EJECTION",
-        value_name = "MODE",
-        default_value = "draining"
-    )]
-    pub ejection: Ejection,
+    /// How endpoints are checked, and what follows.
+    #[command(flatten)]
+    pub health: HealthArgs,
 
     /// Write nothing anywhere; say in the log what would be written.
     #[arg(long, env = "CATALOG_MESH_READ_ONLY")]

@@ -7,6 +7,7 @@ pub mod ejections;
 pub mod health;
 mod leadership;
 pub mod reports;
+pub mod verdicts;
 
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
@@ -66,6 +67,8 @@ pub struct Metrics {
     pub reports: reports::Reports,
     /// Pods that leave the mesh and come back.
     pub ejections: ejections::Ejections,
+    /// Verdicts on endpoints.
+    pub verdicts: verdicts::Verdicts,
 }
 
 const CONTROLLER: &str = "servicebinding";
@@ -214,6 +217,7 @@ impl Metrics {
             health: health::HealthMetrics::new(&r)?,
             reports: reports::Reports::new(&r)?,
             ejections: ejections::Ejections::new(&r)?,
+            verdicts: verdicts::Verdicts::new(&r)?,
             registry: r.clone(),
         };
         // Series that are expected to exist before their first event.

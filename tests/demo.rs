@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 const REPOSITORY: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What each chapter comes to, in order.
-const SHOWN: [&str; 17] = [
+const SHOWN: [&str; 27] = [
     "✓ catalog-mesh-controller, with the rights of rbac/ alone",
     "servicebinding.aikernel.io/worker-service-binding created",
     "✓ the binding is Ready",
@@ -33,6 +33,16 @@ const SHOWN: [&str; 17] = [
     "✓ Envoy says 2s after",
     "✓ 504 after",
     "4 attempts arrived: 1 and 3 retries",
+    "✓ every replica has answered",
+    "worker-service-1: it answers 500",
+    "✓ Envoy has 2 endpoints",
+    "✓ the binding and the catalog say so",
+    "catalog-mesh",
+    "reason=EndpointUnhealthy",
+    "Warning   unhealthy: 10.240.0.11:8080",
+    "\"health\":\"Degraded\"",
+    "✓ Envoy has 3 endpoints",
+    "since it left Envoy not one failed",
 ];
 
 /// A running demo, killed when it is dropped.

@@ -6,6 +6,7 @@
 //! not show what the story says ends it with an error.
 
 mod door;
+mod health;
 mod parts;
 mod prepare;
 mod screen;
@@ -21,6 +22,7 @@ use anyhow::Result;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 
+use health::Fault;
 use parts::Parts;
 use screen::Screen;
 use support::namespace;
@@ -33,6 +35,10 @@ struct Args {
     /// End when everything was shown; the exit code says whether it was.
     #[arg(long)]
     once: bool,
+
+    /// How a replica fails in the last chapter.
+    #[arg(long, value_enum, default_value = "500")]
+    fail: Fault,
 }
 
 fn main() -> ExitCode {
@@ -72,7 +78,7 @@ async fn inside(args: &Args, screen: &Screen) -> Result<ExitCode> {
     let told = async {
         namespace::set_up_loopback().await?;
         let parts = Parts::start(screen).await?;
-        story::tell(screen, &parts).await?;
+        story::tell(screen, &parts, args.fail).await?;
         Ok::<_, anyhow::Error>(parts)
     };
     let parts = tokio::select! {

@@ -1,6 +1,7 @@
 //! What runs in the demo? Starts it all, one part after the other.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 
@@ -35,7 +36,7 @@ pub(crate) struct Parts {
     pub(crate) api: ApiServer,
     pub(crate) istiod: Istiod,
     pub(crate) workload: Workload,
-    pub(crate) envoy: Envoy,
+    pub(crate) envoy: Arc<Envoy>,
     pub(crate) catalog: Catalog,
     /// Kept, since dropping it would kill it.
     _operator: Operator,
@@ -113,7 +114,7 @@ impl Parts {
             api,
             istiod,
             workload,
-            envoy,
+            envoy: Arc::new(envoy),
             catalog,
             _operator: operator,
         })

@@ -11,7 +11,8 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 
 use crate::api::policy::EjectionMode;
 use crate::args::catalog::CatalogArgs;
-use crate::args::ejection::Ejection;
+use crate::args::health::{Ejection, HealthArgs};
+use crate::args::sync::Switch;
 use crate::args::{Locality, MappingArgs};
 use crate::catalog::Catalog;
 use crate::catalog::by_url::CatalogByUrl;
@@ -24,6 +25,9 @@ use crate::catalog::limited::Limit;
 use crate::catalog::paced::Pace;
 use crate::catalog::patient::Patience;
 use crate::domain::inputs::Settings;
+use crate::health;
+use crate::health::prober::{Limits, Prober};
+use crate::health::view::HealthView;
 use crate::metrics::Metrics;
 
 /// How long a call to the catalog may wait for its turn.
@@ -92,4 +96,17 @@ pub(super) fn catalog(args: &CatalogArgs, metrics: &Metrics) -> anyhow::Result<A
         Pace::new(args.catalog_qps, TURN),
         limited,
     )))
+}
+
+/// The prober, what it finds, and the task that checks.
+pub(super) fn prober(
+    args: &HealthArgs,
+    metrics: &Metrics,
+) -> anyhow::Result<(Prober, HealthView, impl Future<Output = ()> + Send + use<>)> {
+    let limits = Limits {
+        in_flight: usize::from(args.health_concurrency),
+        service_label: args.health_service_label == Switch::On,
+        ..Limits::default()
+    };
+    health::start(limits, args.mesh_cert_dir.clone(), metrics.health.clone()).map_err(Into::into)
 }

@@ -16,9 +16,11 @@ pub async fn follow(ctx: Arc<Context>) {
         for id in changed {
             let gone = matches!(ctx.known.presence(&id), Presence::Absent { .. });
             let lane = if gone { Lane::Urgent } else { Lane::Normal };
-            for key in ctx.world.naming(&id) {
-                ctx.queue.add(&key, lane);
+            let keys = ctx.world.naming(&id);
+            for key in &keys {
+                ctx.queue.add(key, lane);
             }
+            ctx.monitor.records_changed(keys);
         }
     }
 }

@@ -14,6 +14,7 @@ use super::error::WriteError;
 use super::events::Events;
 use super::leadership::Leadership;
 use super::mesh_api::MeshApi;
+use super::monitor::Monitor;
 use super::queue::Queue;
 use super::queue::room::Room;
 use super::registrar::Registrar;
@@ -43,6 +44,8 @@ pub struct Options {
     pub read_only: bool,
     /// What happens to an unhealthy endpoint, unless its policy says otherwise.
     pub ejection: EjectionMode,
+    /// The mesh's trust domain, by which a peer is known.
+    pub trust_domain: String,
 }
 
 /// What every reconciliation shares.
@@ -67,6 +70,8 @@ pub struct Context {
     pub write_back: Arc<WriteBack>,
     /// What is known of who is to be out of the mesh.
     pub ejector: Ejector,
+    /// Whose endpoints are checked, and what is known of their health.
+    pub monitor: Monitor,
     /// What is due.
     pub queue: Queue,
     /// Which Services get a binding because of the catalog.

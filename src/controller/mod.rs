@@ -17,6 +17,7 @@ mod guard;
 pub mod leadership;
 pub mod mesh_api;
 pub mod mirror;
+pub mod monitor;
 pub mod observe;
 pub mod outcome;
 mod permit;

@@ -11,6 +11,7 @@ use super::context::Context;
 use super::error::WriteError;
 use super::queue::room::Room;
 use super::queue::state::Next;
+use super::write_back::seam;
 use super::{observe, report};
 use crate::api::service_binding::ServiceBinding;
 use crate::domain::situation::{InForce, Look, Situation};
@@ -58,7 +59,7 @@ pub(crate) async fn finish(
 ) -> Outcome {
     let Looked {
         situation,
-        findings,
+        mut findings,
         worked,
         again,
     } = looked;
@@ -82,6 +83,8 @@ pub(crate) async fn finish(
         .binding(&validate::key(binding))
         .filter(|latest| latest.metadata.uid == binding.metadata.uid)
         .unwrap_or_else(|| Arc::clone(binding));
+    findings.health = ctx.monitor.shown(&validate::key(binding));
+    seam::judged(ctx, &latest, &situation, findings.health.as_ref());
     let generation = binding.metadata.generation;
     let next_status = status::next(
         latest.status.as_ref(),

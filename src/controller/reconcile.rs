@@ -67,6 +67,11 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     inputs.catalog = observe::ask_catalog(ctx, &inputs, &target.catalog_id).await;
     let after = ctx.known.position();
     seam::answered(ctx, &key, &target, &inputs.catalog);
+    if let CatalogAnswer::Record(record) = &inputs.catalog
+        && !ctx.known.is_live()
+    {
+        ctx.monitor.recorded(&key, record);
+    }
     let mut looked = match validate::validate(&inputs, &target, settings) {
         Ok(mut valid) => {
             let tightened = ctx.ejector.tightened(&key);

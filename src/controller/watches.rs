@@ -106,6 +106,7 @@ async fn follow_slices(ctx: Arc<Context>) {
     let sink = |event: Event<EndpointSlice>| {
         let services = ctx.world.slices(map(&event, slices::slice));
         ctx.write_back.touched(&services);
+        ctx.monitor.served(&services);
     };
     watch::follow(api, sink, failure(&ctx.metrics, "EndpointSlice")).await;
 }
@@ -117,6 +118,7 @@ async fn follow_pods(ctx: Arc<Context>) {
         if changed.marks {
             ctx.ejector.look();
         }
+        ctx.monitor.served(&changed.services);
     };
     let failed = failure(&ctx.metrics, "Pod");
     watch::follow_some(api, pods::UNFINISHED, sink, failed).await;
@@ -197,6 +199,7 @@ fn ask(ctx: &Context, concerned: Concerned) {
         ctx.write_back.release(key);
     }
     ctx.registrar.concerned(&concerned);
+    ctx.monitor.concerned(&concerned);
 }
 
 /// The event, if its object could be decoded. One that could not is told of,

@@ -222,5 +222,9 @@ async fn end_of(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), Writ
             apply::remove(ctx, &key, &step).await?;
         }
     }
+    // Its Pods come back first: the ejector asks for another look then.
+    if ctx.world.keeps_out(&key) {
+        return Err(WriteError::Stale);
+    }
     report::remove_finalizer(ctx, binding).await
 }

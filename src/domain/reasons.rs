@@ -72,3 +72,23 @@ pub const ACTIVE: &str = "Active";
 pub const NOT_CONFIGURED: &str = "NotConfigured";
 /// Checks are asked for, and nothing is judged yet.
 pub const PROBING: &str = "Probing";
+/// The binding is not in force, so nothing is checked for it.
+pub const NOT_IN_FORCE: &str = "NotInForce";
+/// There are endpoints, and none of them can be checked.
+pub const NOT_CHECKABLE: &str = "NotCheckable";
+/// No endpoint has ever answered this check as it should.
+pub const CHECK_NEVER_SUCCEEDED: &str = "CheckNeverSucceeded";
+/// The endpoints demand mutual TLS, and the check does not speak it.
+pub const MTLS_REQUIRED: &str = "MTLSRequired";
+/// The check needs a mesh certificate that is not there.
+pub const NO_MESH_CERTIFICATE: &str = "NoMeshCertificate";
+/// At least half of the endpoints are healthy.
+pub const DEGRADED: &str = "Degraded";
+/// Fewer than half of the endpoints are healthy.
+pub const UNHEALTHY: &str = "Unhealthy";
+/// Endpoints became unhealthy: the reason of an Event.
+pub const ENDPOINT_UNHEALTHY: &str = "EndpointUnhealthy";
+/// Endpoints answer again: the reason of an Event.
+pub const ENDPOINT_HEALTHY: &str = "EndpointHealthy";
+/// No endpoint of the Service is ready.
+pub const NO_ENDPOINTS: &str = "NoEndpoints";

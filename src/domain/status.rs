@@ -4,9 +4,10 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use super::health::summary::Shown;
 use super::reasons as r;
 use super::record::CatalogPosition;
-use super::situation::{Fact, InForce, Row, Situation, Truth};
+use super::situation::{Cell, Fact, InForce, Row, Situation, Truth};
 use crate::api::service_binding::{ChildStatus, PolicyEntry, ServiceBindingStatus, SyncStatus};
 
 /// Longest message of a condition; the rest is cut off.
@@ -23,8 +24,10 @@ pub struct Findings {
     pub wrote: bool,
     /// Whether all objects were removed.
     pub removed: bool,
-    /// Whether catalog or binding ask for health checks; absent: as it is.
+    /// Whether catalog or binding ask for health checks; absent: not known.
     pub checked: Option<bool>,
+    /// The health of the service; absent: as it is.
+    pub health: Option<Shown>,
     /// Where the record was seen in the catalog's history, if it was.
     pub seen: Option<CatalogPosition>,
     /// Whether where it was seen before is worth nothing any more.
@@ -44,7 +47,8 @@ pub fn next(
     let frozen = matches!(situation, Situation::Suspended { .. });
 
     let sync = row.sync;
-    set_conditions(&mut status, generation, row, findings.checked, now);
+    let health = health(&mut status, findings.health, findings.checked);
+    set_conditions(&mut status, generation, row, health, now);
     status.sync_status = sync.or(status.sync_status).or(Some(SyncStatus::Syncing));
     // A frozen binding has not been looked at: the generation that was last
     // acted upon stays the observed one.
@@ -128,11 +132,34 @@ fn in_force(status: &ServiceBindingStatus, generation: Option<i64>) -> InForce {
     }
 }
 
+/// Takes what is known of the service's health into the status, and returns what
+/// its condition says. Before the first endpoint was judged the health is what
+/// it was: a restart of the operator is no news.
+fn health(status: &mut ServiceBindingStatus, shown: Option<Shown>, checked: Option<bool>) -> Cell {
+    let before = status.conditions.iter().find(|c| c.type_ == r::HEALTHY);
+    let unset = before.is_none_or(|c| [r::PROGRESSING, r::NOT_CONFIGURED].contains(&&*c.reason));
+    let shown = match (shown, checked) {
+        (Some(shown), _) => shown,
+        (None, Some(false)) => Shown::NotConfigured,
+        (None, Some(true)) if unset => {
+            return Some(Fact {
+                truth: Truth::Unknown,
+                reason: r::PROBING,
+                message: String::new(),
+            });
+        }
+        (None, _) => return None,
+    };
+    status.health_status = shown.status();
+    status.endpoints = shown.endpoints();
+    Some(shown.fact())
+}
+
 fn set_conditions(
     status: &mut ServiceBindingStatus,
     generation: Option<i64>,
     row: Row,
-    checked: Option<bool>,
+    health: Cell,
     now: Timestamp,
 ) {
     let fact = |truth, reason| Fact {
@@ -140,16 +167,6 @@ fn set_conditions(
         reason,
         message: String::new(),
     };
-    let health = checked.map(|checked| {
-        fact(
-            Truth::Unknown,
-            if checked {
-                r::PROBING
-            } else {
-                r::NOT_CONFIGURED
-            },
-        )
-    });
     // What each condition says where nothing is known of this binding yet.
     let cells = [
         (r::READY, row.ready, fact(Truth::False, r::PROGRESSING)),
@@ -218,7 +235,8 @@ pub struct Transition {
 }
 
 /// What changed between two statuses, as far as it is worth an Event: Ready
-/// with its reason, Suspended, and that nothing is reported back any more.
+/// with its reason, Suspended, that nothing is reported back any more, and that
+/// the service's health cannot be told.
 pub fn transitions(
     before: Option<&ServiceBindingStatus>,
     after: &ServiceBindingStatus,
@@ -271,8 +289,26 @@ pub fn transitions(
             warning: false,
         });
     }
+    if let Some((_, new)) = changed(r::HEALTHY)
+        && TELLS_NOTHING.contains(&&*new.reason)
+    {
+        found.push(Transition {
+            reason: new.reason,
+            note: new.message,
+            warning: true,
+        });
+    }
     found
 }
+
+/// Why a check says nothing. Of what it does say the endpoints' own Events tell.
+const TELLS_NOTHING: [&str; 5] = [
+    r::CHECK_NEVER_SUCCEEDED,
+    r::MTLS_REQUIRED,
+    r::NO_MESH_CERTIFICATE,
+    r::NOT_CHECKABLE,
+    r::NO_ENDPOINTS,
+];
 
 #[cfg(test)]
 mod tests {

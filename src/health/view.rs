@@ -1,5 +1,7 @@
 //! What others read of the health checks.
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -52,7 +54,49 @@ pub struct EndpointReport {
     pub history: Vec<Transition>,
 }
 
+/// What is held of the endpoints of a service, and no more.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Verdicts {
+    /// They by verdict.
+    pub counts: Counts,
+    /// Whether one of them has answered as it should since the check was set.
+    pub proven: bool,
+    /// What is held of each, and since when.
+    pub endpoints: BTreeMap<SocketAddr, (Verdict, Timestamp)>,
+}
+
+impl fmt::Debug for HealthView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HealthView").finish_non_exhaustive()
+    }
+}
+
 impl HealthView {
+    /// Every service that is checked, with its endpoints counted, and whether one
+    /// of them has answered as it should since the check was set.
+    pub fn services(&self) -> Vec<(ServiceKey, Counts, bool)> {
+        let board = self.board();
+        let all = board.services.iter();
+        all.map(|(key, service)| (ServiceKey::clone(key), service.counts(), service.proven))
+            .collect()
+    }
+
+    /// The verdicts on a service; none where it is not checked.
+    pub fn verdicts(&self, key: &ServiceKey) -> Option<Verdicts> {
+        let board = self.board();
+        let service = board.services.get(key)?;
+        let endpoints = service.endpoints.iter();
+        let held = endpoints.map(|(address, endpoint)| {
+            let held = (endpoint.judge.verdict(), endpoint.since);
+            (*address, held)
+        });
+        Some(Verdicts {
+            counts: service.counts(),
+            proven: service.proven,
+            endpoints: held.collect(),
+        })
+    }
+
     /// What is held of a service; none where it is not checked.
     pub fn service(&self, key: &ServiceKey) -> Option<ServiceReport> {
         let board = self.board();

@@ -42,7 +42,7 @@ const LAYERS: &[Layer] = &[
     Layer { module: "app",        own: &["*"], libraries: AllBut(&[]) },
     Layer { module: "args",       own: &["domain"], libraries: AllBut(&["kube", "kube_runtime", "tokio", "reqwest", "sqlx", "prometheus"]) },
     Layer { module: "catalog",    own: &["domain", "metrics"], libraries: AllBut(CLUSTER_AND_WIRING) },
-    Layer { module: "controller", own: &["api", "domain", "metrics", "catalog::Catalog", "catalog::error", "catalog::event", "catalog::known", "catalog::report", "health::HealthView"], libraries: AllBut(&["reqwest", "sqlx", "axum", "anyhow", "clap", "prometheus"]) },
+    Layer { module: "controller", own: &["api", "domain", "metrics", "catalog::Catalog", "catalog::error", "catalog::event", "catalog::known", "catalog::report", "health::prober::Prober", "health::target", "health::view"], libraries: AllBut(&["reqwest", "sqlx", "axum", "anyhow", "clap", "prometheus"]) },
     Layer { module: "crd",        own: &["api"], libraries: AllBut(&["kube::Client", "kube::client", "kube_runtime", "tokio", "reqwest", "anyhow", "clap"]) },
     Layer { module: "diff",       own: &["api", "args", "domain", "files", "catalog::Catalog", "catalog::error", "controller::apply::in_time", "controller::error", "controller::mesh_api", "controller::mirror", "controller::readable", "controller::sources", "controller::world"], libraries: AllBut(&["reqwest", "hyper_util", "sqlx", "axum", "anyhow", "clap", "prometheus"]) },
     Layer { module: "domain",     own: &["api"], libraries: Only(&["serde", "serde_json", "sha2", "thiserror", "jiff", "k8s_openapi::apimachinery", "k8s_openapi::jiff"]) },

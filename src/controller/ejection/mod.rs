@@ -22,9 +22,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::context::Context;
 use super::error::WriteError;
 use super::queue::state::Lane;
-use crate::domain::health::ejection::{Plan, PodKey};
-use crate::domain::health::mark::Step;
-use crate::domain::health::outlier::{self, Tightened};
+use crate::domain::health::ejection::{Plan, PodKey, Stays};
+use crate::domain::health::mark::{self, Step};
+use crate::domain::health::outlier::{self, Held, Tightened};
 use crate::domain::health::pace::Pace;
 use crate::domain::health::round::{Known, decide};
 use crate::domain::names::BindingKey;
@@ -46,7 +46,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 pub struct Ejector {
     known: watch::Sender<Option<Arc<Known>>>,
     moved: Notify,
-    tightened: Mutex<BTreeMap<BindingKey, Tightened>>,
+    tightened: Mutex<BTreeMap<BindingKey, Held>>,
+    stays: Mutex<BTreeMap<BindingKey, Stays>>,
 }
 
 impl Default for Ejector {
@@ -55,6 +56,7 @@ impl Default for Ejector {
             known: watch::Sender::new(None),
             moved: Notify::new(),
             tightened: Mutex::default(),
+            stays: Mutex::default(),
         }
     }
 }
@@ -68,11 +70,21 @@ impl Ejector {
 
     /// How Envoy's own outlier detection is tightened for the binding now.
     pub fn tightened(&self, binding: &BindingKey) -> Option<Tightened> {
-        self.all_tightened().get(binding).copied()
+        let all = self.all_tightened();
+        all.get(binding).map(|held| held.tightened)
+    }
+
+    /// What became of the binding's unhealthy endpoints.
+    pub fn stays(&self, binding: &BindingKey) -> Stays {
+        self.all_stays().get(binding).copied().unwrap_or_default()
+    }
+
+    fn all_stays(&self) -> MutexGuard<'_, BTreeMap<BindingKey, Stays>> {
+        self.stays.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A map is whole after each change, so a poisoned lock is used on.
-    fn all_tightened(&self) -> MutexGuard<'_, BTreeMap<BindingKey, Tightened>> {
+    fn all_tightened(&self) -> MutexGuard<'_, BTreeMap<BindingKey, Held>> {
         self.tightened
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -147,15 +159,36 @@ impl Rounds {
         self.reports.observed(&self.would, &decided.would);
         self.would = decided.would;
         self.reports.stayed(&ctx.metrics, &decided.plan);
-        tighten(ctx, known, &decided.plan);
+        let restored = self.tighten(ctx, known, &decided.plan);
         let again = if ctx.options.read_only {
             self.reports.withheld(&decided.steps);
             None
         } else {
             self.write(ctx, decided.steps).await
         };
-        self.reports.now_out(&ctx.metrics, &ctx.world.marked());
-        again
+        let marked = ctx.world.marked();
+        self.reports.now_out(&ctx.metrics, &marked);
+        stay(ctx, mark::stays(&decided.plan, &marked));
+        again.into_iter().chain(restored).min()
+    }
+
+    /// Remembers what holds for outlier detection now, and has those bindings
+    /// looked at for which it is something else than before. Says when it may
+    /// be another by itself.
+    fn tighten(&self, ctx: &Context, known: &Known, plan: &Plan) -> Option<Instant> {
+        let (before, now) = {
+            let mut held = ctx.ejector.all_tightened();
+            let now = outlier::all(known, plan, &held, self.started.elapsed());
+            (std::mem::replace(&mut *held, now.clone()), now)
+        };
+        let is = |held: Option<&Held>| held.map(|held| held.tightened);
+        let keys: BTreeSet<_> = before.keys().chain(now.keys()).collect();
+        for key in keys {
+            if is(before.get(key)) != is(now.get(key)) {
+                ctx.queue.add(key, Lane::Normal);
+            }
+        }
+        outlier::due(&now).map(|due| self.started + due)
     }
 
     /// Writes what may be written now.
@@ -188,20 +221,24 @@ impl Rounds {
     }
 }
 
-/// Remembers what holds for outlier detection now, and has those bindings looked
-/// at for which it is something else than before.
-fn tighten(ctx: &Context, known: &Known, plan: &Plan) {
-    let (before, now) = {
-        let mut held = ctx.ejector.all_tightened();
-        let now = outlier::all(known, plan, &held);
-        (std::mem::replace(&mut *held, now.clone()), now)
-    };
+/// Remembers what became of all services' endpoints, and says of which it is
+/// something else than before.
+fn stay(ctx: &Context, now: BTreeMap<BindingKey, Stays>) {
+    let before = std::mem::replace(&mut *ctx.ejector.all_stays(), now.clone());
     let keys: BTreeSet<_> = before.keys().chain(now.keys()).collect();
-    for key in keys {
-        if before.get(key) != now.get(key) {
-            ctx.queue.add(key, Lane::Normal);
+    let moved = keys.into_iter();
+    let moved: BTreeSet<_> = moved
+        .filter(|key| before.get(key) != now.get(key))
+        .cloned()
+        .collect();
+    for key in &moved {
+        // One that is about to end waits for its Pods.
+        let binding = ctx.world.binding(key);
+        if binding.is_some_and(|b| b.metadata.deletion_timestamp.is_some()) {
+            ctx.queue.add(key, Lane::Urgent);
         }
     }
+    ctx.monitor.ejected(moved);
 }
 
 #[cfg(test)]

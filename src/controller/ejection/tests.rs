@@ -19,12 +19,13 @@ use crate::controller::cluster_id::Identity;
 use crate::controller::context::{Memory, Options};
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
+use crate::controller::monitor::Monitor;
 use crate::controller::permit::Permit;
 use crate::controller::queue::Queue;
 use crate::controller::registrar::Registrar;
 use crate::controller::world::World;
 use crate::controller::{events, pods};
-use crate::domain::brake::{Limits, SyncPolicy};
+use crate::domain::brake::{self, SyncPolicy};
 use crate::domain::fixtures::settings;
 use crate::domain::health::ejection::{Member, Service};
 use crate::domain::health::judge::{Failure, Verdict};
@@ -32,6 +33,8 @@ use crate::domain::health::mark::{Note, OURS};
 use crate::domain::health::round::Checked;
 use crate::domain::names::ClusterDomain;
 use crate::domain::registration::Scope;
+use crate::health;
+use crate::health::prober::Limits;
 use crate::metrics::Metrics;
 
 const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
@@ -186,17 +189,19 @@ fn context(client: Client, leadership: Leadership, read_only: bool) -> Context {
     let metrics = Metrics::new().unwrap();
     let (events, _) = events::channel(client.clone(), "x".to_owned(), metrics.clone());
     let domain = ClusterDomain::parse("cluster.local").unwrap();
+    let (prober, view, _) = health::start(Limits::default(), None, metrics.health.clone()).unwrap();
     Context {
         options: Options {
             settings: settings(),
             period: Duration::from_secs(30),
             concurrency: 1,
-            limits: Limits {
+            limits: brake::Limits {
                 policy: SyncPolicy::Sync,
                 percent: 20,
             },
             read_only,
             ejection: EjectionMode::Draining,
+            trust_domain: "cluster.local".to_owned(),
         },
         clients: Clients {
             requests: client.clone(),
@@ -210,6 +215,7 @@ fn context(client: Client, leadership: Leadership, read_only: bool) -> Context {
         leadership,
         write_back: Arc::default(),
         ejector: Ejector::default(),
+        monitor: Monitor::new(prober, view),
         queue: Queue::new(1),
         registrar: Registrar::new(Scope::default()),
         events,

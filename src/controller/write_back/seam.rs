@@ -1,15 +1,21 @@
 //! What a look found out, and what it means for the write-back: whose record
 //! it is decides what is reported.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
+use super::HealthReporter;
 use super::endpoints::{self, Listing};
 use super::sender::Surroundings;
 use crate::api::service_binding::{ServiceBinding, ServiceBindingStatus};
 use crate::catalog::known::Presence;
+use crate::catalog::report::ReportedHealth;
 use crate::controller::context::Context;
 use crate::controller::mirror::Id;
 use crate::controller::queue::state::Lane;
+use crate::domain::health::service::ServiceHealth;
+use crate::domain::health::summary::Shown;
 use crate::domain::inputs::CatalogAnswer;
 use crate::domain::names::BindingKey;
 use crate::domain::reasons as r;
@@ -55,6 +61,51 @@ pub(crate) fn answered(ctx: &Context, key: &BindingKey, target: &Target, answer:
         CatalogAnswer::NotFound { confirmed: false }
         | CatalogAnswer::Bad(_)
         | CatalogAnswer::NotAsked => {}
+    }
+}
+
+/// The health of the service is this, as far as it is known. Of a frozen binding
+/// nothing is said. A check that was taken away is said once, where the status
+/// still tells of it.
+pub(crate) fn judged(
+    ctx: &Context,
+    binding: &ServiceBinding,
+    situation: &Situation,
+    shown: Option<&Shown>,
+) {
+    let frozen = matches!(situation, Situation::Suspended { .. });
+    let (Some(shown), Ok(target)) = (shown, validate::target(binding)) else {
+        return;
+    };
+    if frozen || ctx.options.read_only {
+        return;
+    }
+    let report = |health, healthy, total| {
+        let reporter = HealthReporter::new(Arc::clone(&ctx.write_back));
+        reporter.set(&target.catalog_id, health, healthy, total);
+    };
+    match shown {
+        Shown::Service(summary) => {
+            let counts = &summary.counts;
+            let judged = counts.healthy + counts.unhealthy;
+            match summary.health() {
+                ServiceHealth::Probing => {}
+                ServiceHealth::Healthy => report(ReportedHealth::Healthy, counts.healthy, judged),
+                ServiceHealth::Degraded => report(ReportedHealth::Degraded, counts.healthy, judged),
+                ServiceHealth::Unhealthy | ServiceHealth::NoEndpoints => {
+                    report(ReportedHealth::Unhealthy, counts.healthy, judged);
+                }
+                ServiceHealth::Unknown(_)
+                | ServiceHealth::Unchecked
+                | ServiceHealth::NeverSucceeded => report(ReportedHealth::Unknown, 0, 0),
+            }
+        }
+        Shown::NotConfigured | Shown::NotInForce => {
+            let status = binding.status.as_ref();
+            if status.is_some_and(|status| status.endpoints.is_some()) {
+                report(ReportedHealth::Unknown, 0, 0);
+            }
+        }
     }
 }
 

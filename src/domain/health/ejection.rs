@@ -76,6 +76,17 @@ pub struct Plan {
     pub opened: BTreeSet<BindingKey>,
 }
 
+/// What became of the unhealthy endpoints of one service.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Stays {
+    /// Pods that are out of the mesh because of it.
+    pub ejected: u32,
+    /// Unhealthy ones that stay for want of room.
+    pub floored: u32,
+    /// Whether all stay, since none answers.
+    pub opened: bool,
+}
+
 /// How many of so many ready endpoints may be out.
 pub fn most_out(ready: usize, percent: u8) -> usize {
     (ready * usize::from(percent.min(100)) / 100).min(ready.saturating_sub(1))

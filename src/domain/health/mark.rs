@@ -8,16 +8,16 @@
 //! 3. An annotation of ours without our label is left over, as when somebody
 //!    took the label off or set another one: it alone is taken away.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::ejection::{Out, PodKey};
+use super::ejection::{Out, Plan, PodKey, Stays};
 use crate::api::pod::{DRAINING, EJECTED};
 use crate::domain::names::{BindingKey, shown};
-use crate::domain::pod::{Marks, PodView};
+use crate::domain::pod::{KnownPod, Marks, PodView};
 
 /// The value of Istio's label where we set it.
 pub const OURS: &str = "catalog-mesh";
@@ -126,6 +126,24 @@ pub fn ours(pod: &PodView) -> Option<Note> {
     (whose(pod) == Whose::Ours)
         .then(|| Note::parse(note))
         .flatten()
+}
+
+/// What became of the unhealthy endpoints of each binding, by the plan and by
+/// who is out. Who is missing has none.
+pub fn stays(plan: &Plan, marked: &BTreeMap<PodKey, KnownPod>) -> BTreeMap<BindingKey, Stays> {
+    let mut all: BTreeMap<BindingKey, Stays> = BTreeMap::new();
+    for note in marked.values().filter_map(|pod| ours(&pod.view)) {
+        for binding in note.bindings {
+            all.entry(binding).or_default().ejected += 1;
+        }
+    }
+    for (binding, n) in &plan.floored {
+        all.entry(binding.clone()).or_default().floored = *n;
+    }
+    for binding in &plan.opened {
+        all.entry(binding.clone()).or_default().opened = true;
+    }
+    all
 }
 
 /// What is done to a Pod.

@@ -11,7 +11,8 @@
 //! [`checked`] puts them together with what is held of them;
 //! [`mark`] what stands on a Pod that we took out; [`round`] makes of all that
 //! what is to be written, and [`pace`] when; [`outlier`] helps Envoy out where
-//! an unhealthy endpoint has to stay.
+//! an unhealthy endpoint has to stay. [`wanted`] says whose endpoints are to be
+//! checked, [`summary`] what the status says of them, and [`telling`] when.
 
 pub mod checked;
 pub mod doubt;
@@ -22,4 +23,7 @@ pub mod outlier;
 pub mod pace;
 pub mod round;
 pub mod service;
+pub mod summary;
 pub mod targets;
+pub mod telling;
+pub mod wanted;

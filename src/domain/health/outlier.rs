@@ -6,8 +6,9 @@
 //!    never the last endpoint.
 //! 2. Each change of these fields makes Envoy forget whom it took out, so they
 //!    change once when the first has to stay and once when none has to any
-//!    more. In between only a larger share is written, in quarters, and never a
-//!    smaller one.
+//!    more for ten seconds, so that one that flaps does not change them each time.
+//!    In between only a larger share is written, in quarters, and never a smaller
+//!    one.
 //! 3. It is not for a service of which no endpoint is healthy, nor for a check
 //!    that has never worked: there it is not known who is bad. While verdicts are
 //!    held all stays as it is.
@@ -15,6 +16,7 @@
 //!    is ever taken out stays as it is.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::ejection::Plan;
 use super::judge::Verdict;
@@ -30,6 +32,9 @@ const INTERVAL: Millis = Millis(1_000);
 /// Steps in which the share grows, in percent.
 const STEP: u32 = 25;
 
+/// How long no unhealthy endpoint has to stay before the policy alone holds.
+pub const RESTORES: Duration = Duration::from_secs(10);
+
 /// Largest share: with it one endpoint is left, however many there are.
 const MOST: u32 = 99;
 
@@ -40,9 +45,32 @@ pub struct Tightened {
     pub percent: u32,
 }
 
+/// That it is, and since when none has to stay any more. Times count from any
+/// fixed moment.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Held {
+    /// What holds.
+    pub tightened: Tightened,
+    /// Since when it need not.
+    pub free: Option<Duration>,
+}
+
 /// What holds from now on, by what held until now: `staying` unhealthy
 /// endpoints stay among `in_mesh` that the mesh has. None is the policy alone.
-pub fn next(held: Option<Tightened>, staying: u32, in_mesh: u32) -> Option<Tightened> {
+fn held(before: Option<Held>, staying: u32, in_mesh: u32, now: Duration) -> Option<Held> {
+    let tightened = before.map(|held| held.tightened);
+    if let Some(tightened) = next(tightened, staying, in_mesh) {
+        let free = None;
+        return Some(Held { tightened, free });
+    }
+    let since = before?.free.unwrap_or(now);
+    (since + RESTORES > now).then_some(Held {
+        tightened: tightened?,
+        free: Some(since),
+    })
+}
+
+fn next(held: Option<Tightened>, staying: u32, in_mesh: u32) -> Option<Tightened> {
     if staying == 0 {
         return None;
     }
@@ -60,23 +88,30 @@ pub fn next(held: Option<Tightened>, staying: u32, in_mesh: u32) -> Option<Tight
 pub fn all(
     known: &Known,
     plan: &Plan,
-    held: &BTreeMap<BindingKey, Tightened>,
-) -> BTreeMap<BindingKey, Tightened> {
+    before: &BTreeMap<BindingKey, Held>,
+    now: Duration,
+) -> BTreeMap<BindingKey, Held> {
     let of = |checked: &Checked| {
         let binding = &checked.service.binding;
-        let held = held.get(binding).copied();
-        let now = if checked.service.held {
-            held
+        let known = before.get(binding).copied();
+        let is = if checked.service.held {
+            known
         } else {
             let (staying, in_mesh) = staying(checked, plan);
-            next(held, staying, in_mesh)
+            held(known, staying, in_mesh, now)
         };
-        now.map(|tightened| (binding.clone(), tightened))
+        is.map(|is| (binding.clone(), is))
     };
     let mut all: BTreeMap<_, _> = known.services.iter().filter_map(of).collect();
     let unsettled = known.unsettled.iter();
-    all.extend(unsettled.filter_map(|key| Some((key.clone(), *held.get(key)?))));
+    all.extend(unsettled.filter_map(|key| Some((key.clone(), *before.get(key)?))));
     all
+}
+
+/// When the first of them need not hold any more.
+pub fn due(all: &BTreeMap<BindingKey, Held>) -> Option<Duration> {
+    let free = all.values().filter_map(|held| held.free);
+    free.min().map(|since| since + RESTORES)
 }
 
 /// How many unhealthy endpoints stay, of how many that are in the mesh.
@@ -234,12 +269,13 @@ mod tests {
         const GOOD: Verdict = Verdict::Healthy;
         const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
         let nothing = BTreeMap::new();
-        let decided = |checked: Checked, plan: &Plan, held: &BTreeMap<_, _>| {
+        let decided = |checked: Checked, plan: &Plan, before: &BTreeMap<_, _>| {
             let known = Known {
                 services: vec![checked],
                 ..Known::default()
             };
-            all(&known, plan, held).get(&key()).map(|held| held.percent)
+            let all = all(&known, plan, before, Duration::ZERO);
+            all.get(&key()).map(|held| held.tightened.percent)
         };
         let free = Plan::default();
         let mut out = Plan::default();
@@ -262,7 +298,12 @@ mod tests {
         unproven.service.proven = false;
         assert_eq!(decided(unproven, &free, &nothing), None);
         // While verdicts are held, and while nothing is known, all stays.
-        let before = BTreeMap::from([(key(), Tightened { percent: 75 })]);
+        let tightened = Tightened { percent: 75 };
+        let held = Held {
+            tightened,
+            free: None,
+        };
+        let before = BTreeMap::from([(key(), held)]);
         for verdicts in [[GOOD, GOOD, GOOD], [GOOD, BAD, GOOD]] {
             let mut held = service(OutlierOnly, &verdicts);
             held.service.held = true;
@@ -273,8 +314,26 @@ mod tests {
             unsettled: [key()].into(),
             ..Known::default()
         };
-        assert_eq!(all(&unsettled, &free, &before), before);
-        assert_eq!(all(&Known::default(), &free, &before), nothing);
+        let now = Duration::ZERO;
+        let plan = Plan::default();
+        assert_eq!(all(&unsettled, &plan, &before, now), before);
+        assert_eq!(all(&Known::default(), &plan, &before, now), nothing);
+    }
+
+    #[test]
+    fn it_holds_for_ten_seconds_after_the_last_one_had_to_stay() {
+        let second = Duration::from_secs;
+        let tight = held(None, 1, 3, second(0));
+        assert!(tight.is_some_and(|held| held.free.is_none()));
+        let free = held(tight, 0, 3, second(100));
+        assert_eq!(free.and_then(|held| held.free), Some(second(100)));
+        assert_eq!(held(free, 0, 3, second(109)), free);
+        // One that flaps begins anew, and changes nothing.
+        assert_eq!(held(free, 1, 3, second(109)), tight);
+        assert_eq!(held(free, 0, 3, second(110)), None);
+        let all = BTreeMap::from([(key(), free.unwrap())]);
+        assert_eq!(due(&all), Some(second(110)));
+        assert_eq!(held(None, 0, 3, second(1)), None);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! and istiod are not to be the ones who suffer.
 //!
 //! 1. A Pod that was written to a short while ago flaps. Of the Pods of a
-//!    service that flap one is written to in a second.
+//!    service that flap one is written to every two seconds: statuses and
+//!    Events are written besides, and all together are to be one a second.
 //! 2. One that was left alone goes at once, so that a zone that dies is out of
 //!    the mesh without delay; a service has a stock of such writes, which fills
 //!    up again by one in a second.
@@ -19,7 +20,10 @@ use super::ejection::PodKey;
 use crate::domain::names::BindingKey;
 
 /// Time between two writes to Pods of a service that flap.
-pub const GAP: Duration = Duration::from_secs(1);
+pub const GAP: Duration = Duration::from_secs(2);
+
+/// Time in which a service's stock of other writes grows by one.
+pub const REFILL: Duration = Duration::from_secs(1);
 
 /// How long after a write to it a Pod counts as flapping.
 pub const FLAPS: Duration = Duration::from_secs(10);
@@ -58,13 +62,13 @@ impl Pace {
         now: Duration,
     ) -> Result<(), Duration> {
         let flaps = self.pods.get(pod).is_some_and(|at| *at + FLAPS > now);
-        let room = GAP * STOCK;
+        let room = REFILL * STOCK;
         let known = bindings.iter().filter_map(|key| self.services.get(key));
         let free = known.map(|service| {
             if flaps {
                 service.last + GAP
             } else {
-                (service.full + GAP).saturating_sub(room)
+                (service.full + REFILL).saturating_sub(room)
             }
         });
         if let Some(at) = free.max().filter(|at| *at > now) {
@@ -77,7 +81,7 @@ impl Pace {
             let service = self.services.entry(key.clone()).or_default();
             service.last = now;
             if !flaps {
-                service.full = service.full.max(now) + GAP;
+                service.full = service.full.max(now) + REFILL;
             }
         }
         self.pods.insert(pod.clone(), now);
@@ -122,13 +126,13 @@ mod tests {
     }
 
     #[test]
-    fn a_service_whose_endpoints_flap_costs_one_write_a_second() {
-        assert_eq!(in_a_minute(1), 60);
+    fn a_service_whose_endpoints_flap_costs_a_write_every_two_seconds() {
+        assert_eq!(in_a_minute(1), 30);
         // Each goes once at once, and then they take turns.
         let three = in_a_minute(3);
-        assert!((60..=63).contains(&three), "{three}");
+        assert!((30..=33).contains(&three), "{three}");
         let many = in_a_minute(1_000);
-        assert!(many <= 100 + 60 + 60, "{many}");
+        assert!(many <= 100 + 60 + 30, "{many}");
     }
 
     #[test]
@@ -148,11 +152,11 @@ mod tests {
         let (web, api) = (bindings(&["web"]), bindings(&["api"]));
         let both = bindings(&["web", "api"]);
         assert_eq!(pace.take(&pod(0), &web, ms(0)), Ok(()));
-        assert_eq!(pace.take(&pod(0), &web, ms(500)), Err(ms(1_000)));
+        assert_eq!(pace.take(&pod(0), &web, ms(500)), Err(ms(2_000)));
         assert_eq!(pace.take(&pod(1), &api, ms(500)), Ok(()));
-        assert_eq!(pace.take(&pod(1), &both, ms(1_200)), Err(ms(1_500)));
-        assert_eq!(pace.take(&pod(1), &both, ms(1_500)), Ok(()));
-        assert_eq!(pace.take(&pod(0), &web, ms(2_000)), Err(ms(2_500)));
+        assert_eq!(pace.take(&pod(1), &both, ms(1_200)), Err(ms(2_500)));
+        assert_eq!(pace.take(&pod(1), &both, ms(2_500)), Ok(()));
+        assert_eq!(pace.take(&pod(0), &web, ms(3_000)), Err(ms(4_500)));
     }
 
     #[test]

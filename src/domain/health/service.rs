@@ -25,6 +25,8 @@ pub enum ServiceHealth {
     Unhealthy,
     /// There is no endpoint.
     NoEndpoints,
+    /// There are endpoints, and none of them can be checked.
+    Unchecked,
 }
 
 /// Endpoints of a service, counted by verdict.

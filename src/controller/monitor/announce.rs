@@ -1,0 +1,182 @@
+//! How others learn of it: the status by a look, Events, the log and metrics.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::super::context::Context;
+use super::super::queue::state::Lane;
+use super::super::report;
+use super::fleet::{Entry, Fleet, Snapshot};
+use crate::domain::health::judge::Verdict;
+use crate::domain::health::service::ServiceHealth;
+use crate::domain::health::summary::Shown;
+use crate::domain::names::BindingKey;
+use crate::domain::reasons;
+use crate::domain::status::Transition;
+use crate::health::view::Verdicts;
+use crate::metrics::Metrics;
+use crate::metrics::verdicts::To;
+
+/// Most endpoints that one Event names.
+const MOST_NAMED: usize = 5;
+
+/// Most lines in the log for one change of a service.
+const MOST_LINES: usize = 20;
+
+/// Counts the verdicts that are others than before.
+pub(super) fn moved(metrics: &Metrics, before: &Verdicts, after: &Verdicts) {
+    for (address, (verdict, _)) in &after.endpoints {
+        let known = before.endpoints.get(address).map(|(verdict, _)| *verdict);
+        let from = known.and_then(to);
+        if let Some(to) = to(*verdict).filter(|to| Some(*to) != from) {
+            metrics.verdicts.moved(to);
+        }
+    }
+}
+
+fn to(verdict: Verdict) -> Option<To> {
+    match verdict {
+        Verdict::Pending => None,
+        Verdict::Unknown(_) => Some(To::Unknown),
+        Verdict::Healthy => Some(To::Healthy),
+        Verdict::Unhealthy(_) => Some(To::Unhealthy),
+    }
+}
+
+/// Counts endpoints by what is held of them.
+pub(super) fn counted(metrics: &Metrics, fleet: &Fleet) {
+    let (mut healthy, mut unhealthy) = (0, 0);
+    for (_, entry) in fleet.iter() {
+        healthy += entry.verdicts.counts.healthy;
+        unhealthy += entry.verdicts.counts.unhealthy;
+    }
+    metrics.verdicts.now(healthy, unhealthy);
+}
+
+/// Says what is due.
+pub(super) fn due(ctx: &Context, fleet: &mut Fleet, now: Duration) {
+    let is_due = |entry: &Entry| entry.telling.due().is_some_and(|due| due <= now);
+    let keys = fleet.iter().filter(|(_, entry)| is_due(entry));
+    let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
+    for key in keys {
+        let Some(entry) = fleet.get_mut(&key) else {
+            continue;
+        };
+        let Some((before, after)) = entry.telling.say(now) else {
+            continue;
+        };
+        let (before, after) = (before, after.clone());
+        ctx.monitor.show(&key, Some(after.shown.clone()));
+        ctx.queue.add(&key, Lane::Urgent);
+        // Who does not lead knows it as well, and says nothing.
+        if ctx.options.read_only || ctx.leadership.epoch().is_some() {
+            tell(ctx, &key, entry, before.as_ref(), &after);
+        }
+    }
+}
+
+/// Says who became unhealthy, and who answers again.
+fn tell(
+    ctx: &Context,
+    key: &BindingKey,
+    entry: &Entry,
+    before: Option<&Snapshot>,
+    after: &Snapshot,
+) {
+    let nobody = BTreeSet::new();
+    let was = before.map_or(&nobody, |before| &before.unhealthy);
+    let bad: Vec<_> = after.unhealthy.difference(was).copied().collect();
+    let good = was.difference(&after.unhealthy).copied();
+    let good: Vec<_> = good
+        .filter(|address| entry.target(*address).is_some())
+        .collect();
+    let Some(subject) = entry.subject() else {
+        return;
+    };
+    let health = health(&after.shown);
+    for address in bad.iter().chain(&good).take(MOST_LINES) {
+        let (failure, pod) = (entry.failure(*address), entry.target(*address));
+        let why = failure.map(|(failure, _)| failure.to_string());
+        let (endpoint, pod) = (address.to_string(), pod.map(|target| &*target.pod.1));
+        let (id, service) = (subject.catalog_id.as_str(), subject.service.name.as_str());
+        let namespace = subject.service.namespace.as_str();
+        if failure.is_some() {
+            tracing::warn!(
+                catalogServiceId = id,
+                serviceName = service,
+                namespace,
+                healthStatus = health,
+                endpoint,
+                pod,
+                why,
+                "Endpoint is unhealthy"
+            );
+        } else {
+            tracing::info!(
+                catalogServiceId = id,
+                serviceName = service,
+                namespace,
+                healthStatus = health,
+                endpoint,
+                pod,
+                "Endpoint is healthy again"
+            );
+        }
+    }
+    let Some(binding) = ctx.world.binding(key).filter(|_| !ctx.options.read_only) else {
+        return;
+    };
+    for (addresses, reason, warning) in [
+        (bad, reasons::ENDPOINT_UNHEALTHY, true),
+        (good, reasons::ENDPOINT_HEALTHY, false),
+    ] {
+        if addresses.is_empty() {
+            continue;
+        }
+        let transition = Transition {
+            reason: reason.to_owned(),
+            note: note(entry, &addresses),
+            warning,
+        };
+        ctx.events.tell(report::about(&binding), transition);
+    }
+}
+
+/// Names endpoints, and says how they fail.
+fn note(entry: &Entry, addresses: &[SocketAddr]) -> String {
+    let named = addresses.iter().take(MOST_NAMED).map(|address| {
+        let pod = entry.target(*address).map(|target| &*target.pod.1);
+        let of = pod.map(|pod| format!(" of Pod {pod}")).unwrap_or_default();
+        let why = entry.failure(*address);
+        let why = why.map(|(failure, _)| format!(": {failure}"));
+        format!("{address}{of}{}", why.unwrap_or_default())
+    });
+    let mut parts: Vec<_> = named.collect();
+    let more = addresses.len().saturating_sub(MOST_NAMED);
+    if more > 0 {
+        parts.push(format!("and {more} more"));
+    }
+    let verb = if entry.failure(addresses[0]).is_some() {
+        "unhealthy"
+    } else {
+        "healthy again"
+    };
+    format!("{verb}: {}", parts.join("; "))
+}
+
+/// As the log says it.
+fn health(shown: &Shown) -> &'static str {
+    let Shown::Service(summary) = shown else {
+        return "Unknown";
+    };
+    match summary.health() {
+        ServiceHealth::Healthy => "Healthy",
+        ServiceHealth::Degraded => "Degraded",
+        ServiceHealth::Unhealthy | ServiceHealth::NoEndpoints => "Unhealthy",
+        ServiceHealth::Probing
+        | ServiceHealth::Unknown(_)
+        | ServiceHealth::Unchecked
+        | ServiceHealth::NeverSucceeded => "Unknown",
+    }
+}

@@ -1,0 +1,272 @@
+//! The one task of the monitor: takes what changed, has endpoints checked, and
+//! says what follows.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::super::context::Context;
+use super::super::mirror::Id;
+use super::announce;
+use super::fleet::{Fleet, behind, service};
+use super::{Marks, Monitor};
+use crate::api::service_binding::ServiceBinding;
+use crate::catalog::known::Presence;
+use crate::domain::health::doubt::Doubt;
+use crate::domain::health::ejection::Stays;
+use crate::domain::health::wanted::{Wanted, wanted};
+use crate::domain::inputs::CatalogAnswer;
+use crate::domain::names::{BindingKey, ServiceKey};
+use crate::domain::record::ServiceRecord;
+use crate::domain::validate;
+use crate::health::target;
+
+/// What comes within this time is dealt with together.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// How long verdicts are held before statuses say so: a short doubt is over
+/// before anybody could read of it.
+const WORTH_SAYING: Duration = Duration::from_secs(10);
+
+/// Does what follows from what changed, for as long as the process lives.
+pub async fn run(ctx: Arc<Context>) {
+    ctx.world.complete().await;
+    ctx.world.pods_listed().await;
+    let mut rounds = Rounds::new();
+    ctx.monitor.records_changed(ctx.world.keys());
+    loop {
+        let monitor = &ctx.monitor;
+        let due = rounds.due();
+        let later = async {
+            match due {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut judged = Vec::new();
+        tokio::select! {
+            () = monitor.moved.notified() => {}
+            changed = monitor.view.changed() => judged = changed,
+            () = later => {}
+        }
+        sleep(TOGETHER).await;
+        rounds.go(&ctx, judged);
+    }
+}
+
+/// What is kept from one round to the next.
+struct Rounds {
+    started: Instant,
+    fleet: Fleet,
+    /// Records that only looks have seen.
+    records: BTreeMap<BindingKey, Arc<ServiceRecord>>,
+    checked: target::Targets,
+    /// Since when verdicts are held, and why.
+    held: Option<(Doubt, Instant)>,
+    held_said: bool,
+}
+
+/// What a round found to be another.
+#[derive(Default)]
+struct Changed {
+    /// What the ejector decides by.
+    known: bool,
+    /// Bindings of which something else could be said.
+    bindings: BTreeSet<BindingKey>,
+}
+
+impl Rounds {
+    fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            fleet: Fleet::default(),
+            records: BTreeMap::new(),
+            checked: target::Targets::new(),
+            held: None,
+            held_said: false,
+        }
+    }
+
+    /// When something is due by itself.
+    fn due(&self) -> Option<Instant> {
+        let said = self.fleet.iter().filter_map(|(_, e)| e.telling.due());
+        let said = said.min().map(|due| self.started + due);
+        let held = self.held.filter(|_| !self.held_said);
+        let held = held.map(|(_, since)| since + WORTH_SAYING);
+        said.into_iter().chain(held).min()
+    }
+
+    /// One round. Writes nothing itself.
+    fn go(&mut self, ctx: &Context, mut judged: Vec<ServiceKey>) {
+        let marks = std::mem::take(&mut *ctx.monitor.marks());
+        let Marks {
+            bindings,
+            mut services,
+            ejections,
+            records,
+        } = marks;
+        self.records.extend(records);
+        let mut changed = Changed::default();
+        for key in bindings {
+            self.settle(ctx, &key, &mut services, &mut changed);
+        }
+        // What is known of an endpoint may be known since before it was asked for.
+        judged.extend(self.find(ctx, &services, &mut changed));
+        self.judge(ctx, judged, &mut changed);
+        self.doubt(&ctx.monitor, &mut changed);
+        if changed.known {
+            let held = self.held.is_some();
+            ctx.ejector
+                .tell(self.fleet.known(ctx.options.ejection, held));
+        }
+        changed.bindings.extend(ejections);
+        self.compare(ctx, &changed.bindings);
+        announce::counted(&ctx.metrics, &self.fleet);
+        announce::due(ctx, &mut self.fleet, self.started.elapsed());
+    }
+
+    /// What the binding wants now.
+    fn settle(
+        &mut self,
+        ctx: &Context,
+        key: &BindingKey,
+        services: &mut BTreeSet<Id>,
+        changed: &mut Changed,
+    ) {
+        let before = self.fleet.get(key).and_then(|e| e.subject().cloned());
+        let is_new = self.fleet.get(key).is_none();
+        match look(ctx, key, self.records.get(key)) {
+            Look::There(wanted) => self.fleet.want(key, wanted),
+            Look::Gone => {
+                self.records.remove(key);
+                self.fleet.forget(key);
+                ctx.monitor.show(key, None);
+            }
+        }
+        let after = self.fleet.get(key).and_then(|e| e.subject().cloned());
+        if is_new || before != after {
+            changed.known = true;
+            services.extend(before.iter().chain(&after).map(service));
+        }
+        changed.bindings.insert(key.clone());
+    }
+
+    /// Who is checked behind these Services now. Names those that are checked.
+    fn find(
+        &mut self,
+        ctx: &Context,
+        services: &BTreeSet<Id>,
+        changed: &mut Changed,
+    ) -> Vec<ServiceKey> {
+        let mut checked = Vec::new();
+        for id in services {
+            for key in self.fleet.checking(id) {
+                let Some(entry) = self.fleet.get_mut(&key) else {
+                    continue;
+                };
+                let Some(subject) = entry.subject() else {
+                    continue;
+                };
+                let found = behind(subject, &ctx.world.behind(id));
+                checked.push(subject.service.clone());
+                if entry.targets != found {
+                    entry.targets = found;
+                    changed.known = true;
+                    changed.bindings.insert(key);
+                }
+            }
+        }
+        if changed.known {
+            let all = self.fleet.to_check(&ctx.options.trust_domain);
+            if all != self.checked {
+                self.checked = all;
+                ctx.monitor.prober.set(self.checked.clone());
+            }
+        }
+        checked
+    }
+
+    /// What is held of the endpoints of these Services now.
+    fn judge(&mut self, ctx: &Context, judged: Vec<ServiceKey>, changed: &mut Changed) {
+        for service in judged {
+            let id = (service.namespace.to_string(), service.name.to_string());
+            let verdicts = ctx.monitor.view.verdicts(&service).unwrap_or_default();
+            for key in self.fleet.checking(&id) {
+                let Some(entry) = self.fleet.get_mut(&key) else {
+                    continue;
+                };
+                if entry.verdicts != verdicts {
+                    announce::moved(&ctx.metrics, &entry.verdicts, &verdicts);
+                    entry.verdicts = verdicts.clone();
+                    changed.known = true;
+                    changed.bindings.insert(key);
+                }
+            }
+        }
+    }
+
+    /// Whether verdicts are held now, and whether that is worth a word.
+    fn doubt(&mut self, monitor: &Monitor, changed: &mut Changed) {
+        let now = Instant::now();
+        let before = self.held;
+        self.held = monitor.view.held().map(|doubt| {
+            let since = before.map_or(now, |(_, since)| since);
+            (doubt, since)
+        });
+        changed.known |= before.is_some() != self.held.is_some();
+        let said = self
+            .held
+            .is_some_and(|(_, since)| since + WORTH_SAYING <= now);
+        let other = said && before.map(|held| held.0) != self.held.map(|held| held.0);
+        if said != self.held_said || other {
+            self.held_said = said;
+            changed.bindings.extend(self.fleet.keys());
+        }
+    }
+
+    /// What could be said of these bindings now.
+    fn compare(&mut self, ctx: &Context, keys: &BTreeSet<BindingKey>) {
+        let now = self.started.elapsed();
+        let held = self.held.filter(|_| self.held_said).map(|(doubt, _)| doubt);
+        for key in keys {
+            let stays: Stays = ctx.ejector.stays(key);
+            if let Some(entry) = self.fleet.get_mut(key)
+                && let Some(snapshot) = entry.snapshot(stays, held)
+            {
+                entry.telling.is(snapshot, now);
+            }
+        }
+    }
+}
+
+/// What is found of a binding.
+enum Look {
+    /// It is gone, or about to be.
+    Gone,
+    /// It is there, and wants this, as far as that is known.
+    There(Option<Wanted>),
+}
+
+fn look(ctx: &Context, key: &BindingKey, record: Option<&Arc<ServiceRecord>>) -> Look {
+    let there = |binding: &Arc<ServiceBinding>| binding.metadata.deletion_timestamp.is_none();
+    let Some(binding) = ctx.world.binding(key).filter(there) else {
+        return Look::Gone;
+    };
+    let Ok(target) = validate::target(&binding) else {
+        return Look::There(None);
+    };
+    let mut inputs = ctx.world.inputs(binding, &target);
+    inputs.catalog = match ctx.known.presence(&target.catalog_id) {
+        Presence::Present(record) => CatalogAnswer::Record(record),
+        Presence::Absent { .. } => CatalogAnswer::NotFound { confirmed: true },
+        Presence::Unreadable(bad) => CatalogAnswer::Bad(bad),
+        Presence::Unknown => record
+            .filter(|record| record.id == target.catalog_id.as_str())
+            .map_or(CatalogAnswer::NotAsked, |record| {
+                CatalogAnswer::Record(Arc::clone(record))
+            }),
+    };
+    Look::There(wanted(&inputs, &target, &ctx.options.settings))
+}

@@ -1,0 +1,154 @@
+//! What follows from what is wanted and what is held, as plain values.
+
+use super::fleet::Fleet;
+use crate::api::policy::EjectionMode;
+use crate::domain::fixtures::{binding, inputs, settings, target};
+use crate::domain::health::doubt::Doubt;
+use crate::domain::health::ejection::Stays;
+use crate::domain::health::judge::{Failure, Verdict};
+use crate::domain::health::service::Counts;
+use crate::domain::health::summary::Shown;
+use crate::domain::health::targets::{Target, Targets};
+use crate::domain::health::wanted::{Wanted, wanted};
+use crate::domain::names::BindingKey;
+use crate::health::view::Verdicts;
+use jiff::Timestamp;
+
+const GOOD: Verdict = Verdict::Healthy;
+const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
+
+fn key(name: &str) -> BindingKey {
+    BindingKey {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+fn web() -> (String, String) {
+    ("shop".to_owned(), "web".to_owned())
+}
+
+/// What a binding with a check wants.
+fn check() -> Wanted {
+    let mut binding = binding();
+    binding.spec.health_check = Some(crate::api::policy::HealthCheck::default());
+    let inputs = inputs(binding);
+    wanted(&inputs, &target(&inputs), &settings()).unwrap()
+}
+
+fn address(n: usize) -> std::net::SocketAddr {
+    format!("10.0.0.{}:80", n + 1).parse().unwrap()
+}
+
+/// A binding with that many endpoints, of which this is held.
+fn with(fleet: &mut Fleet, verdicts: &[Verdict]) {
+    fleet.want(&key("web"), Some(check()));
+    let entry = fleet.get_mut(&key("web")).unwrap();
+    entry.targets = Targets {
+        targets: (0..verdicts.len())
+            .map(|n| Target {
+                pod: ("shop".to_owned(), format!("web-{n}")),
+                uid: n.to_string(),
+                address: address(n),
+            })
+            .collect(),
+        ..Targets::default()
+    };
+    let since = Timestamp::UNIX_EPOCH;
+    entry.verdicts = Verdicts {
+        counts: Counts::of(verdicts.iter().copied()),
+        proven: true,
+        endpoints: (0..verdicts.len())
+            .map(|n| (address(n), (verdicts[n], since)))
+            .collect(),
+    };
+}
+
+#[test]
+fn nothing_is_said_before_every_endpoint_was_judged_once_and_everything_after_that() {
+    let mut fleet = Fleet::default();
+    with(&mut fleet, &[GOOD, Verdict::Pending]);
+    let said = |fleet: &mut Fleet| {
+        let entry = fleet.get_mut(&key("web")).unwrap();
+        entry.snapshot(Stays::default(), None)
+    };
+    assert_eq!(said(&mut fleet), None);
+    with(&mut fleet, &[GOOD, BAD]);
+    let snapshot = said(&mut fleet).unwrap();
+    assert_eq!(snapshot.unhealthy, [address(1)].into());
+    with(&mut fleet, &[GOOD, GOOD, Verdict::Pending]);
+    let Some(Shown::Service(summary)) = said(&mut fleet).map(|s| s.shown) else {
+        panic!("nothing is said of an endpoint that was added");
+    };
+    assert_eq!((summary.counts.healthy, summary.counts.total), (2, 3));
+
+    // Another check is another question.
+    let Wanted::Check(mut other) = check() else {
+        panic!()
+    };
+    other.check.endpoint = "/other".to_owned();
+    fleet.want(&key("web"), Some(Wanted::Check(other)));
+    assert_eq!(said(&mut fleet), None);
+}
+
+#[test]
+fn what_a_binding_wanted_stays_while_it_is_not_known() {
+    let mut fleet = Fleet::default();
+    fleet.want(&key("new"), None);
+    with(&mut fleet, &[GOOD]);
+    fleet.want(&key("web"), None);
+    let known = fleet.known(EjectionMode::Draining, false);
+    assert_eq!(known.unsettled, [key("new")].into());
+    assert_eq!(known.services.len(), 1);
+    assert_eq!(fleet.checking(&web()), [key("web")].into());
+}
+
+#[test]
+fn a_binding_that_is_gone_or_wants_nothing_is_neither_checked_nor_ejects() {
+    for end in [Some(Wanted::NotConfigured), Some(Wanted::NotInForce), None] {
+        let mut fleet = Fleet::default();
+        with(&mut fleet, &[GOOD]);
+        match end {
+            Some(wanted) => fleet.want(&key("web"), Some(wanted)),
+            None => fleet.forget(&key("web")),
+        }
+        assert!(fleet.to_check("cluster.local").is_empty());
+        let known = fleet.known(EjectionMode::Draining, false);
+        assert!(known.services.is_empty() && known.unsettled.is_empty());
+        assert!(fleet.checking(&web()).is_empty());
+    }
+}
+
+#[test]
+fn a_service_is_checked_for_one_binding() {
+    let mut fleet = Fleet::default();
+    with(&mut fleet, &[GOOD, GOOD]);
+    fleet.want(&key("web-again"), Some(check()));
+    let checked = fleet.to_check("cluster.local");
+    assert_eq!(checked.len(), 1);
+    let (_, targets) = checked.first_key_value().unwrap();
+    assert_eq!(targets.endpoints.len(), 2);
+}
+
+#[test]
+fn in_doubt_and_while_the_binding_is_frozen_nothing_moves() {
+    let mut fleet = Fleet::default();
+    with(&mut fleet, &[GOOD]);
+    let held = |fleet: &Fleet, doubt| {
+        fleet.known(EjectionMode::Draining, doubt).services[0]
+            .service
+            .held
+    };
+    assert!(!held(&fleet, false));
+    assert!(held(&fleet, true));
+    let Wanted::Check(mut frozen) = check() else {
+        panic!()
+    };
+    frozen.frozen = true;
+    fleet.want(&key("web"), Some(Wanted::Check(frozen)));
+    assert!(held(&fleet, false));
+    let entry = fleet.get_mut(&key("web")).unwrap();
+    let snapshot = entry.snapshot(Stays::default(), Some(Doubt::Late)).unwrap();
+    let message = snapshot.shown.fact().message;
+    assert!(message.contains("no verdict moves"), "{message}");
+}

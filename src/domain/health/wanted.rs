@@ -1,0 +1,182 @@
+//! What is to be checked for a binding?
+//!
+//! 1. Whatever its policy says: of the catalog first, then of the binding.
+//! 2. Nothing where it is not in force, since another binding is for the
+//!    Service, its Namespace is not allowed, the catalog no longer has the
+//!    service and nothing is left of what was made, or the Service can carry no
+//!    policy.
+//! 3. Where it cannot be told, as while the catalog is away or the record is
+//!    wrong, what was wanted until then stays.
+//! 4. A frozen binding is checked, and nothing follows from it.
+
+use super::super::inputs::{CatalogAnswer, Inputs, Settings};
+use super::super::names::{CatalogServiceId, ServiceKey};
+use super::super::policy::HealthCheck;
+use super::super::situation::Situation;
+use super::super::target::Target;
+use super::super::{ownership, reasons, validate};
+
+/// Share of the endpoints that may be out where no policy says so, in percent.
+const PERCENT: u32 = 50;
+
+/// What is to be checked for a binding.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Wanted {
+    /// Neither catalog nor binding asks for checks.
+    NotConfigured,
+    /// The binding is not in force.
+    NotInForce,
+    /// The endpoints of its Service.
+    Check(Box<Subject>),
+}
+
+/// A Service whose endpoints are checked for a binding.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Subject {
+    /// The catalog's service.
+    pub catalog_id: CatalogServiceId,
+    /// The Service.
+    pub service: ServiceKey,
+    /// Its full host name.
+    pub host: String,
+    /// How they are checked.
+    pub check: HealthCheck,
+    /// Share of the ready endpoints that may be out, in percent.
+    pub percent: u8,
+    /// Whether the binding is suspended or paused, so that nothing moves.
+    pub frozen: bool,
+}
+
+/// Decides; nothing where what was wanted until now stays.
+pub fn wanted(inputs: &Inputs, target: &Target, settings: &Settings) -> Option<Wanted> {
+    let obstacle = ownership::obstacle(inputs, &target.service, settings);
+    let shut_out = [reasons::ANOTHER_BINDING, reasons::NAMESPACE_NOT_ALLOWED];
+    if obstacle.is_some_and(|obstacle| shut_out.contains(&obstacle.reason)) {
+        return Some(Wanted::NotInForce);
+    }
+    if matches!(inputs.catalog, CatalogAnswer::NotFound { confirmed: true }) {
+        // The brake may hold what was made: then the policy is in force.
+        let status = inputs.binding.status.as_ref();
+        let is_made = status.is_some_and(|status| !status.children.is_empty());
+        return (!is_made).then_some(Wanted::NotInForce);
+    }
+    let valid = match validate::validate(inputs, target, settings) {
+        Ok(valid) => valid,
+        Err(Situation::ServiceUnusable { .. }) => return Some(Wanted::NotInForce),
+        Err(_) => return None,
+    };
+    let policy = valid.binding.policy;
+    let Some(check) = policy.health_check else {
+        return Some(Wanted::NotConfigured);
+    };
+    let detection = policy.outlier_detection;
+    let percent = detection.map_or(PERCENT, |outlier| outlier.max_ejection_percent);
+    Some(Wanted::Check(Box::new(Subject {
+        catalog_id: target.catalog_id.clone(),
+        service: target.service.clone(),
+        host: valid.binding.host,
+        check,
+        percent: u8::try_from(percent).unwrap_or(100).min(100),
+        frozen: validate::frozen(inputs).is_some(),
+    })))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::api::policy::HealthCheck as Asked;
+    use crate::api::service_binding::{ChildStatus, ServiceBinding, ServiceBindingStatus};
+    use crate::domain::fixtures::{HOST, binding, inputs, settings, target};
+    use crate::domain::inputs::Rival;
+    use crate::domain::names::BindingKey;
+    use crate::domain::record::BadRecord;
+
+    fn asking() -> Inputs {
+        let mut binding = binding();
+        binding.spec.health_check = Some(Asked::default());
+        inputs(binding)
+    }
+
+    fn found(inputs: &Inputs) -> Option<Wanted> {
+        wanted(inputs, &target(inputs), &settings())
+    }
+
+    fn subject(inputs: &Inputs) -> Subject {
+        match found(inputs) {
+            Some(Wanted::Check(subject)) => *subject,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_endpoints_of_a_service_with_a_check_are_checked_and_of_one_without_are_not() {
+        let subject = subject(&asking());
+        assert_eq!(subject.host, HOST);
+        assert_eq!((subject.percent, subject.frozen), (50, false));
+        assert_eq!(subject.check.endpoint, "/health");
+        assert_eq!(found(&inputs(binding())), Some(Wanted::NotConfigured));
+    }
+
+    #[test]
+    fn a_frozen_binding_is_checked() {
+        let mut paused = asking();
+        paused.paused_by = Some("shop".to_owned());
+        assert!(subject(&paused).frozen);
+    }
+
+    #[test]
+    fn a_binding_that_is_not_in_force_checks_nothing() {
+        let mut younger = asking();
+        younger.rivals = vec![Rival {
+            key: BindingKey {
+                namespace: "shop".to_owned(),
+                name: "older".to_owned(),
+            },
+            created: 1,
+            uid: "a".to_owned(),
+            made_for_catalog: false,
+        }];
+        let mut without = asking();
+        without.service = None;
+        let gone = CatalogAnswer::NotFound { confirmed: true };
+        let removed = Inputs {
+            catalog: gone,
+            ..asking()
+        };
+        for inputs in [younger, without, removed] {
+            assert_eq!(found(&inputs), Some(Wanted::NotInForce));
+        }
+    }
+
+    #[test]
+    fn what_was_wanted_stays_while_nothing_better_is_known() {
+        for catalog in [
+            CatalogAnswer::NotAsked,
+            CatalogAnswer::NotFound { confirmed: false },
+            CatalogAnswer::Bad(BadRecord {
+                id: None,
+                revision: None,
+                field: "timeout".to_owned(),
+                message: "no duration".to_owned(),
+            }),
+        ] {
+            let unknown = Inputs {
+                catalog,
+                ..asking()
+            };
+            assert_eq!(found(&unknown), None);
+        }
+        // What the brake holds is still in force.
+        let mut held = asking();
+        held.catalog = CatalogAnswer::NotFound { confirmed: true };
+        let mut made = ServiceBinding::clone(&held.binding);
+        made.status = Some(ServiceBindingStatus {
+            children: vec![ChildStatus::default()],
+            ..ServiceBindingStatus::default()
+        });
+        held.binding = Arc::new(made);
+        assert_eq!(found(&held), None);
+    }
+}
