@@ -21,7 +21,7 @@ use super::roster::Roster;
 use super::schedule::Id;
 use super::target::Targets;
 use super::view::HealthView;
-use crate::domain::health::doubt::LATE;
+use crate::domain::health::doubt::{Doubt, LATE};
 use crate::domain::health::judge::Answer;
 use crate::domain::names::ServiceKey;
 use crate::metrics::health::{HealthMetrics, SetAside};
@@ -85,6 +85,8 @@ pub(super) struct Engine<P: Probe> {
     beat: Instant,
     /// All the time that it came late, summed up.
     lag: Duration,
+    /// The doubt that the log knows of.
+    said: Option<Doubt>,
 }
 
 /// A check that has ended.
@@ -123,6 +125,7 @@ impl<P: Probe> Engine<P> {
             running: JoinSet::new(),
             beat: now + BEAT,
             lag: Duration::ZERO,
+            said: None,
         };
         let targets = Arc::new(sender);
         (Prober { targets }, view, engine)
@@ -197,18 +200,18 @@ impl<P: Probe> Engine<P> {
             self.lag += late;
         }
         let moment = self.moment(now);
-        let (before, held) = {
+        let held = {
             let mut board = self.view.board();
-            let before = board.held;
             board.fired(late, moment);
-            (before, board.look(moment))
+            board.look(moment)
         };
         self.metrics.held(held.map(board::held));
         let (running, waiting) = self.roster.schedule.load();
         self.metrics.load(running, waiting);
         self.metrics
             .size(self.roster.entries.len(), self.roster.kept);
-        match (before, held) {
+        // An answer may have been what raised the doubt.
+        match (std::mem::replace(&mut self.said, held), held) {
             (None, Some(doubt)) => warn!(?doubt, "health checks are in doubt: no verdict moves"),
             (Some(_), None) => info!("health checks are no longer in doubt"),
             _ => {}

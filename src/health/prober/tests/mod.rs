@@ -12,7 +12,6 @@ use super::super::fixtures::{check, service};
 use super::super::probe::Asked;
 use super::super::target::ServiceTargets;
 use super::*;
-use crate::domain::health::doubt::Doubt;
 use crate::domain::health::judge::{Failure, Thresholds, Verdict};
 use crate::domain::names::ServiceKey;
 use crate::metrics::Metrics;
