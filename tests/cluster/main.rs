@@ -7,6 +7,7 @@
 mod support;
 
 // What several of the files below start from.
+mod patients;
 mod scene;
 
 macro_rules! behaviours {
@@ -29,17 +30,20 @@ behaviours![
     conditions,
     crd,
     diff,
+    doubt,
     ejection,
     fields,
     foreign,
     frozen,
     handover,
+    hostile_endpoints,
     installation,
     istiod_away,
     leadership,
     loop_closed,
     mesh_api_missing,
     names,
+    only_targets,
     outage,
     poison,
     policy_balancing,
@@ -58,6 +62,7 @@ behaviours![
     steady,
     stop,
     stopping,
+    strict_mtls,
     storm,
     transitions,
     two_operators,

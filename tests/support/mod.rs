@@ -8,11 +8,13 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod address;
+pub mod answers;
 pub mod apiserver;
 pub mod audit;
 pub mod backend;
 pub mod catalog;
 pub mod chaos;
+pub mod cut;
 pub mod envoy;
 pub mod fleet;
 pub mod front;
@@ -22,6 +24,7 @@ pub mod kubectl;
 pub mod metrics;
 pub mod namespace;
 pub mod operator;
+pub mod peer;
 pub mod pki;
 pub mod policy;
 pub mod postgres;
@@ -30,6 +33,7 @@ pub mod replicas;
 pub mod rig;
 pub mod rundir;
 pub mod runner;
+pub mod sidecar;
 pub mod stack;
 pub mod synthetic;
 pub mod tools;
