@@ -113,7 +113,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
     tasks.add("write-back", write_back(Arc::clone(&ctx)));
     tasks.add("prober", checks);
-    tasks.add("health monitor", monitor::run(Arc::clone(&ctx)));
+    tasks.add("health monitor", monitor::run::run(Arc::clone(&ctx)));
     tasks.add("ejector", ejection::run(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {
         tasks.add(name, watch);

@@ -316,20 +316,29 @@ fn is_metric_name(text: &str) -> bool {
 /// Types of conditions, then reasons, by the source of the constants: a new
 /// one is in here without anybody's doing.
 fn constants_of_reasons() -> (BTreeSet<String>, BTreeSet<String>) {
+    // A type and a reason may be the same word.
     const TYPES: [&str; 6] = [
-        r::READY,
-        r::CATALOG_SYNCED,
-        r::MESH_PROGRAMMED,
-        r::HEALTHY,
-        r::CONFLICT,
-        r::SUSPENDED,
+        "READY",
+        "CATALOG_SYNCED",
+        "MESH_PROGRAMMED",
+        "HEALTHY",
+        "CONFLICT",
+        "SUSPENDED",
     ];
     let source = read("src/domain/reasons.rs");
-    let all = source
-        .lines()
-        .filter(|line| line.starts_with("pub const "))
-        .map(|line| line.split('"').nth(1).unwrap().to_owned());
-    all.partition(|name| TYPES.contains(&name.as_str()))
+    let (mut types, mut reasons) = (BTreeSet::new(), BTreeSet::new());
+    for line in source.lines() {
+        let Some((name, rest)) = line
+            .strip_prefix("pub const ")
+            .and_then(|line| line.split_once(':'))
+        else {
+            continue;
+        };
+        let word = rest.split('"').nth(1).unwrap().to_owned();
+        let is_type = TYPES.contains(&name);
+        if is_type { &mut types } else { &mut reasons }.insert(word);
+    }
+    (types, reasons)
 }
 
 fn situations() -> String {

@@ -82,6 +82,8 @@ pub const CHECK_NEVER_SUCCEEDED: &str = "CheckNeverSucceeded";
 pub const MTLS_REQUIRED: &str = "MTLSRequired";
 /// The check needs a mesh certificate that is not there.
 pub const NO_MESH_CERTIFICATE: &str = "NoMeshCertificate";
+/// At least nine of ten endpoints are healthy.
+pub const MOST_HEALTHY: &str = "Healthy";
 /// At least half of the endpoints are healthy.
 pub const DEGRADED: &str = "Degraded";
 /// Fewer than half of the endpoints are healthy.

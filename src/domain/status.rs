@@ -47,7 +47,12 @@ pub fn next(
     let frozen = matches!(situation, Situation::Suspended { .. });
 
     let sync = row.sync;
-    let health = health(&mut status, findings.health, findings.checked);
+    // Of a frozen binding all but that it is frozen stays as it is.
+    let health = if frozen {
+        None
+    } else {
+        health(&mut status, findings.health, findings.checked)
+    };
     set_conditions(&mut status, generation, row, health, now);
     status.sync_status = sync.or(status.sync_status).or(Some(SyncStatus::Syncing));
     // A frozen binding has not been looked at: the generation that was last
@@ -139,6 +144,8 @@ fn health(status: &mut ServiceBindingStatus, shown: Option<Shown>, checked: Opti
     let before = status.conditions.iter().find(|c| c.type_ == r::HEALTHY);
     let unset = before.is_none_or(|c| [r::PROGRESSING, r::NOT_CONFIGURED].contains(&&*c.reason));
     let shown = match (shown, checked) {
+        // Where nothing was ever checked there is nothing to take back.
+        (Some(Shown::NotInForce), _) if unset => return None,
         (Some(shown), _) => shown,
         (None, Some(false)) => Shown::NotConfigured,
         (None, Some(true)) if unset => {
@@ -313,6 +320,7 @@ const TELLS_NOTHING: [&str; 5] = [
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::service_binding::HealthStatus;
     use crate::domain::fixtures::at;
 
     fn programmed() -> Situation {
@@ -355,6 +363,66 @@ mod tests {
     fn said(status: &ServiceBindingStatus, type_: &str) -> String {
         let c = status.conditions.iter().find(|c| c.type_ == type_).unwrap();
         format!("{} {}", c.status, c.reason)
+    }
+
+    #[test]
+    fn a_restart_is_no_news_of_a_service_s_health() {
+        use crate::domain::health::service::Counts;
+        use crate::domain::health::summary::Summary;
+        let checked = |health| Findings {
+            checked: Some(true),
+            health,
+            ..Findings::default()
+        };
+        let first = next(None, Some(1), &programmed(), checked(None), at(1));
+        assert_eq!(said(&first, r::HEALTHY), "Unknown Probing");
+        let healthy = Shown::Service(Summary {
+            counts: Counts {
+                total: 2,
+                healthy: 2,
+                ..Counts::default()
+            },
+            proven: true,
+            ..Summary::default()
+        });
+        let shown = checked(Some(healthy));
+        let judged = next(Some(&first), Some(1), &programmed(), shown, at(2));
+        assert_eq!(said(&judged, r::HEALTHY), "True Healthy");
+        assert_eq!(judged.health_status, Some(HealthStatus::Healthy));
+        let again = next(Some(&judged), Some(1), &programmed(), checked(None), at(3));
+        assert_eq!(again, judged);
+
+        // A check that is taken away is said, and takes its counts along.
+        let without = next(Some(&judged), Some(1), &programmed(), at_rest(), at(4));
+        assert_eq!(said(&without, r::HEALTHY), "Unknown NotConfigured");
+        assert_eq!((without.health_status, without.endpoints), (None, None));
+    }
+
+    #[test]
+    fn a_binding_that_was_never_checked_says_nothing_new_when_it_is_no_longer_in_force() {
+        let first = next(None, Some(1), &programmed(), at_rest(), at(1));
+        let out = |shown| Findings {
+            health: Some(shown),
+            ..Findings::default()
+        };
+        let after = next(
+            Some(&first),
+            Some(1),
+            &programmed(),
+            out(Shown::NotInForce),
+            at(2),
+        );
+        assert_eq!(after, first);
+    }
+
+    #[test]
+    fn of_a_frozen_binding_the_health_stays_as_it_is() {
+        let shown = Findings {
+            health: Some(Shown::NotConfigured),
+            ..Findings::default()
+        };
+        let frozen = next(None, Some(1), &suspended(), shown, at(1));
+        assert_eq!(said(&frozen, r::HEALTHY), "Unknown Progressing");
     }
 
     #[test]

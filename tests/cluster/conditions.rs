@@ -94,7 +94,8 @@ async fn a_binding_is_synced(rig: &Rig) -> Result<()> {
     let mut record = scene.record("web");
     record["healthCheck"] = json!({"endpoint": "/health"});
     scene.put(&record).await?;
-    scene.says("web", "Healthy", "Unknown Probing").await?;
+    // Nobody serves behind it.
+    scene.says("web", "Healthy", "False NoEndpoints").await?;
     expect(&scene, "web", SYNCED).await?;
     Ok(())
 }

@@ -8,7 +8,7 @@
 
 mod announce;
 mod fleet;
-mod run;
+pub mod run;
 #[cfg(test)]
 mod tests;
 
@@ -24,8 +24,6 @@ use crate::domain::names::BindingKey;
 use crate::domain::record::ServiceRecord;
 use crate::health::prober::Prober;
 use crate::health::view::HealthView;
-
-pub use run::run;
 
 /// What is to be looked at again, and what is shown. Never blocks.
 #[derive(Debug)]

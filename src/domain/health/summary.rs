@@ -65,7 +65,7 @@ impl Summary {
             ServiceHealth::NeverSucceeded => {
                 (Truth::Unknown, r::CHECK_NEVER_SUCCEEDED, self.why_never())
             }
-            ServiceHealth::Healthy => (Truth::True, r::HEALTHY, self.unhealthy()),
+            ServiceHealth::Healthy => (Truth::True, r::MOST_HEALTHY, self.unhealthy()),
             ServiceHealth::Degraded => (Truth::False, r::DEGRADED, self.unhealthy()),
             ServiceHealth::Unhealthy => (Truth::False, r::UNHEALTHY, self.unhealthy()),
             ServiceHealth::NoEndpoints => (
