@@ -63,17 +63,24 @@ async fn a_hundred_hostile_endpoints_cost_no_memory_and_keep_nobody_waiting(
     for (peer, (_, steps, _)) in peers.iter().zip(&cases) {
         peer.behave(steps.clone());
     }
-    scene.says("hostile", "Healthy", "False Unhealthy").await?;
     let asked: Vec<_> = peers.iter().map(Peer::connections).collect();
     let (of_good, mut most) = (good_checks(&good), before);
     for _ in 0..20 {
         rest(1).await;
         most = most.max(resident(pid)?);
     }
+    eprintln!("hostile: {before} KiB, at most {most} KiB");
+    ensure!(most <= before + GROWTH, "{before} KiB, then {most} KiB");
+    let samples = scene
+        .stack
+        .operator
+        .metrics(&format!("http://{OPERATOR}/metrics"))
+        .await?;
+    let unhealthy = samples.sum("catalog_mesh_unhealthy_endpoints", &[]);
+    ensure!(unhealthy > Some(40.0), "{unhealthy:?} are unhealthy");
     for ((peer, asked), case) in peers.iter().zip(&asked).zip(&cases) {
         ensure!(peer.connections() >= asked + 5, "{} is not asked", case.0);
     }
-    ensure!(most <= before + GROWTH, "{before} KiB, then {most} KiB");
     // Twenty intervals: whoever waits for those that hang is asked half as often.
     for (now, before) in good_checks(&good).iter().zip(&of_good) {
         ensure!(now - before >= 15, "{} checks in 20 s", now - before);

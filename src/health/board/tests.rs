@@ -241,6 +241,6 @@ fn a_clock_on_the_wall_that_jumps_changes_no_verdict_and_no_doubt() {
         |s| if s > 35 { 86_400 } else { 0 },
         |s| if s > 35 { -9_999_999 } else { 0 },
     ] {
-        assert_eq!(answers(jump), straight);
+        assert!(answers(jump) == straight);
     }
 }
