@@ -11,6 +11,8 @@
 //!   the same moment, so that nobody who reads in between takes the last one to
 //!   be asked for the only one left.
 
+pub(super) mod service;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,10 +20,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use service::{Endpoint, Service};
+
 use super::target::ServiceTargets;
 use crate::domain::health::doubt::{Doubt, Doubts, Heard};
-use crate::domain::health::judge::{Answer, Failure, Judge, Thresholds, Unknown, Verdict};
-use crate::domain::health::service::Counts;
+use crate::domain::health::judge::{Answer, Failure, Unknown, Verdict};
 use crate::domain::names::ServiceKey;
 use crate::metrics::health::{Held, SetAside};
 
@@ -63,73 +66,6 @@ pub(super) struct Next {
     pub(super) ask_others: bool,
 }
 
-/// What is held of an endpoint.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Endpoint {
-    pub(super) judge: Judge,
-    pub(super) since: Timestamp,
-    pub(super) last_failure: Option<(Timestamp, Failure)>,
-    is_heard: bool,
-    /// When the first check had failed without an answer since the last one.
-    silent_since: Option<Duration>,
-    /// Its judge as it will be once its silence is believed.
-    in_waiting: Option<Judge>,
-}
-
-/// What is held of a service.
-pub(super) struct Service {
-    pub(super) endpoints: BTreeMap<SocketAddr, Endpoint>,
-    pub(super) proven: bool,
-    thresholds: Thresholds,
-    /// Endpoints whose last answer was no silence.
-    heard: usize,
-    last_heard: Heard<SocketAddr>,
-}
-
-impl Service {
-    pub(super) fn counts(&self) -> Counts {
-        Counts::of(
-            self.endpoints
-                .values()
-                .map(|endpoint| endpoint.judge.verdict()),
-        )
-    }
-}
-
-impl Service {
-    /// Whether the silence of an endpoint is believed; if so it is judged, and
-    /// with it whoever else it is true of.
-    fn believe(
-        &mut self,
-        address: SocketAddr,
-        since: Duration,
-        witnessed: Option<bool>,
-        heard: &Heard<SocketAddr>,
-        now: Moment,
-    ) -> bool {
-        let alone = witnessed.unwrap_or_else(|| heard.another_since(&address, since));
-        let mut others = self
-            .endpoints
-            .iter()
-            .filter(|(other, _)| **other != address);
-        let waits = |other: &Endpoint| {
-            other.in_waiting.is_some() || other.judge.verdict() != Verdict::Healthy
-        };
-        if !alone && (witnessed.is_some() || !others.all(|(_, other)| waits(other))) {
-            return false;
-        }
-        for (other, endpoint) in &mut self.endpoints {
-            if (!alone || *other == address)
-                && let Some(judge) = endpoint.in_waiting.take()
-            {
-                endpoint.judge = judge;
-                endpoint.since = now.at;
-            }
-        }
-        true
-    }
-}
-
 /// What is held of all.
 #[derive(Default)]
 pub(super) struct Board {
@@ -155,13 +91,7 @@ impl Board {
         let service = self
             .services
             .entry(Arc::clone(key))
-            .or_insert_with(|| Service {
-                endpoints: BTreeMap::new(),
-                proven: false,
-                thresholds,
-                heard: 0,
-                last_heard: Heard::default(),
-            });
+            .or_insert_with(|| Service::new(thresholds));
         service.thresholds = thresholds;
         let before: BTreeSet<_> = service.endpoints.keys().copied().collect();
         if anew {

@@ -49,7 +49,7 @@ async fn whenever_a_network_goes_and_comes_back_it_takes_nobody_with_it() {
             assert_eq!((bed.moves(), bed.view.held()), (0, None), "{seed} {gone:?}");
         }
         // And whoever really dies is found.
-        let dead = address(random.u8(..u8::try_from(bed.targets.len()).unwrap()), 0);
+        let dead = address(random.u8(..bed.targets.len() as u8), 0);
         let does = [REFUSES, Does::Hangs][random.usize(..2)];
         bed.net.state().some.insert(dead, does);
         sleep(s(300)).await;
