@@ -20,6 +20,7 @@ use tokio::task::JoinError;
 use tokio::time::timeout;
 
 use crate::admin::{self, Readiness};
+use crate::alert;
 use crate::args::RunArgs;
 use crate::catalog::Catalog;
 use crate::catalog::follow::Follower;
@@ -85,7 +86,14 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     };
     let (prober, view, checks) = reach::prober(&args.health, &metrics)?;
     let page = view.clone();
-    let monitor = Monitor::new(prober, view);
+    let term = leadership.clone();
+    let (alerts, telling) = alert::start(
+        reach::alerts(&args.alert),
+        move || term.epoch().is_some(),
+        metrics.alerts.clone(),
+    )
+    .context("cannot set up alerts")?;
+    let monitor = Monitor::new(prober, view, alerts);
     let (ctx, source, sender) = context(&args, config, leadership, metrics.clone(), monitor)?;
     let (store, writer) = reflector::store();
     let mut tasks = Tasks::default();
@@ -113,6 +121,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
     tasks.add("write-back", write_back(Arc::clone(&ctx)));
     tasks.add("prober", checks);
+    tasks.add("alerts", telling);
     tasks.add("health monitor", monitor::run::run(Arc::clone(&ctx)));
     tasks.add("ejector", ejection::run(Arc::clone(&ctx)));
     for (name, watch) in watches::all(&ctx, writer) {

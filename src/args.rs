@@ -1,5 +1,6 @@
 //! Flags and environment into typed configuration; every default is here.
 
+pub mod alert;
 pub mod catalog;
 pub mod cluster;
 pub mod diff;
@@ -16,6 +17,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::domain::duration::Millis;
 use crate::domain::names::{ClusterDomain, ClusterId, Namespace};
 use crate::domain::policy::bounds::Bounds;
+use alert::AlertArgs;
 use catalog::CatalogArgs;
 use cluster::ClusterArgs;
 use diff::DiffArgs;
@@ -122,6 +124,10 @@ pub struct RunArgs {
     /// How endpoints are checked, and what follows.
     #[command(flatten)]
     pub health: HealthArgs,
+
+    /// Where alerts go.
+    #[command(flatten)]
+    pub alert: AlertArgs,
 
     /// Write nothing anywhere; say in the log what would be written.
     #[arg(long, env = "CATALOG_MESH_READ_ONLY")]

@@ -1,6 +1,7 @@
 //! Catalog-Mesh keeps a company's service catalog and its Istio mesh in step.
 
 pub mod admin;
+pub mod alert;
 pub mod api;
 pub mod app;
 pub mod args;

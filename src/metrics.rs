@@ -1,6 +1,7 @@
 //! Every metric that the operator serves. Labels are closed sets or, where
 //! the contract names it, the service; never free text.
 
+pub mod alerts;
 pub mod bindings;
 pub mod catalog;
 pub mod ejections;
@@ -14,6 +15,7 @@ use prometheus::{
     TextEncoder,
 };
 
+use alerts::AlertMetrics;
 use bindings::BindingMetrics;
 use catalog::CatalogMetrics;
 
@@ -69,6 +71,8 @@ pub struct Metrics {
     pub ejections: ejections::Ejections,
     /// Verdicts on endpoints.
     pub verdicts: verdicts::Verdicts,
+    /// Alerts that Alertmanagers are told of.
+    pub alerts: AlertMetrics,
 }
 
 const CONTROLLER: &str = "servicebinding";
@@ -218,6 +222,7 @@ impl Metrics {
             reports: reports::Reports::new(&r)?,
             ejections: ejections::Ejections::new(&r)?,
             verdicts: verdicts::Verdicts::new(&r)?,
+            alerts: AlertMetrics::new(&r)?,
             registry: r.clone(),
         };
         // Series that are expected to exist before their first event.

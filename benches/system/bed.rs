@@ -82,14 +82,14 @@ impl Bed {
 
     /// Starts the operator and does not wait for anything.
     pub(crate) async fn operator(&self, period: &str) -> Result<Running> {
-        self.operator_by(&self.catalog.url, period).await
+        self.operator_by(&self.catalog.url, period, &[]).await
     }
 
-    /// The same, which follows another catalog.
-    async fn operator_by(&self, catalog: &str, period: &str) -> Result<Running> {
+    /// The same, which follows another catalog and has these flags besides.
+    async fn operator_by(&self, catalog: &str, period: &str, flags: &[&str]) -> Result<Running> {
         let args = ["run", "--catalog-url", catalog];
         let more = ["--listen", OPERATOR, "--period", period];
-        let args = args.into_iter().chain(more);
+        let args = args.into_iter().chain(more).chain(flags.iter().copied());
         let args = args.chain(self.options.operator_flags());
         let operator = self.rig.operator("operator", &self.program, args).await?;
         let started = Instant::now();
@@ -113,12 +113,28 @@ impl Bed {
             self.ours.clear().await?;
             self.ours.bind().await?;
         }
-        let running = self.operator_by(catalog, period).await?;
+        let running = self.operator_by(catalog, period, &[]).await?;
+        self.ready(&running).await?;
+        Ok(running)
+    }
+
+    /// The operator with these flags, and with every binding in force that it
+    /// makes for the catalog; nobody else has made any.
+    pub(crate) async fn made_in_force(&self, period: &str, flags: &[&str]) -> Result<Running> {
+        self.ours.clear().await?;
+        let running = self.operator_by(&self.catalog.url, period, flags).await?;
+        self.ready(&running).await?;
+        Ok(running)
+    }
+
+    /// Waits until every binding is in force and looked at.
+    async fn ready(&self, running: &Running) -> Result<()> {
+        let size = self.ours.names.len();
         let mut ready = Readiness::watch(&self.ours);
         ready.wait(size, PATIENCE).await?;
         running.verified(size).await?;
         settle().await;
-        Ok(running)
+        Ok(())
     }
 
     /// The CPU seconds that each of the parts around the operator has used so

@@ -88,8 +88,11 @@ pub(crate) enum Scenario {
     /// Bindings exist, the operator starts: time until all are Ready.
     ColdStart,
     /// A change in the catalog: time until the API server tells of the new
-    /// VirtualService.
+    /// VirtualService; a deregistration: until all that was made is gone.
     Change,
+    /// Endpoints die and heal: time until the mesh has dropped them, and has
+    /// them back.
+    Ejection,
     /// Nothing changes: writes, CPU and memory.
     Idle,
     /// Endpoints are checked: how many a second, and what one costs.
@@ -110,6 +113,7 @@ impl Scenario {
         match self {
             Self::ColdStart => "cold-start",
             Self::Change => "change",
+            Self::Ejection => "ejection",
             Self::Idle => "idle",
             Self::Probe => "probe",
             Self::Soak => "soak",

@@ -9,7 +9,7 @@ use catalog_mesh_controller::api::service_binding::ServiceBinding;
 use catalog_mesh_controller::domain::labels::{FINALIZER, MANAGER};
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use kube::Client;
-use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -182,6 +182,29 @@ impl Raw {
             let changed = payload.changed(2 + turn / payloads.len())?;
             let started = Instant::now();
             self.write_rules(&changed).await?;
+            Ok(started.elapsed())
+        })
+        .await
+    }
+
+    /// Four requests for the end of each of the first bindings, as many a
+    /// second; how long each four took.
+    pub(crate) async fn end_all(
+        &self,
+        payloads: &[Payload],
+        rate: u32,
+        ends: usize,
+    ) -> Result<Vec<Duration>> {
+        open_loop(rate, ends, async |turn| {
+            let name = &payloads[turn].name;
+            let (delete, started) = (DeleteParams::default(), Instant::now());
+            self.bindings.delete(name, &delete).await?;
+            self.virtual_services.delete(name, &delete).await?;
+            self.destination_rules.delete(name, &delete).await?;
+            let none = Patch::Merge(json!({ "metadata": { "finalizers": null } }));
+            self.bindings
+                .patch_metadata(name, &PatchParams::default(), &none)
+                .await?;
             Ok(started.elapsed())
         })
         .await

@@ -1,5 +1,5 @@
 //! When did a change in the catalog reach the API server? Watches the
-//! VirtualServices that come of it.
+//! VirtualServices that come of it, or the bindings that go by it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -73,6 +73,51 @@ impl Sightings {
 }
 
 impl Drop for Sightings {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A watch of the ends of bindings. Dropping it ends it.
+pub(crate) struct Ends {
+    seen: Arc<Mutex<HashMap<String, Instant>>>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Ends {
+    pub(crate) fn watch(bed: &Bed) -> Self {
+        let seen = Arc::new(Mutex::new(HashMap::new()));
+        let (bindings, sink) = (bed.ours.bindings(), Arc::clone(&seen));
+        let task = tokio::spawn(async move {
+            let mut events = std::pin::pin!(watcher(bindings, watcher::Config::default()));
+            while let Some(event) = events.next().await {
+                if let Ok(Event::Delete(binding)) = event {
+                    let mut seen = sink.lock().unwrap_or_else(PoisonError::into_inner);
+                    seen.insert(binding.name_any(), Instant::now());
+                }
+            }
+        });
+        Self { seen, task }
+    }
+
+    /// From each of these moments to the end of the binding of that name, once
+    /// all have ended.
+    pub(crate) async fn times(&self, since: Vec<(String, Instant)>) -> Result<Vec<Duration>> {
+        wait::until("the last end", LAST, async || {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let ended = |(name, since): &(String, Instant)| {
+                Some(seen.get(name)?.saturating_duration_since(*since))
+            };
+            let times: Vec<_> = since.iter().filter_map(ended).collect();
+            let left = since.len() - times.len();
+            ensure!(left == 0, "{left} bindings have not ended");
+            Ok(times)
+        })
+        .await
+    }
+}
+
+impl Drop for Ends {
     fn drop(&mut self) {
         self.task.abort();
     }

@@ -9,7 +9,9 @@ use anyhow::Context as _;
 use kube::Config;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 
+use crate::alert;
 use crate::api::policy::EjectionMode;
+use crate::args::alert::AlertArgs;
 use crate::args::catalog::CatalogArgs;
 use crate::args::health::{Ejection, HealthArgs};
 use crate::args::sync::Switch;
@@ -96,6 +98,15 @@ pub(super) fn catalog(args: &CatalogArgs, metrics: &Metrics) -> anyhow::Result<A
         Pace::new(args.catalog_qps, TURN),
         limited,
     )))
+}
+
+/// Where alerts go.
+pub(super) fn alerts(args: &AlertArgs) -> alert::Config {
+    alert::Config {
+        token_file: args.alertmanager_token_file.clone(),
+        ca_file: args.alertmanager_ca_file.clone(),
+        ..alert::Config::new(args.alertmanager_url.clone())
+    }
 }
 
 /// The prober, what it finds, and the task that checks.

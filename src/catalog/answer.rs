@@ -77,7 +77,7 @@ pub(super) fn unexpected(status: StatusCode) -> CatalogError {
 }
 
 /// Why no answer came: from where, and the causes that reqwest knows of.
-pub(super) fn no_answer(error: reqwest::Error) -> CatalogError {
+pub(crate) fn no_answer(error: reqwest::Error) -> CatalogError {
     let from = error.url().map_or_else(String::new, |url| {
         format!(" from {}", url.origin().ascii_serialization())
     });

@@ -76,14 +76,14 @@ pub enum HttpCatalogError {
 
 /// The client, and a new one when the CA file has changed. Connections that
 /// the old one opened end with the requests on them.
-pub(super) struct Clients {
+pub(crate) struct Clients {
     config: HttpCatalogConfig,
     ca: CaFile,
     last: Mutex<(Pem, Client)>,
 }
 
 impl Clients {
-    pub(super) fn new(config: HttpCatalogConfig) -> Result<Self, HttpCatalogError> {
+    pub(crate) fn new(config: HttpCatalogConfig) -> Result<Self, HttpCatalogError> {
         let (ca, pem) = CaFile::new(config.ca_file.clone())?;
         let client = client(&config, pem.as_ref().map(|pem| pem.as_slice()))?;
         let last = Mutex::new((pem, client));
@@ -91,7 +91,7 @@ impl Clients {
     }
 
     /// The client for the next request.
-    pub(super) async fn current(&self) -> Result<Client, CatalogError> {
+    pub(crate) async fn current(&self) -> Result<Client, CatalogError> {
         let pem = self.ca.current().await?;
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.0 != pem {
@@ -124,7 +124,7 @@ fn client(config: &HttpCatalogConfig, pem: Option<&[u8]>) -> Result<Client, Http
         if client.is_ok() {
             tracing::warn!(
                 %error,
-                "no certificate authorities on this machine: https to the catalog needs a CA file"
+                "no certificate authorities on this machine: https needs a CA file"
             );
         }
         client.map_err(HttpCatalogError::Client)

@@ -257,7 +257,10 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-async fn secret(path: Option<&Path>, prefix: &str) -> Result<Option<HeaderValue>, CatalogError> {
+pub(crate) async fn secret(
+    path: Option<&Path>,
+    prefix: &str,
+) -> Result<Option<HeaderValue>, CatalogError> {
     let Some(path) = path else { return Ok(None) };
     let refused =
         |why: &str| CatalogError::unauthorized(format!("credential file {} {why}", path.display()));

@@ -54,7 +54,7 @@ impl CatalogError {
 
 /// Text from outside as it may stand in a message: on one line, and at most
 /// 300 characters of it.
-pub(super) fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     const MOST: usize = 300;
     let mut line = String::new();
     let mut taken = 0;

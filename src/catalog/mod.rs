@@ -5,7 +5,7 @@
 
 #![warn(missing_docs)]
 
-mod answer;
+pub(crate) mod answer;
 mod authorities;
 pub mod by_url;
 mod cache;

@@ -30,23 +30,41 @@ const TRIES: u32 = 3;
 /// Least time between two denials that count as two.
 const DENIALS_APART: Duration = Duration::from_millis(250);
 
+/// How long a denial is good for at least: a list that lacked something by
+/// mistake is found out by asking again.
+const DENIAL_HOLDS: Duration = Duration::from_secs(30);
+
+/// Least time between two services that are asked for again.
+const AGAIN_APART: Duration = Duration::from_secs(1);
+
 /// Most absent services of which denials are remembered.
 const MOST_DENIED: usize = 20_000;
 
 /// A catalog that is asked for a service only where what is known of it does
 /// not answer. That a service is absent is believed only when the catalog has
-/// denied it twice besides; so whoever confirms a denial really asks. While
-/// reads fail, only the follower asks, and its failure answers all others.
+/// denied it twice besides; so whoever confirms a denial really asks. Now and
+/// then it is asked for again, and where it is shown after all, a list is asked
+/// for. While reads fail, only the follower asks, and its failure answers all
+/// others.
 pub struct Remembering<C> {
     inner: C,
     known: Arc<Known>,
-    denied: Mutex<HashMap<CatalogServiceId, Denied>>,
+    denials: Mutex<Denials>,
+}
+
+/// What was denied of what is absent.
+#[derive(Default)]
+struct Denials {
+    of: HashMap<CatalogServiceId, Denied>,
+    /// When one of them was asked for again.
+    again: Option<Instant>,
 }
 
 /// Denials of a service since it is known to be absent.
 struct Denied {
     since: CatalogPosition,
     first: Instant,
+    last: Instant,
     twice: bool,
 }
 
@@ -55,11 +73,11 @@ type Answer = Result<Arc<ServiceRecord>, CatalogError>;
 impl<C: Catalog> Remembering<C> {
     /// Answers from `known` where that will do, and asks `inner` otherwise.
     pub fn new(inner: C, known: Arc<Known>) -> Self {
-        let denied = Mutex::default();
+        let denials = Mutex::default();
         Self {
             inner,
             known,
-            denied,
+            denials,
         }
     }
 
@@ -93,6 +111,8 @@ impl<C: Catalog> Remembering<C> {
 
     async fn ask(&self, id: &CatalogServiceId) -> Answer {
         let announced = self.known.announced(id);
+        let absent = self.known.absent_since(id);
+        let denied = absent.is_some_and(|since| self.denials(|d| d.twice(id, &since)));
         let answer = self.inner.get_service(id).await;
         self.known
             .answered(std::slice::from_ref(id), answer.as_ref().err());
@@ -110,6 +130,11 @@ impl<C: Catalog> Remembering<C> {
                 "it answered with an older record than its event stream announced; it is asked again",
             ));
         }
+        if denied {
+            // Once: it counts again when it was denied twice again.
+            self.denials(|denials| denials.of.remove(id));
+            self.known.contradicted(id, &shown);
+        }
         self.known.showed(id, shown);
         answer
     }
@@ -119,13 +144,9 @@ impl<C: Catalog> Remembering<C> {
         match self.known.presence(id) {
             Presence::Present(record) => Some(Ok(record)),
             Presence::Unreadable(bad) => Some(Err(CatalogError::BadRecord(bad))),
-            Presence::Absent { since } => {
-                let denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-                let twice = denied
-                    .get(id)
-                    .is_some_and(|denied| denied.twice && denied.since == since);
-                twice.then_some(Err(CatalogError::NotFound))
-            }
+            Presence::Absent { since } => self
+                .denials(|denials| denials.answer(id, &since))
+                .then_some(Err(CatalogError::NotFound)),
             Presence::Unknown => None,
         }
     }
@@ -135,21 +156,56 @@ impl<C: Catalog> Remembering<C> {
         let Presence::Absent { since } = self.known.presence(id) else {
             return;
         };
-        let mut denied = self.denied.lock().unwrap_or_else(PoisonError::into_inner);
-        if denied.len() >= MOST_DENIED && !denied.contains_key(id) {
-            // They are asked for once more, all of them.
-            denied.clear();
+        self.denials(|denials| denials.note(id, since));
+    }
+
+    /// Nothing in here is left half-done by a panic, so a poisoned lock is
+    /// used on.
+    fn denials<T>(&self, with: impl FnOnce(&mut Denials) -> T) -> T {
+        with(&mut self.denials.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Denials {
+    /// Whether the service was denied twice since it is absent.
+    fn twice(&self, id: &CatalogServiceId, since: &CatalogPosition) -> bool {
+        let denied = self.of.get(id);
+        denied.is_some_and(|denied| denied.twice && denied.since == *since)
+    }
+
+    /// Whether that answers whoever asks now; where it does not, he asks the
+    /// catalog.
+    fn answer(&mut self, id: &CatalogServiceId, since: &CatalogPosition) -> bool {
+        if !self.twice(id, since) {
+            return false;
         }
+        let is_old = |denied: &Denied| denied.last.elapsed() >= DENIAL_HOLDS;
+        let old = self.of.get(id).is_some_and(is_old);
+        let may = self.again.is_none_or(|at| at.elapsed() >= AGAIN_APART);
+        if old && may {
+            self.again = Some(Instant::now());
+        }
+        !(old && may)
+    }
+
+    fn note(&mut self, id: &CatalogServiceId, since: CatalogPosition) {
+        if self.of.len() >= MOST_DENIED && !self.of.contains_key(id) {
+            // They are asked for once more, all of them.
+            self.of.clear();
+        }
+        let now = Instant::now();
         let fresh = || Denied {
             since: since.clone(),
-            first: Instant::now(),
+            first: now,
+            last: now,
             twice: false,
         };
-        let entry = denied.entry(id.clone()).or_insert_with(fresh);
+        let entry = self.of.entry(id.clone()).or_insert_with(fresh);
         if entry.since != since {
             *entry = fresh();
         }
         entry.twice |= entry.first.elapsed() >= DENIALS_APART;
+        entry.last = now;
     }
 }
 
@@ -173,7 +229,7 @@ mod tests {
     use tokio::task::JoinHandle;
     use tokio::time::sleep;
 
-    use super::super::fake::{Calls, FakeCatalog};
+    use super::super::fake::{Backup, Calls, FakeCatalog};
     use super::super::follow::Follower;
     use super::*;
     use crate::metrics::Metrics;
@@ -430,6 +486,60 @@ mod tests {
             Presence::Absent { .. }
         ));
         assert_eq!(scene.fake.calls().list_services, lists + 1);
+    }
+
+    /// A scene in which the first list, and reads, show none but the last
+    /// service; with what else there is.
+    async fn forgetful(services: usize) -> (Scene, Backup) {
+        let scene = Scene::with(services);
+        let whole = scene.fake.back_up();
+        scene.fake.forget_all();
+        set(&scene.fake, services, "1s");
+        for _ in 0..3 {
+            for n in 0..services {
+                assert_eq!(scene.get(n).await, Err(CatalogError::NotFound));
+            }
+            sleep(DENIALS_APART).await;
+        }
+        scene.known.changed().await;
+        (scene, whole)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn services_that_were_lacking_for_a_while_are_found_though_no_event_tells() {
+        let (scene, whole) = forgetful(3).await;
+        let lists = scene.fake.calls().list_services;
+        scene.fake.remember(whole);
+        let found = async {
+            while scene.get(1).await.is_err() {
+                sleep(Duration::from_secs(1)).await;
+            }
+        };
+        timeout(2 * DENIAL_HOLDS, found).await.unwrap();
+        // The others, too, which nobody asks for.
+        let changed = timeout(Duration::from_secs(60), scene.known.changed()).await;
+        assert_eq!(changed, Ok(BTreeSet::from([id(0), id(1), id(2)])));
+        for n in 0..3 {
+            assert_eq!(scene.timeout(n).await, "1s");
+        }
+        assert_eq!(scene.fake.calls().list_services, lists + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn however_many_services_are_absent_one_a_second_is_asked_for_again() {
+        let (scene, _) = forgetful(100).await;
+        let before = scene.requests();
+        for _ in 0..600 {
+            let looks = join_all((0..100).map(|n| scene.get(n))).await;
+            assert!(
+                looks
+                    .iter()
+                    .all(|look| *look == Err(CatalogError::NotFound))
+            );
+            sleep(Duration::from_secs(1)).await;
+        }
+        let requests = scene.requests() - before;
+        assert!((500..=600).contains(&requests), "{requests}");
     }
 
     /// A scene in which nothing has changed that was not told yet, and nothing

@@ -16,7 +16,7 @@ use super::error::WriteError;
 use super::outcome::{Looked, Outcome, finish};
 use super::queue::state::Next;
 use super::write_back::seam;
-use super::{observe, reconcile, report};
+use super::{observe, reconcile, report, sources};
 use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
 use crate::domain::brake::{Held, Removal};
 use crate::domain::inputs::Inputs;
@@ -133,9 +133,9 @@ async fn drop_binding(ctx: &Context, binding: &ServiceBinding, reason: &str, not
         ..DeleteParams::default()
     };
     let answer = match in_time(api.delete(&key.name, &params)).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         answer => answer
-            .map(|_| ())
+            .map(|answer| answer.left())
             .map_err(|error| WriteError::from_kube(&error)),
     };
     record(
@@ -147,9 +147,10 @@ async fn drop_binding(ctx: &Context, binding: &ServiceBinding, reason: &str, not
         answer.as_ref().err(),
     );
     ctx.metrics.wrote(BINDING_KIND, answer.is_ok());
-    if let Err(error) = answer {
-        return reconcile::not_written(error, Findings::default());
-    }
+    let going = match answer {
+        Ok(going) => going,
+        Err(error) => return reconcile::not_written(error, Findings::default()),
+    };
     ctx.metrics.bindings().removed(Bound::ForCatalog);
     let transition = Transition {
         reason: reason.to_owned(),
@@ -157,8 +158,19 @@ async fn drop_binding(ctx: &Context, binding: &ServiceBinding, reason: &str, not
         warning: false,
     };
     ctx.events.tell(report::about(binding), transition);
-    // Its end is a look of its own, which the watch asks for; there is nothing
-    // more to say in its status.
+    if let Some(going) = going {
+        let seen = sources::binding(going);
+        let going = Arc::clone(&seen.value);
+        ctx.world.wrote_binding(seen);
+        // At once, so that nobody waits for the watch. Whatever fails here is
+        // tried again, and said, by the look that the watch asks for.
+        if report::has_finalizer(&going)
+            && let Err(error) = end_of(ctx, &going).await
+        {
+            tracing::debug!(binding = %key, %error, "what was made for it goes with the next look");
+        }
+    }
+    // There is nothing more to say in its status.
     again(WriteError::Stale)
 }
 

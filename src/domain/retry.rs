@@ -38,6 +38,12 @@ pub const STREAM: Backoff = Backoff {
     cap: Duration::from_secs(3),
 };
 
+/// Between two tries to tell an Alertmanager that is away.
+pub const ALERTMANAGER: Backoff = Backoff {
+    base: Duration::from_millis(500),
+    cap: Duration::from_secs(30),
+};
+
 impl Backoff {
     /// The delay before try number `attempt`, counted from 1, with full
     /// jitter: `chance` in 0..1 picks any point of the step. For what many

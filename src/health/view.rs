@@ -1,7 +1,6 @@
 //! What others read of the health checks.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -64,12 +63,6 @@ pub struct Verdicts {
     pub proven: bool,
     /// What is held of each, and since when.
     pub endpoints: BTreeMap<SocketAddr, (Verdict, Timestamp)>,
-}
-
-impl fmt::Debug for HealthView {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HealthView").finish_non_exhaustive()
-    }
 }
 
 impl HealthView {

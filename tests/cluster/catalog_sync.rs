@@ -11,7 +11,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 
 use crate::scene::{
-    DR, IGNORE, MANAGED_BY, PROGRAM, Scene, UID, VS, approve_deletion, clear_all_bindings,
+    DR, IGNORE, MANAGED_BY, PROGRAM, Scene, UID, VS, approve_deletion, clear_all_bindings, message,
 };
 use crate::support::catalog::Catalog;
 use crate::support::envoy::Options;
@@ -25,14 +25,21 @@ crate::tests![;
     a_users_binding_goes_before_the_catalogs_and_what_he_adopts_is_his,
     a_service_gets_a_binding_as_soon_as_it_may,
     what_a_catalog_forgot_is_kept_until_somebody_approves_each,
-    of_many_services_that_go_at_once_a_share_goes
+    of_many_services_that_go_at_once_a_share_goes,
+    where_nothing_is_ever_removed_updates_arrive_all_the_same
 ];
 
 const SOURCE: &str = "catalog-mesh.aikernel.io/source";
 
 /// Beside an operator that makes bindings.
 async fn registering<'a>(rig: &'a Rig, name: &str) -> Result<Scene<'a>> {
-    let stack = Stack::start_with(rig, Path::new(PROGRAM), &["--register=on"]).await?;
+    registering_with(rig, name, &[]).await
+}
+
+/// The same with these flags besides.
+async fn registering_with<'a>(rig: &'a Rig, name: &str, more: &[&str]) -> Result<Scene<'a>> {
+    let flags = [&["--register=on"][..], more].concat();
+    let stack = Stack::start_with(rig, Path::new(PROGRAM), &flags).await?;
     Scene::beside(rig, Arc::new(stack), name).await
 }
 
@@ -321,5 +328,85 @@ async fn of_many_services_that_go_at_once_a_share_goes(rig: &Rig) -> Result<()> 
     ensure!(verdicts().await? == expected, "{:?}", verdicts().await?);
     let objects = scene.rules(VS).list(&ListParams::default()).await?;
     ensure!(objects.items.len() == 8, "{}", objects.items.len());
+    Ok(())
+}
+
+async fn where_nothing_is_ever_removed_updates_arrive_all_the_same(rig: &Rig) -> Result<()> {
+    let scene = registering_with(rig, "upsert-only", &["--policy=upsert-only"]).await?;
+    for name in ["made", "there"] {
+        scene.service(name).await?;
+        scene.put(&scene.record(name)).await?;
+        made(&scene, name).await?;
+    }
+    scene.service("mine").await?;
+    scene.create(&scene.binding("mine")).await?;
+    scene.put(&scene.record("mine")).await?;
+    scene.synced("mine").await?;
+    let mark = scene.mark().await?;
+    let mut before = Vec::new();
+    for name in ["made", "mine"] {
+        before.push((scene.rule(VS, name).await?, scene.rule(DR, name).await?));
+        scene.stack.catalog.delete(&scene.id(name)).await?;
+    }
+    // Nor do they go while they are looked at again, or by a new leader.
+    for is_new in [false, true] {
+        if is_new {
+            scene.stack.operator.process.kill().await?;
+            scene.stack.operator.start_again().await?;
+            let url = format!("http://{OPERATOR}/metrics");
+            scene.stack.operator.leads(&url).await?;
+        }
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        for (name, (vs, dr)) in ["made", "mine"].into_iter().zip(&before) {
+            says_that_it_is_kept(&scene, name).await?;
+            ensure!(scene.rule(VS, name).await? == *vs, "another route");
+            ensure!(scene.rule(DR, name).await? == *dr, "another policy");
+        }
+    }
+    let mut writes = scene.writes(mark).await?;
+    writes.retain(|line| !line.starts_with("patch servicebindings/status"));
+    ensure!(writes.is_empty(), "{writes:?}");
+
+    // What the catalog has or has again arrives, in the objects that are there.
+    for name in ["there", "mine", "made"] {
+        let mut record = scene.record(name);
+        record["timeout"] = json!("7s");
+        scene.put(&record).await?;
+        let seven = |vs: &kube::api::DynamicObject| vs.data["spec"]["http"][0]["timeout"] == "7s";
+        scene.until(VS, name, "the update", seven).await?;
+        scene.synced(name).await?;
+    }
+    for (name, (vs, _)) in ["made", "mine"].into_iter().zip(&before) {
+        let after = scene.rule(VS, name).await?;
+        ensure!(after.metadata.uid == vs.metadata.uid, "made anew");
+    }
+    // And what a user takes away goes.
+    for name in ["made", "mine"] {
+        scene.stack.catalog.delete(&scene.id(name)).await?;
+        says_that_it_is_kept(&scene, name).await?;
+        scene.delete_binding(name).await?;
+        scene.gone(name).await?;
+        scene.nothing_of(name).await?;
+    }
+    Ok(())
+}
+
+/// The binding says that its service is gone, that its objects are in force all
+/// the same, why, and what to do.
+async fn says_that_it_is_kept(scene: &Scene<'_>, name: &str) -> Result<()> {
+    let binding = scene.says(name, "Ready", "False Removed").await?;
+    for (type_, expected) in [
+        ("CatalogSynced", "False Removed"),
+        ("MeshProgrammed", "True Programmed"),
+    ] {
+        let said = condition(&binding, type_);
+        ensure!(said.as_deref() == Some(expected), "{:?}", binding.status);
+    }
+    for type_ in ["Ready", "CatalogSynced"] {
+        let why = message(&binding, type_);
+        for part in ["is kept", "--policy=upsert-only", "delete the binding"] {
+            ensure!(why.contains(part), "no {part} in {why}");
+        }
+    }
     Ok(())
 }

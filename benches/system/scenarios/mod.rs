@@ -2,6 +2,8 @@
 
 mod change;
 mod cold_start;
+mod deregistration;
+mod ejection;
 mod idle;
 mod probe;
 mod servers;
@@ -26,6 +28,7 @@ pub(crate) async fn run(
     match scenario {
         Scenario::ColdStart => cold_start::run(bed()?).await,
         Scenario::Change => change::run(bed()?).await,
+        Scenario::Ejection => ejection::run(bed()?).await,
         Scenario::Idle => idle::run(bed()?).await,
         Scenario::Probe => probe::run(options).await,
         Scenario::Soak => soak::run(options).await,

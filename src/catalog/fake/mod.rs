@@ -99,6 +99,15 @@ impl FakeCatalog {
         self.state().services.clear();
     }
 
+    /// Has what it had then besides, without a word: it was there all along,
+    /// and was not shown.
+    pub fn remember(&self, Backup(services, _): Backup) {
+        let mut state = self.state();
+        for (id, service) in services {
+            state.services.entry(id).or_insert(service);
+        }
+    }
+
     /// Begins a new epoch, as after a restored backup. Streams are reset.
     pub fn new_epoch(&self) {
         self.state().epoch += 1;

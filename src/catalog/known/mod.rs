@@ -167,6 +167,21 @@ impl Known {
         self.write(|state| state.denied(id));
     }
 
+    /// Since when the service is absent, if it is.
+    pub(super) fn absent_since(&self, id: &CatalogServiceId) -> Option<CatalogPosition> {
+        match self.presence(id) {
+            Presence::Absent { since } => Some(since),
+            _ => None,
+        }
+    }
+
+    /// The catalog showed this after it had denied the service, and nothing
+    /// told that it came back. Where nothing is to tell it either, a list is
+    /// asked for.
+    pub(super) fn contradicted(&self, id: &CatalogServiceId, shown: &Service) {
+        self.write(|state| state.contradicted(id, shown));
+    }
+
     /// The catalog showed this to somebody who asked for the service. Should
     /// that turn out not to be what is known, he is told to look again.
     pub(super) fn showed(&self, id: &CatalogServiceId, shown: Service) {

@@ -29,7 +29,8 @@ pub(crate) enum WhyList {
     Gap,
     /// The stream cannot be read on from where it stands.
     Stuck,
-    /// A service that should be there was denied.
+    /// A service that should be there was denied, or one that should not be was
+    /// shown.
     Denied,
 }
 
@@ -90,7 +91,8 @@ pub(super) struct State {
     pub(super) services: HashMap<CatalogServiceId, Service>,
     pub(super) absent: Absent,
     pub(super) stale: Stale,
-    /// Denied by a read, though nothing said that they went.
+    /// Denied by a read, though nothing said that they went, or shown by one,
+    /// though nothing said that they came.
     pub(super) doubted: BTreeSet<CatalogServiceId>,
     /// Seen by somebody who asked, while something else was known: what comes
     /// to be known may never have been that.
@@ -380,6 +382,16 @@ impl State {
     pub(super) fn not_read(&mut self, ids: &[CatalogServiceId], now: Instant) {
         for id in ids {
             self.stale.again(id, now);
+        }
+    }
+
+    /// The catalog showed this to somebody who asked for a service that is
+    /// absent. One that is newer than what is known is still to be told.
+    pub(super) fn contradicted(&mut self, id: &CatalogServiceId, shown: &Service) {
+        let known_to = self.position.as_ref();
+        let untold = known_to.is_some_and(|at| shown.is_later(at.revision));
+        if !untold && matches!(self.presence(id), Presence::Absent { .. }) {
+            self.doubted.insert(id.clone());
         }
     }
 

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tower::BoxError;
 
 use super::*;
+use crate::alert;
 use crate::api::pod::{DRAINING, EJECTED, Pod};
 use crate::api::policy::EjectionMode;
 use crate::catalog::fake::FakeCatalog;
@@ -189,6 +190,8 @@ fn context(client: Client, leadership: Leadership, read_only: bool) -> Context {
     let metrics = Metrics::new().unwrap();
     let (events, _) = events::channel(client.clone(), "x".to_owned(), metrics.clone());
     let domain = ClusterDomain::parse("cluster.local").unwrap();
+    let config = alert::Config::new(Vec::new());
+    let (alerts, _) = alert::start(config, || false, metrics.alerts.clone()).unwrap();
     let (prober, view, _) = health::start(Limits::default(), None, metrics.health.clone()).unwrap();
     Context {
         options: Options {
@@ -215,7 +218,7 @@ fn context(client: Client, leadership: Leadership, read_only: bool) -> Context {
         leadership,
         write_back: Arc::default(),
         ejector: Ejector::default(),
-        monitor: Monitor::new(prober, view),
+        monitor: Monitor::new(prober, view, alerts),
         queue: Queue::new(1),
         registrar: Registrar::new(Scope::default()),
         events,

@@ -1,11 +1,12 @@
 //! The health monitor: has the endpoints of bound Services checked, and says
 //! what follows. Fed by what changes around bindings, Services and Pods and in
 //! the catalog; gives the prober its targets, the ejector what it decides by,
-//! and each binding what its status says.
+//! each binding what its status says, and whoever is to be woken up the alerts.
 //!
 //! Runs on every replica, so that who leads next knows all verdicts already; what
 //! it leads to is written by whoever leads.
 
+mod alerts;
 mod announce;
 mod fleet;
 pub mod run;
@@ -19,6 +20,7 @@ use tokio::sync::Notify;
 
 use super::mirror::Id;
 use super::world::Concerned;
+use crate::alert::Alerts;
 use crate::domain::health::summary::Shown;
 use crate::domain::names::BindingKey;
 use crate::domain::record::ServiceRecord;
@@ -26,10 +28,10 @@ use crate::health::prober::Prober;
 use crate::health::view::HealthView;
 
 /// What is to be looked at again, and what is shown. Never blocks.
-#[derive(Debug)]
 pub struct Monitor {
     prober: Prober,
     view: HealthView,
+    alerts: Alerts,
     marks: Mutex<Marks>,
     moved: Notify,
     shown: Mutex<BTreeMap<BindingKey, Shown>>,
@@ -49,11 +51,12 @@ struct Marks {
 }
 
 impl Monitor {
-    /// One by this prober.
-    pub fn new(prober: Prober, view: HealthView) -> Self {
+    /// One by this prober, that gives these alerts.
+    pub fn new(prober: Prober, view: HealthView, alerts: Alerts) -> Self {
         Self {
             prober,
             view,
+            alerts,
             marks: Mutex::default(),
             moved: Notify::new(),
             shown: Mutex::default(),

@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::context::Context;
 use super::super::mirror::Id;
-use super::announce;
 use super::fleet::{Fleet, behind, service};
 use super::{Marks, Monitor};
+use super::{alerts, announce};
 use crate::api::service_binding::ServiceBinding;
 use crate::catalog::known::Presence;
 use crate::domain::health::doubt::Doubt;
@@ -123,6 +123,9 @@ impl Rounds {
         }
         changed.bindings.extend(ejections);
         self.compare(ctx, &changed.bindings);
+        if !changed.bindings.is_empty() {
+            ctx.monitor.alerts.set(alerts::all(ctx, &self.fleet));
+        }
         announce::counted(&ctx.metrics, &self.fleet);
         announce::due(ctx, &mut self.fleet, self.started.elapsed());
     }

@@ -195,10 +195,13 @@ impl Held {
     pub fn message(&self, binding: &BindingKey) -> String {
         let kept = "the catalog no longer has this service, but what was made for it is kept";
         match self {
-            Self::NeverRemoved => format!("{kept}, since the operator runs with --policy=upsert-only"),
+            Self::NeverRemoved => format!(
+                "{kept}, since the operator runs with --policy=upsert-only; to remove it, delete the binding"
+            ),
             Self::NotListed => {
                 "two reads say that there is no such service; nothing is removed before a complete list of the \
-                 catalog says so too"
+                 catalog says so too. Check the catalog, and catalogServiceId; to remove what was made all the \
+                 same, delete the binding"
                     .to_owned()
             }
             Self::Doubtful { doubt, approve } => {

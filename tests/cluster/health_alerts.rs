@@ -1,0 +1,96 @@
+//! Is an Alertmanager told of an endpoint that is unhealthy, and that it is
+//! healthy again, by the running operator?
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use crate::scene::{PROGRAM, Scene};
+use crate::support::alertmanager::Alertmanager;
+use crate::support::backend::Behaviour;
+use crate::support::rig::Rig;
+use crate::support::stack::{PATIENCE, Stack};
+use crate::support::wait;
+use crate::support::workload::ZONES;
+
+crate::tests![; alone:
+    an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return,
+];
+
+async fn an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return(
+    rig: &Rig,
+) -> Result<()> {
+    let folder = rig.folder().join("alerting");
+    std::fs::create_dir_all(&folder)?;
+    let address: SocketAddr = "127.0.0.1:9193".parse()?;
+    // Nobody has to be told by it.
+    let alertmanager =
+        Alertmanager::start(&folder, address, "/am", "http://127.0.0.1:9194/").await?;
+    let url = alertmanager.url();
+    let flags = ["--alertmanager-url", url.as_str()];
+    let stack = Stack::start_with(rig, Path::new(PROGRAM), &flags).await?;
+    let scene = Scene::beside(rig, Arc::new(stack), "alerts").await?;
+    let zones = [ZONES[0], ZONES[1], ZONES[0]];
+    let web = rig.workload(&scene.namespace, "web", &zones).await?;
+    let mut record = scene.record("web");
+    record["healthCheck"] = json!({"endpoint": "/health", "interval": "500ms", "timeout": "300ms"});
+    scene.put(&record).await?;
+    scene.create(&scene.binding("web")).await?;
+    scene.says("web", "Healthy", "True Healthy").await?;
+    ensure!(alertmanager.active().await?.is_empty(), "something fires");
+
+    let bad = &web.pods[2];
+    bad.backend.behave(Behaviour::Status(500));
+    let alert = wait::until("the alert", PATIENCE, async || {
+        let alerts = alertmanager.active().await?;
+        ensure!(alerts.len() == 1, "these fire: {alerts:?}");
+        let alert = alerts.into_iter().next().context("none")?;
+        let text = alert["annotations"]["description"].as_str();
+        let text = text.context("it has no description")?;
+        ensure!(text.contains("taken out"), "it says {text}");
+        Ok(alert)
+    })
+    .await?;
+    let label = |name: &str| alert["labels"][name].clone();
+    let endpoint = format!("{}:8080", bad.address());
+    for (name, expected) in [
+        ("alertname", "CatalogMeshEndpointUnhealthy"),
+        ("namespace", scene.namespace.as_str()),
+        ("service", "web"),
+        ("pod", bad.name.as_str()),
+        ("endpoint", endpoint.as_str()),
+        ("binding", &format!("{}/web", scene.namespace)),
+    ] {
+        ensure!(label(name) == expected, "{name} is {}", label(name));
+    }
+    let cluster = label("cluster");
+    ensure!(cluster.is_string(), "it names no cluster: {alert}");
+
+    // The service as a whole is another alert; nobody is left to be taken out.
+    web.pods[1].backend.behave(Behaviour::Hang);
+    until_fire(&alertmanager, 3, "CatalogMeshServiceUnhealthy").await?;
+
+    for pod in &web.pods {
+        pod.backend.recover();
+    }
+    wait::until("the end of the alerts", PATIENCE, async || {
+        let alerts = alertmanager.active().await?;
+        ensure!(alerts.is_empty(), "these fire: {alerts:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// Waits until so many fire, one of that name among them.
+async fn until_fire(alertmanager: &Alertmanager, count: usize, name: &str) -> Result<()> {
+    wait::until(name, PATIENCE, async || {
+        let alerts: Vec<Value> = alertmanager.active().await?;
+        let named = alerts.iter().any(|a| a["labels"]["alertname"] == name);
+        ensure!(alerts.len() == count && named, "these fire: {alerts:?}");
+        Ok(())
+    })
+    .await
+}
