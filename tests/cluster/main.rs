@@ -7,6 +7,7 @@
 mod support;
 
 // What several of the files below start from.
+mod patients;
 mod scene;
 
 macro_rules! behaviours {
@@ -30,18 +31,21 @@ behaviours![
     crd,
     denials,
     diff,
+    doubt,
     ejection,
     fields,
     foreign,
     frozen,
     handover,
     health_alerts,
+    hostile_endpoints,
     installation,
     istiod_away,
     leadership,
     loop_closed,
     mesh_api_missing,
     names,
+    only_targets,
     outage,
     poison,
     policy_balancing,
@@ -60,6 +64,7 @@ behaviours![
     steady,
     stop,
     stopping,
+    strict_mtls,
     storm,
     transitions,
     two_operators,
