@@ -7,6 +7,7 @@
 mod support;
 
 // What several of the files below start from.
+mod checked;
 mod scene;
 
 macro_rules! behaviours {
@@ -36,6 +37,14 @@ behaviours![
     frozen,
     handover,
     health_alerts,
+    health_dies_properly,
+    health_failures,
+    health_floor,
+    health_neighbours,
+    health_never_worked,
+    health_outlier,
+    health_released,
+    health_taken_over,
     installation,
     istiod_away,
     leadership,
@@ -68,5 +77,8 @@ behaviours![
 ];
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = support::endpoint::serve_if_asked() {
+        return code;
+    }
     support::runner::main(all())
 }
