@@ -17,7 +17,7 @@ use crate::scene::{Scene, cluster_id};
 use crate::support::audit::Mark;
 use crate::support::endpoint::Endpoint;
 use crate::support::envoy::Envoy;
-use crate::support::stack::{self, PATIENCE, condition};
+use crate::support::stack::{self, PATIENCE};
 use crate::support::wait;
 use crate::support::workload::{SERVICE_PORT, Workload, ZONES, make_pod, set_pod_ready};
 
@@ -298,14 +298,6 @@ impl<'a> Checked<'a> {
             },
         )
         .await
-    }
-
-    /// The condition now.
-    pub(crate) async fn condition(&self) -> Result<Option<String>> {
-        Ok(condition(
-            &self.scene.bindings().get(&self.name).await?,
-            "Healthy",
-        ))
     }
 
     /// Waits until the catalog has heard so from this cluster.

@@ -57,7 +57,7 @@ async fn one(
     let watched = watch(&checked, most);
     let steps = steps(envoy, &checked, most);
     let looks = tokio::select! {
-        broken = watched => return Err(broken.with_context(|| name.to_owned())),
+        broken = watched => return Err(broken.context(name.to_owned())),
         steps = steps => steps.with_context(|| name.to_owned())?,
     };
     Ok(format!("{name}: of {size} never more than {most} were out; {looks}"))
