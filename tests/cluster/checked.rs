@@ -13,11 +13,11 @@ use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
 
-use crate::scene::{Scene, cluster_id};
+use crate::scene::{Scene, cluster_id, message};
 use crate::support::audit::Mark;
 use crate::support::endpoint::Endpoint;
 use crate::support::envoy::Envoy;
-use crate::support::stack::{self, PATIENCE};
+use crate::support::stack::{self, PATIENCE, condition};
 use crate::support::wait;
 use crate::support::workload::{SERVICE_PORT, Workload, ZONES, make_pod, set_pod_ready};
 
@@ -193,6 +193,13 @@ impl<'a> Checked<'a> {
         Ok(out)
     }
 
+    /// What the binding says of its health, for the word of a failed look.
+    pub(crate) async fn word(&self) -> Result<String> {
+        let binding = self.scene.bindings().get(&self.name).await?;
+        let said = condition(&binding, "Healthy").unwrap_or_default();
+        Ok(format!("{said}: {}", message(&binding, "Healthy")))
+    }
+
     /// Waits until just these are out.
     pub(crate) async fn are_out(&self, expected: &[usize]) -> Result<()> {
         let expected: BTreeSet<_> = expected.iter().copied().collect();
@@ -201,7 +208,7 @@ impl<'a> Checked<'a> {
             PATIENCE,
             async || {
                 let out = self.out().await?;
-                ensure!(out == expected, "{out:?} are out");
+                ensure!(out == expected, "{out:?} are out, {}", self.word().await?);
                 Ok(())
             },
         )
@@ -260,7 +267,11 @@ impl<'a> Checked<'a> {
             PATIENCE,
             async || {
                 let known = self.in_envoy(envoy).await?;
-                ensure!(known == expected, "it has {known:?}");
+                ensure!(
+                    known == expected,
+                    "it has {known:?}, {}",
+                    self.word().await?
+                );
                 Ok(())
             },
         )

@@ -68,5 +68,5 @@ async fn a_pod_that_is_deleted_ends_or_becomes_unready_leaves_without_a_verdict(
     web.set_ready(2, true).await?;
     web.counts(2, 2, 0).await?;
     ensure!(web.told("Warning EndpointUnhealthy").await? == 0);
-    Ok(())
+    scene.unbind().await
 }

@@ -53,7 +53,8 @@ async fn whoever_fails_leaves_and_no_request_fails_after_that_until_it_is_back(
     let cases = cases.map(|(name, trouble)| one(&scene, &envoy, name, trouble));
     let lines = try_join_all(cases).await?;
     eprintln!("{}", lines.join("\n"));
-    envoy.expect_all_accepted().await
+    envoy.expect_all_accepted().await?;
+    scene.unbind().await
 }
 
 /// One of the services. Says how long what took.

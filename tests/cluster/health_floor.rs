@@ -38,7 +38,7 @@ async fn endpoints_that_fail_one_by_one_are_never_out_beyond_the_floor(rig: &Rig
     let all = SERVICES.map(|(name, size, percent)| one(&scene, &envoy, name, size, percent));
     let lines = try_join_all(all).await?;
     eprintln!("{}", lines.join("\n"));
-    Ok(())
+    scene.unbind().await
 }
 
 async fn one(
@@ -128,7 +128,8 @@ async fn settles(
     let what = format!("{count} of {bad:?} out of {}", checked.name);
     wait::until(&what, PATIENCE, async || {
         let out = checked.out().await?;
-        ensure!(out.len() == count && out.is_subset(bad), "{out:?} are out");
+        let settled = out.len() == count && out.is_subset(bad);
+        ensure!(settled, "{out:?} are out, {}", checked.word().await?);
         let known = checked.in_envoy(envoy).await?;
         let expected: BTreeSet<_> = (0..size).filter(|place| !out.contains(place)).collect();
         ensure!(known == expected, "Envoy has {known:?}, and out are {out:?}");

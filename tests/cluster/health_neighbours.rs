@@ -57,7 +57,7 @@ async fn a_label_of_somebody_else_stays_and_counts_as_out(rig: &Rig) -> Result<(
     let drained = after.get_mut(&web.pod(0)).context("no such Pod")?;
     drained["labels"][DRAINING] = json!("maintenance");
     ensure!(before == after, "{before:?} {after:?}");
-    Ok(())
+    scene.unbind().await
 }
 
 /// Waits until so many are out because of us.
@@ -113,7 +113,8 @@ async fn whatever_stands_on_a_pod_is_there_after_it_left_and_came_back(rig: &Rig
     let mut expected = before;
     expected.labels_mut().insert("team".to_owned(), "cart".to_owned());
     ensure!(bare(after.clone())? == bare(expected.clone())?, "{after:?} {expected:?}");
-    web.edit(0, json!({"finalizers": null})).await
+    web.edit(0, json!({"finalizers": null})).await?;
+    scene.unbind().await
 }
 
 /// A Pod without what every write changes.
@@ -155,7 +156,7 @@ async fn of_two_bindings_for_a_service_only_the_older_one_takes_pods_out(rig: &R
     let events = scene.events("younger").await?;
     let told = events.iter().any(|event| event.contains("Endpoint"));
     ensure!(!told, "{events:?}");
-    Ok(())
+    scene.unbind().await
 }
 
 async fn endpoints_that_flap_cost_no_more_than_a_write_a_second(rig: &Rig) -> Result<()> {
@@ -207,7 +208,7 @@ async fn endpoints_that_flap_cost_no_more_than_a_write_a_second(rig: &Rig) -> Re
         web.is_healthy().await?;
         web.are_out(&[]).await?;
     }
-    Ok(())
+    scene.unbind().await
 }
 
 /// How often the operator wrote what of this service, Events aside.

@@ -99,6 +99,7 @@ async fn a_check_that_never_worked_ejects_nobody_and_says_why_also_after_a_resta
     well.is_healthy().await?;
     well.endpoints[0].fail(Trouble::Status(500)).await?;
     well.are_out(&[0]).await?;
+    scene.unbind().await?;
     operator.process.kill().await
 }
 
@@ -198,5 +199,5 @@ async fn a_check_that_breaks_for_all_endpoints_at_once_leaves_all_in(rig: &Rig) 
     let sent = traffic.stop().await?;
     let failed: Vec<_> = sent.iter().filter(|sent| !sent.is_good()).collect();
     ensure!(failed.is_empty() && sent.len() > 100, "{failed:?} of {}", sent.len());
-    Ok(())
+    scene.unbind().await
 }

@@ -37,7 +37,8 @@ async fn outlier_detection_is_tightened_once_while_somebody_bad_stays_and_restor
         over_the_floor(&scene, &envoy),
         taken_out(&scene, &envoy),
     )?;
-    envoy.expect_all_accepted().await
+    envoy.expect_all_accepted().await?;
+    scene.unbind().await
 }
 
 /// A service whose policy says when Envoy takes an endpoint out.

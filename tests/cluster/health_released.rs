@@ -111,7 +111,8 @@ async fn a_check_that_is_taken_away_or_told_not_to_eject_gives_its_pods_back(
     // And back again.
     let draining = json!({"spec": {"healthCheck": {"ejection": "draining"}}});
     scene.change("off", draining).await?;
-    off.are_out(&[0]).await
+    off.are_out(&[0]).await?;
+    scene.unbind().await
 }
 
 /// The same by the catalog's record.
@@ -149,7 +150,8 @@ async fn what_is_frozen_stays_out_or_in_whatever_happens(rig: &Rig) -> Result<()
     for checked in [&web, &other] {
         checked.are_out(&[1]).await?;
     }
-    Ok(())
+    scene.unbind().await?;
+    paused.unbind().await
 }
 
 async fn a_binding_waits_for_pods_that_cannot_be_given_back(rig: &Rig) -> Result<()> {
@@ -235,5 +237,6 @@ async fn an_operator_that_is_told_not_to_eject_gives_all_pods_back(rig: &Rig) ->
     let writes = by_itself.pod_writes(mark).await?;
     ensure!(writes.is_empty(), "{writes:?}");
     by_itself.are_out(&[0]).await?;
+    scene.unbind().await?;
     operator.process.kill().await
 }

@@ -155,7 +155,8 @@ async fn what_is_out_stays_out_through_restarts_and_comes_back_when_it_is_well(
     .await?;
     two.web.counts(3, 2, 1).await?;
     two.dead.counts(2, 0, 0).await?;
-    two.go_on().await
+    two.go_on().await?;
+    scene.unbind().await
 }
 
 async fn whoever_leads_next_goes_on_where_the_last_one_was(rig: &Rig) -> Result<()> {
@@ -198,5 +199,6 @@ async fn whoever_leads_next_goes_on_where_the_last_one_was(rig: &Rig) -> Result<
     .await?;
     eprintln!("another one led within {:.1} s", killed.elapsed().as_secs_f64());
     two.go_on().await?;
+    scene.unbind().await?;
     second.process.kill().await
 }
