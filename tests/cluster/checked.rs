@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::events::v1::Event;
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use serde_json::{Value, json};
@@ -339,6 +340,21 @@ impl<'a> Checked<'a> {
     pub(crate) async fn told(&self, event: &str) -> Result<usize> {
         let events = self.scene.events(&self.name).await?;
         Ok(events.iter().filter(|told| *told == event).count())
+    }
+
+    /// What the Events of this reason about the binding say.
+    pub(crate) async fn notes(&self, reason: &str) -> Result<Vec<String>> {
+        let (client, namespace) = (self.scene.rig.client.clone(), &self.scene.namespace);
+        let events = Api::<Event>::namespaced(client, namespace);
+        let events = events.list(&ListParams::default()).await?.into_iter();
+        let own = events.filter(|event| {
+            let about = event
+                .regarding
+                .as_ref()
+                .and_then(|about| about.name.as_ref());
+            about == Some(&self.name) && event.reason.as_deref() == Some(reason)
+        });
+        Ok(own.filter_map(|event| event.note).collect())
     }
 
     /// Waits until there is one.

@@ -77,6 +77,10 @@ async fn one(scene: &Scene<'_>, envoy: &Envoy, name: &str, trouble: Trouble) -> 
     checked.are_out(&[BAD]).await?;
     let why = note(&checked).await?;
     checked.is_told("Warning EndpointUnhealthy").await?;
+    let notes = checked.notes("EndpointUnhealthy").await?;
+    for word in [&checked.address(BAD), &checked.pod(BAD), &why] {
+        ensure!(notes[0].contains(word), "{notes:?} does not say {word}");
+    }
     checked.catalog_hears("Degraded", 2, 3).await?;
     let told_after = failed.elapsed();
     goes_on(&traffic, left).await?;

@@ -52,7 +52,7 @@ async fn a_label_of_somebody_else_stays_and_counts_as_out(rig: &Rig) -> Result<(
     for place in 0..3 {
         web.endpoints[place].recover().await?;
     }
-    web.is_healthy().await?;
+    web.counts(4, 4, 0).await?;
     let mut after = metadata(&web).await?;
     let drained = after.get_mut(&web.pod(0)).context("no such Pod")?;
     drained["labels"][DRAINING] = json!("maintenance");
@@ -108,7 +108,7 @@ async fn whatever_stands_on_a_pod_is_there_after_it_left_and_came_back(rig: &Rig
     // Somebody writes while it is out.
     web.edit(0, json!({"labels": {"team": "cart"}})).await?;
     web.endpoints[0].recover().await?;
-    web.is_healthy().await?;
+    web.are_out(&[]).await?;
     let after = web.pods().get(&web.pod(0)).await?;
     let mut expected = before;
     expected.labels_mut().insert("team".to_owned(), "cart".to_owned());

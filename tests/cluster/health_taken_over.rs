@@ -18,7 +18,7 @@ use crate::support::endpoint::Trouble;
 use crate::support::envoy::{Envoy, Options};
 use crate::support::operator::Operator;
 use crate::support::rig::Rig;
-use crate::support::stack::{CATALOG, OPERATOR, PATIENCE, Stack};
+use crate::support::stack::{self, CATALOG, OPERATOR, PATIENCE, Stack};
 use crate::support::tools::repository;
 use crate::support::wait;
 
@@ -150,6 +150,19 @@ async fn what_is_out_stays_out_through_restarts_and_comes_back_when_it_is_well(
     two.stay(async {
         operator.process.kill().await?;
         operator.start_again().await?;
+        checks(operator, OPERATOR, &service).await
+    })
+    .await?;
+    // The catalog, whose records ask for the checks, is away meanwhile.
+    two.stay(async {
+        scene.stack.catalog.process.kill().await?;
+        operator.process.kill().await?;
+        operator.start_again().await?;
+        stack::leads(operator).await
+    })
+    .await?;
+    two.stay(async {
+        scene.stack.catalog.process.start().await?;
         checks(operator, OPERATOR, &service).await
     })
     .await?;
