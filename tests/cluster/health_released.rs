@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -20,6 +20,7 @@ use crate::support::wait;
 
 crate::tests![
     a_binding_that_is_deleted_gives_its_pods_back_before_it_is_gone,
+    a_pod_that_is_about_to_end_keeps_no_binding,
     a_check_that_is_taken_away_or_told_not_to_eject_gives_its_pods_back,
     what_is_frozen_stays_out_or_in_whatever_happens;
     alone:
@@ -61,6 +62,25 @@ async fn a_binding_that_is_deleted_gives_its_pods_back_before_it_is_gone(rig: &R
         ensure!(marks.is_empty(), "{}: {marks:?}", checked.name);
         in_order(checked, mark).await?;
     }
+    Ok(())
+}
+
+/// Nobody can bring it back, and nobody has to: with no kubelet it never ends.
+async fn a_pod_that_is_about_to_end_keeps_no_binding(rig: &Rig) -> Result<()> {
+    let scene = Scene::shared(rig, "about-to-end").await?;
+    let web = one_out(&scene, "web", json!({})).await?;
+    let graceful = DeleteParams::default().grace_period(600);
+    web.pods().delete(&web.pod(0), &graceful).await?;
+    web.counts(2, 2, 0).await?;
+    let mark = rig.audit_mark().await?;
+    scene.delete_binding("web").await?;
+    scene.gone("web").await?;
+    let writes = web.pod_writes(mark).await?;
+    ensure!(writes.is_empty(), "{writes:?}");
+    let pod = web.pods().get(&web.pod(0)).await?;
+    ensure!(pod.metadata.deletion_timestamp.is_some(), "{pod:?}");
+    let at_once = DeleteParams::default().grace_period(0);
+    web.pods().delete(&web.pod(0), &at_once).await?;
     Ok(())
 }
 
