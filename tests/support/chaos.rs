@@ -288,9 +288,33 @@ impl<'a> World<'a> {
             };
             *done.entry(name).or_default() += 1;
             self.front.set(Fault::None)?;
+            *done.entry("Lease lost by itself").or_default() += self.revive().await?;
             sleep(Duration::from_millis(chance.u64(100..2_000))).await;
         }
         Ok(done)
+    }
+
+    /// Starts an operator again that ended since it could not renew its Lease,
+    /// as its Pod would: on a machine that is busy enough one may. It ends for
+    /// no other reason.
+    async fn revive(&self) -> Result<usize> {
+        let mut ended = 0;
+        for operator in &self.operators {
+            if operator.process.has_ended().await.is_none() {
+                continue;
+            }
+            let log = operator.process.log();
+            let text = std::fs::read_to_string(&log)?;
+            let last = text.lines().rev().find(|line| line.starts_with("error: "));
+            ensure!(
+                last.is_some_and(|line| line.contains("no longer leads")),
+                "an operator ended: {last:?}; see {}",
+                log.display()
+            );
+            operator.process.start().await?;
+            ended += 1;
+        }
+        Ok(ended)
     }
 
     async fn cut(&self, span: Duration) -> Result<&'static str> {
@@ -357,6 +381,7 @@ impl<'a> World<'a> {
     /// Fails with the first difference; says how many services there are, and
     /// how many bindings are held.
     async fn compare(&self) -> Result<(usize, usize)> {
+        self.revive().await?;
         let listed = self.catalog.list().await?;
         let records: BTreeMap<String, Value> = listed
             .into_iter()

@@ -148,8 +148,8 @@ impl Process {
         ))
     }
 
-    /// How it ended, if it has.
-    async fn has_ended(&self) -> Option<String> {
+    /// How it ended, where it did by itself and was not started again.
+    pub async fn has_ended(&self) -> Option<String> {
         match self.child.lock().await.as_mut().map(Child::try_wait) {
             None => Some("stopped by the rig".to_owned()),
             Some(Ok(Some(status))) => Some(status.to_string()),
