@@ -7,6 +7,7 @@
 mod support;
 
 // What several of the files below start from.
+mod checked;
 mod patients;
 mod scene;
 
@@ -39,6 +40,14 @@ behaviours![
     handover,
     health_alerts,
     hostile_endpoints,
+    health_dies_properly,
+    health_failures,
+    health_floor,
+    health_neighbours,
+    health_never_worked,
+    health_outlier,
+    health_released,
+    health_taken_over,
     installation,
     istiod_away,
     leadership,
@@ -73,5 +82,8 @@ behaviours![
 ];
 
 fn main() -> std::process::ExitCode {
+    if let Some(code) = support::endpoint::serve_if_asked() {
+        return code;
+    }
     support::runner::main(all())
 }

@@ -145,6 +145,17 @@ impl<'a> Scene<'a> {
         .await
     }
 
+    /// Deletes all bindings of this scene, and waits until they are gone: what a
+    /// test has checked is not to be checked while others run.
+    pub(crate) async fn unbind(&self) -> Result<()> {
+        for binding in self.bindings().list(&ListParams::default()).await? {
+            let name = binding.name_any();
+            self.delete_binding(&name).await?;
+            self.gone(&name).await?;
+        }
+        Ok(())
+    }
+
     /// Annotates this scene's Namespace; without a value the annotation goes.
     pub(crate) async fn annotate_namespace(&self, key: &str, value: Option<&str>) -> Result<()> {
         annotate_namespace(self.rig, &self.namespace, key, value).await

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use http::HeaderMap;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -36,6 +37,8 @@ pub struct Options {
     pub ports: Vec<u16>,
     /// A Service port that it hands raw bytes to, with its cluster.
     pub tcp: Option<(u16, String)>,
+    /// Whether it writes down every request.
+    pub logged: bool,
 }
 
 impl Options {
@@ -45,7 +48,14 @@ impl Options {
             zone: None,
             ports: vec![SERVICE_PORT],
             tcp: None,
+            logged: false,
         }
+    }
+
+    /// One that writes down every request, for [`Envoy::requests`].
+    pub fn logged(mut self) -> Self {
+        self.logged = true;
+        self
     }
 
     pub fn zone(mut self, zone: &str) -> Self {
@@ -84,11 +94,25 @@ pub struct Endpoint {
     pub health: String,
 }
 
+/// A request in Envoy's access log.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
+pub struct Logged {
+    /// What the client called: `host` and `path`.
+    pub host: String,
+    pub path: String,
+    pub status: u16,
+    /// Why Envoy itself answered, `-` where it did not.
+    pub flags: String,
+    /// The endpoints that it tried, with ports, if there was any.
+    pub tried: Option<String>,
+}
+
 /// A running client proxy.
 pub struct Envoy {
     pub process: Process,
     address: Ipv4Addr,
     http: reqwest::Client,
+    access_log: PathBuf,
 }
 
 impl Envoy {
@@ -96,12 +120,15 @@ impl Envoy {
     pub async fn start(run: &Path, address: Ipv4Addr, options: &Options) -> Result<Self> {
         let name = format!("envoy-{}-{address}", options.namespace);
         let config = run.join(format!("{name}.json"));
-        fs::write(&config, format!("{:#}", bootstrap(address, options)))?;
+        let access_log = run.join(format!("{name}.access.log"));
+        let log = options.logged.then_some(access_log.as_path());
+        fs::write(&config, format!("{:#}", bootstrap(address, options, log)))?;
         let process = Spec::new(name, Tool::Envoy.path()?, run)
             .args(["--config-path".into(), config])
             // Several of them share this machine's shared memory.
             .arg("--disable-hot-restart")
             .args(["--concurrency", "1", "--log-level", "info"])
+            .args(["--file-flush-interval-msec", "100"])
             .spawn()?;
         let http = reqwest::Client::builder()
             .no_proxy()
@@ -112,6 +139,7 @@ impl Envoy {
             process,
             address,
             http,
+            access_log,
         };
         envoy
             .process
@@ -140,6 +168,16 @@ impl Envoy {
             .error_for_status()?
             .text()
             .await?)
+    }
+
+    /// Every request that has ended, oldest first, of an Envoy that is asked to
+    /// write them down. The last ones may take a moment to get there.
+    pub fn requests(&self) -> Result<Vec<Logged>> {
+        let text = fs::read_to_string(&self.access_log)?;
+        // A last line without its end is still being written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let read = |line| serde_json::from_str(line).with_context(|| format!("no request: {line}"));
+        whole.lines().map(read).collect()
     }
 
     /// All of its configuration, endpoints included.
@@ -286,7 +324,7 @@ pub async fn read(request: reqwest::RequestBuilder) -> Result<Answer> {
     })
 }
 
-fn bootstrap(address: Ipv4Addr, options: &Options) -> Value {
+fn bootstrap(address: Ipv4Addr, options: &Options, log: Option<&Path>) -> Value {
     let namespace = &options.namespace;
     let mut node = json!({
         "id": format!("sidecar~{address}~client.{namespace}~{namespace}.svc.cluster.local"),
@@ -322,7 +360,7 @@ fn bootstrap(address: Ipv4Addr, options: &Options) -> Value {
     let http = options
         .ports
         .iter()
-        .map(|&port| listener(address, port, http_manager(port)));
+        .map(|&port| listener(address, port, http_manager(port, log)));
     let tcp = options
         .tcp
         .iter()
@@ -343,7 +381,8 @@ fn bootstrap(address: Ipv4Addr, options: &Options) -> Value {
     })
 }
 
-fn http_manager(port: u16) -> Value {
+fn http_manager(port: u16, log: Option<&Path>) -> Value {
+    let access_log: Vec<Value> = log.into_iter().map(access_log).collect();
     let filter = |name: &str, kind: &str| {
         json!({
             "name": format!("envoy.filters.http.{name}"),
@@ -353,6 +392,7 @@ fn http_manager(port: u16) -> Value {
     json!({
         "@type": "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": format!("port_{port}"),
+        "access_log": access_log,
         "rds": {
             // So istiod names the routes that all Services of a port share.
             "route_config_name": port.to_string(),
@@ -367,6 +407,24 @@ fn http_manager(port: u16) -> Value {
             filter("cors", "cors.v3.Cors"),
             filter("router", "router.v3.Router"),
         ],
+    })
+}
+
+/// One line for each request, as [`Logged`] reads it.
+fn access_log(path: &Path) -> Value {
+    json!({
+        "name": "envoy.access_loggers.file",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
+            "path": path,
+            "log_format": { "json_format": {
+                "host": "%REQ(:AUTHORITY)%",
+                "path": "%REQ(:PATH)%",
+                "status": "%RESPONSE_CODE%",
+                "flags": "%RESPONSE_FLAGS%",
+                "tried": "%UPSTREAM_HOSTS_ATTEMPTED%",
+            }},
+        },
     })
 }
 

@@ -104,6 +104,40 @@ fn node_of(zone: &str) -> String {
     format!("node-{zone}")
 }
 
+/// Makes a Pod that the Service `app` selects, in this zone; it is not ready yet.
+pub async fn make_pod(pods: &Api<Pod>, app: &str, name: &str, zone: &str) -> Result<()> {
+    let pod = serde_json::from_value(json!({
+        "metadata": { "name": name, "labels": { "app": app } },
+        "spec": {
+            // Without a node the endpointslice controller passes it over.
+            "nodeName": node_of(zone),
+            "containers": [{ "name": "app", "image": "none" }],
+        },
+    }))?;
+    pods.create(&PostParams::default(), &pod).await?;
+    Ok(())
+}
+
+/// Plays the kubelet: says that the Pod of this name runs at this address, and
+/// whether it is ready.
+pub async fn set_pod_ready(
+    pods: &Api<Pod>,
+    name: &str,
+    address: Ipv4Addr,
+    ready: bool,
+) -> Result<()> {
+    let address = address.to_string();
+    let status = json!({ "status": {
+        "phase": "Running",
+        "podIP": address,
+        "podIPs": [{ "ip": address }],
+        "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
+    }});
+    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+        .await?;
+    Ok(())
+}
+
 /// A Service and the pods behind it.
 pub struct Workload {
     pub namespace: String,
@@ -181,15 +215,7 @@ impl Workload {
         let place = self.pods.len();
         let backend = Backend::start(addresses.next()?).await?;
         let name = format!("{}-{place}", self.name);
-        let pod = serde_json::from_value(json!({
-            "metadata": { "name": name, "labels": { "app": self.name } },
-            "spec": {
-                // Without a node the endpointslice controller passes it over.
-                "nodeName": node_of(zone),
-                "containers": [{ "name": "app", "image": "none" }],
-            },
-        }))?;
-        self.pods_api().create(&PostParams::default(), &pod).await?;
+        make_pod(&self.pods_api(), &self.name, &name, zone).await?;
         self.pods.push(TestPod { name, backend });
         self.set_ready(place, true).await?;
         Ok(place)
@@ -198,17 +224,7 @@ impl Workload {
     /// Plays the kubelet: says that this pod is ready, or that it is not.
     pub async fn set_ready(&self, place: usize, ready: bool) -> Result<()> {
         let pod = self.pods.get(place).context("no such pod")?;
-        let address = pod.address().to_string();
-        let status = json!({ "status": {
-            "phase": "Running",
-            "podIP": address,
-            "podIPs": [{ "ip": address }],
-            "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
-        }});
-        self.pods_api()
-            .patch_status(&pod.name, &PatchParams::default(), &Patch::Merge(status))
-            .await?;
-        Ok(())
+        set_pod_ready(&self.pods_api(), &pod.name, pod.address(), ready).await
     }
 
     /// Deletes this pod's object; its backend answers on.

@@ -164,7 +164,7 @@ impl Rounds {
             self.reports.withheld(&decided.steps);
             None
         } else {
-            self.write(ctx, decided.steps).await
+            self.write(ctx, decided.steps, decided.waiting > 0).await
         };
         let marked = ctx.world.marked();
         self.reports.now_out(&ctx.metrics, &marked);
@@ -191,8 +191,14 @@ impl Rounds {
         outlier::due(&now).map(|due| self.started + due)
     }
 
-    /// Writes what may be written now.
-    async fn write(&mut self, ctx: &Context, mut steps: Vec<Step>) -> Option<Instant> {
+    /// Writes what may be written now. `waiting` is that somebody is to leave
+    /// once somebody else is back.
+    async fn write(
+        &mut self,
+        ctx: &Context,
+        mut steps: Vec<Step>,
+        waiting: bool,
+    ) -> Option<Instant> {
         let now = self.started.elapsed();
         steps.sort_by_key(|step| self.pace.written(&step.pod));
         let mut again: Option<Instant> = None;
@@ -209,6 +215,9 @@ impl Rounds {
             .map(each)
             .buffer_unordered(AT_ONCE);
         let answers: Vec<_> = answers.collect().await;
+        if waiting && answers.iter().any(Result::is_ok) {
+            sooner(Instant::now());
+        }
         for error in answers.into_iter().filter_map(Result::err) {
             sooner(match error {
                 // Whoever leads next begins anew, and so do we.

@@ -458,3 +458,23 @@ async fn endpoints_that_have_to_stay_are_counted_once() {
     assert_eq!(bed.marks("a").0, Value::Null);
     assert!(bed.says("catalog_mesh_ejection_opened 1"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn nobody_leaves_in_the_place_of_somebody_who_is_not_back_yet() {
+    let bed = two();
+    bed.start();
+    bed.tell(&[("a", BAD), ("b", Verdict::Healthy)]);
+    seconds(1).await;
+    assert_eq!(bed.marks("a").0, OURS);
+    bed.watch("a");
+    // A moment later it is the other way round, and `a` was just written to.
+    bed.tell(&[("a", Verdict::Healthy), ("b", BAD)]);
+    for _ in 0..500 {
+        sleep(Duration::from_millis(10)).await;
+        let out = |name| bed.marks(name).0 == OURS;
+        assert!(!(out("a") && out("b")), "nobody is in the mesh");
+    }
+    assert_eq!(bed.marks("a").0, Value::Null);
+    assert_eq!(bed.marks("b").0, OURS);
+    assert_eq!(bed.writes(), ["a 200", "a 200", "b 200"]);
+}

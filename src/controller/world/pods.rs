@@ -105,10 +105,11 @@ impl World {
         pods.marked.iter().filter_map(known).collect()
     }
 
-    /// Whether a Pod is out of the mesh because of this binding.
+    /// Whether a Pod is out of the mesh because of this binding, and will come
+    /// back: one that is about to end will not.
     pub fn keeps_out(&self, binding: &BindingKey) -> bool {
         let marked = self.marked();
-        let mut notes = marked.values().filter_map(|pod| mark::ours(&pod.view));
+        let mut notes = marked.values().filter_map(|pod| mark::kept(&pod.view));
         notes.any(|note| note.bindings.contains(binding))
     }
 

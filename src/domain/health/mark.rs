@@ -132,7 +132,7 @@ pub fn ours(pod: &PodView) -> Option<Note> {
 /// who is out. Who is missing has none.
 pub fn stays(plan: &Plan, marked: &BTreeMap<PodKey, KnownPod>) -> BTreeMap<BindingKey, Stays> {
     let mut all: BTreeMap<BindingKey, Stays> = BTreeMap::new();
-    for note in marked.values().filter_map(|pod| ours(&pod.view)) {
+    for note in marked.values().filter_map(|pod| kept(&pod.view)) {
         for binding in note.bindings {
             all.entry(binding).or_default().ejected += 1;
         }
@@ -144,6 +144,12 @@ pub fn stays(plan: &Plan, marked: &BTreeMap<PodKey, KnownPod>) -> BTreeMap<Bindi
         all.entry(binding.clone()).or_default().opened = true;
     }
     all
+}
+
+/// The same of a Pod that will come back: nothing is written any more to one
+/// that is about to end, which may take as long as it likes.
+pub fn kept(pod: &PodView) -> Option<Note> {
+    ours(pod).filter(|_| !pod.terminating)
 }
 
 /// What is done to a Pod.
@@ -257,6 +263,21 @@ mod tests {
         for broken in ["", "true", "{}", r#"{"bindings":[],"since":"x","why":""}"#] {
             assert_eq!(Note::parse(broken), None, "{broken}");
         }
+    }
+
+    #[test]
+    fn a_pod_that_is_about_to_end_is_kept_out_for_nobody() {
+        let mut pod = pod(Some(OURS), Some(&note().text()));
+        assert_eq!(kept(&pod), Some(note()));
+        pod.terminating = true;
+        assert_eq!(kept(&pod), None);
+        let known = KnownPod {
+            uid: "1".to_owned(),
+            version: 1,
+            view: pod,
+        };
+        let marked = BTreeMap::from([(("shop".to_owned(), "web-0".to_owned()), known)]);
+        assert_eq!(stays(&Plan::default(), &marked), BTreeMap::new());
     }
 
     #[test]

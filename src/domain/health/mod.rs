@@ -21,6 +21,7 @@ pub mod judge;
 pub mod mark;
 pub mod outlier;
 pub mod pace;
+pub mod room;
 pub mod round;
 pub mod service;
 pub mod summary;

@@ -7,7 +7,8 @@
 //!    took its name nothing is known.
 //! 3. A binding that only observes wants nothing; what would happen for it is
 //!    worked out beside, and said.
-//! 4. Nothing is written to a Pod that is about to end, nor to one that is as
+//! 4. Nobody leaves in the place of somebody who is not back yet.
+//! 5. Nothing is written to a Pod that is about to end, nor to one that is as
 //!    it should be.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +18,7 @@ use jiff::Timestamp;
 use super::ejection::{Member, Out, Plan, PodKey, Service, plan};
 use super::judge::Verdict;
 use super::mark::{self, Change, Note, Step, Whose};
+use super::room::wait_for_room;
 use crate::api::policy::EjectionMode;
 use crate::domain::names::BindingKey;
 use crate::domain::pod::KnownPod;
@@ -57,6 +59,8 @@ pub struct Decided {
     pub plan: Plan,
     /// What is to be written for that.
     pub steps: Vec<Step>,
+    /// How many are to leave once somebody is back.
+    pub waiting: usize,
     /// Who would be out besides, were it not only observed.
     pub would: BTreeMap<PodKey, BTreeSet<BindingKey>>,
 }
@@ -90,11 +94,13 @@ pub fn decide(
     }
     services.extend(unsettled(known, marked));
     let decided = plan(&services, &out);
-    let steps = steps(&decided, &services, marked, &find, now);
+    let mut steps = steps(&decided, &services, marked, &find, now);
+    let waiting = wait_for_room(&mut steps, &services, &out);
     let would = observed(known, &mut services, &mut out, &decided, would);
     Decided {
         plan: decided,
         steps,
+        waiting,
         would,
     }
 }

@@ -345,3 +345,31 @@ fn observing_says_what_would_happen_and_writes_nothing() {
     let pods = Pods::default().plain(&["a", "b", "c"]);
     assert_eq!(pods.decide(&draining).would, BTreeMap::new());
 }
+
+#[test]
+fn nobody_leaves_in_the_place_of_somebody_who_is_not_back_yet() {
+    let swapped = [("a", Verdict::Healthy), ("b", BAD), ("c", Verdict::Healthy)];
+    let services = known(vec![checked("web", Draining, &swapped)]);
+    let out = Pods::default().ours("a", &["web"]).plain(&["b", "c"]);
+    let decided = out.decide(&services);
+    assert_eq!(
+        (lines(&decided), decided.waiting),
+        (vec!["a release".to_owned()], 1)
+    );
+    let back = Pods::default().plain(&["a", "b", "c"]).decide(&services);
+    assert!(lines(&back)[0].starts_with("b eject"), "{back:?}");
+    assert_eq!(back.waiting, 0);
+    // It is the other service that has no room for the Pod behind both.
+    let both = [("a", Verdict::Healthy), ("b", BAD)];
+    let other = checked("other", Draining, &both);
+    let more = [("b", BAD), ("c", Verdict::Healthy), ("d", Verdict::Healthy)];
+    let services = known(vec![other, checked("web", Draining, &more)]);
+    let out = Pods::default()
+        .ours("a", &["other"])
+        .plain(&["b", "c", "d"]);
+    let decided = out.decide(&services);
+    assert_eq!(
+        (lines(&decided), decided.waiting),
+        (vec!["a release".to_owned()], 1)
+    );
+}
