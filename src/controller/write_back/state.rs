@@ -174,10 +174,12 @@ impl State {
         self.check(id, Lane::News);
     }
 
-    /// Whether a binding wants the service reported.
-    pub(super) fn is_wanted(&self, id: &CatalogServiceId) -> bool {
+    /// Whether the service is reported for this binding, or was until it was
+    /// frozen.
+    pub(super) fn speaks_for(&self, key: &BindingKey, id: &CatalogServiceId) -> bool {
         let service = self.services.get(id);
-        service.is_some_and(|service| service.mode() != Mode::Withdrawn)
+        let claim = service.and_then(|service| service.claimants.get(key));
+        matches!(claim, Some(Claim::Wanted | Claim::Frozen))
     }
 
     fn is_full(&self) -> bool {
