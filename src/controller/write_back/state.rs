@@ -155,13 +155,14 @@ impl State {
         }
     }
 
-    /// Withdraws the endpoints of a service that no binding wants reported,
-    /// and that an earlier leader may have reported.
+    /// Withdraws endpoints and health of a service that no binding wants
+    /// reported, and that an earlier leader may have reported.
     pub(super) fn withdraw(&mut self, id: &CatalogServiceId, from: Instant, now: Instant) {
         if self.services.contains_key(id) || self.is_full() {
             return;
         }
         self.services.insert(id.clone(), Service::new(now));
+        self.health.unknown(id, now);
         self.withdraw_from(id, from, now);
     }
 

@@ -955,6 +955,18 @@ async fn a_binding_that_names_another_service_s_record_says_nothing_of_its_healt
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_earlier_leader_told_of_a_service_s_health_is_withdrawn_with_its_endpoints() {
+    let scene = Scene::start(&["web"]);
+    scene.write_back.withdraw(&id("web"));
+    sleep(10 * SECOND).await;
+    assert_eq!(scene.told(), ["web"]);
+    let last = scene.catalog().health_reports().pop().map(|(_, last)| last);
+    let last = last.map(|last| (last.health, last.total));
+    assert_eq!(last, Some((ReportedHealth::Unknown, 0)));
+    assert!(scene.write_back.state().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_outdated_item_counts_as_the_sign_of_another_writer_too() {
     let scene = Scene::start(&["a"]);
     scene.look("a");
