@@ -63,6 +63,9 @@ struct Rounds {
     /// Records that only looks have seen.
     records: BTreeMap<BindingKey, Arc<ServiceRecord>>,
     checked: target::Targets,
+    /// Whether the ejector was told anything: also where there is no binding it
+    /// has to know, since Pods may be out for one that is gone.
+    told: bool,
     /// Since when verdicts are held, and why.
     held: Option<(Doubt, Instant)>,
     held_said: bool,
@@ -84,6 +87,7 @@ impl Rounds {
             fleet: Fleet::default(),
             records: BTreeMap::new(),
             checked: target::Targets::new(),
+            told: false,
             held: None,
             held_said: false,
         }
@@ -108,7 +112,10 @@ impl Rounds {
             records,
         } = marks;
         self.records.extend(records);
-        let mut changed = Changed::default();
+        let mut changed = Changed {
+            known: !std::mem::replace(&mut self.told, true),
+            ..Changed::default()
+        };
         for key in bindings {
             self.settle(ctx, &key, &mut services, &mut changed);
         }
