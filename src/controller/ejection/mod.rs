@@ -96,20 +96,20 @@ impl Ejector {
     }
 }
 
-/// Does what follows from what was told, for as long as the process lives and
-/// leads.
+/// Does what follows from what was told, for as long as the process lives.
+/// Writes while it leads.
 pub async fn run(ctx: Arc<Context>) {
     ctx.world.complete().await;
     ctx.world.pods_listed().await;
     let mut told = ctx.ejector.known.subscribe();
     let mut rounds = Rounds::new();
     loop {
-        if !ctx.options.read_only {
-            ctx.leadership.acquired().await;
-        }
+        // Who stands by knows all that a leader knows, so that nothing is taken
+        // back for a moment when it takes over.
+        let acts = ctx.options.read_only || ctx.leadership.epoch().is_some();
         let known = told.borrow_and_update().clone();
         let again = match known {
-            Some(known) => rounds.go(&ctx, &known).await,
+            Some(known) => rounds.go(&ctx, &known, acts).await,
             None => None,
         };
         let later = async {
@@ -124,6 +124,13 @@ pub async fn run(ctx: Arc<Context>) {
             () = ctx.ejector.moved.notified() => {}
             () = later => {}
         }
+        let leads = async {
+            if acts {
+                std::future::pending().await
+            } else {
+                ctx.leadership.acquired().await
+            }
+        };
         sleep(TOGETHER).await;
     }
 }
@@ -135,6 +142,7 @@ struct Rounds {
     pace: Pace,
     would: BTreeMap<PodKey, BTreeSet<BindingKey>>,
     reports: Reports,
+            _ = leads => {}
 }
 
 impl Rounds {
@@ -147,27 +155,33 @@ impl Rounds {
         }
     }
 
-    /// One round: decides and writes. Says when the next one is due, whatever
-    /// happens until then.
+    /// One round: decides, and where it `acts`, writes and speaks. Says when the
+    /// next one is due, whatever happens until then.
     ///
     /// Writes; when cancelled, a write under way may or may not have happened,
     /// and the next round finds out.
-    async fn go(&mut self, ctx: &Context, known: &Known) -> Option<Instant> {
+    async fn go(&mut self, ctx: &Context, known: &Known, acts: bool) -> Option<Instant> {
         let marked = ctx.world.marked();
         let find = |pod: &PodKey| ctx.world.pod(pod);
         let decided = decide(known, &marked, find, &self.would, Timestamp::now());
-        self.reports.observed(&self.would, &decided.would);
+        if acts {
+            self.reports.observed(&self.would, &decided.would);
+            self.reports.stayed(&ctx.metrics, &decided.plan);
+        }
         self.would = decided.would;
-        self.reports.stayed(&ctx.metrics, &decided.plan);
         let restored = self.tighten(ctx, known, &decided.plan);
-        let again = if ctx.options.read_only {
+        let again = if !acts {
+            None
+        } else if ctx.options.read_only {
             self.reports.withheld(&decided.steps);
             None
         } else {
             self.write(ctx, decided.steps).await
         };
         let marked = ctx.world.marked();
-        self.reports.now_out(&ctx.metrics, &marked);
+        if acts {
+            self.reports.now_out(&ctx.metrics, &marked);
+        }
         stay(ctx, mark::stays(&decided.plan, &marked));
         again.into_iter().chain(restored).min()
     }
