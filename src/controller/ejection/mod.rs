@@ -23,7 +23,7 @@ use super::context::Context;
 use super::error::WriteError;
 use super::queue::state::Lane;
 use crate::domain::health::ejection::{Plan, PodKey, Stays};
-use crate::domain::health::mark::{self, Step};
+use crate::domain::health::mark::{self, Change, Step};
 use crate::domain::health::outlier::{self, Held, Tightened};
 use crate::domain::health::pace::Pace;
 use crate::domain::health::round::{Known, decide};
@@ -48,6 +48,7 @@ pub struct Ejector {
     moved: Notify,
     tightened: Mutex<BTreeMap<BindingKey, Held>>,
     stays: Mutex<BTreeMap<BindingKey, Stays>>,
+    failed: Mutex<BTreeMap<BindingKey, WriteError>>,
 }
 
 impl Default for Ejector {
@@ -57,6 +58,7 @@ impl Default for Ejector {
             moved: Notify::new(),
             tightened: Mutex::default(),
             stays: Mutex::default(),
+            failed: Mutex::default(),
         }
     }
 }
@@ -77,6 +79,16 @@ impl Ejector {
     /// What became of the binding's unhealthy endpoints.
     pub fn stays(&self, binding: &BindingKey) -> Stays {
         self.all_stays().get(binding).copied().unwrap_or_default()
+    }
+
+    /// Why a Pod of the binding is not as it should be, where the last write to
+    /// it failed.
+    pub(crate) fn failed(&self, binding: &BindingKey) -> Option<WriteError> {
+        self.all_failed().get(binding).cloned()
+    }
+
+    fn all_failed(&self) -> MutexGuard<'_, BTreeMap<BindingKey, WriteError>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn all_stays(&self) -> MutexGuard<'_, BTreeMap<BindingKey, Stays>> {
@@ -112,6 +124,13 @@ pub async fn run(ctx: Arc<Context>) {
             Some(known) => rounds.go(&ctx, &known, acts).await,
             None => None,
         };
+        let leads = async {
+            if acts {
+                std::future::pending().await
+            } else {
+                ctx.leadership.acquired().await
+            }
+        };
         let later = async {
             match again {
                 Some(at) => sleep_until(at).await,
@@ -123,14 +142,8 @@ pub async fn run(ctx: Arc<Context>) {
             _ = told.changed() => {}
             () = ctx.ejector.moved.notified() => {}
             () = later => {}
+            _ = leads => {}
         }
-        let leads = async {
-            if acts {
-                std::future::pending().await
-            } else {
-                ctx.leadership.acquired().await
-            }
-        };
         sleep(TOGETHER).await;
     }
 }
@@ -142,7 +155,6 @@ struct Rounds {
     pace: Pace,
     would: BTreeMap<PodKey, BTreeSet<BindingKey>>,
     reports: Reports,
-            _ = leads => {}
 }
 
 impl Rounds {
@@ -208,6 +220,9 @@ impl Rounds {
     /// Writes what may be written now.
     async fn write(&mut self, ctx: &Context, mut steps: Vec<Step>) -> Option<Instant> {
         let now = self.started.elapsed();
+        let open: BTreeSet<_> = steps.iter().flat_map(|s| s.bindings.clone()).collect();
+        let mut failed = ctx.ejector.all_failed().clone();
+        failed.retain(|key, _| open.contains(key));
         steps.sort_by_key(|step| self.pace.written(&step.pod));
         let mut again: Option<Instant> = None;
         let mut sooner = |at: Instant| again = Some(again.map_or(at, |known| known.min(at)));
@@ -218,12 +233,17 @@ impl Rounds {
                 Err(at) => sooner(self.started + at),
             }
         }
-        let each = |step: Step| async move { write::write(ctx, &step).await };
+        let each = |step: Step| async move { (write::write(ctx, &step).await, step) };
         let answers = futures::stream::iter(due)
             .map(each)
             .buffer_unordered(AT_ONCE);
         let answers: Vec<_> = answers.collect().await;
-        for error in answers.into_iter().filter_map(Result::err) {
+        for (answer, step) in answers {
+            let Err(error) = answer else { continue };
+            if let Some(error) = stays_out(&step, &error) {
+                let of = step.bindings.into_iter();
+                failed.extend(of.map(|key| (key, error.clone())));
+            }
             sooner(match error {
                 // Whoever leads next begins anew, and so do we.
                 WriteError::NotLeader => continue,
@@ -231,7 +251,26 @@ impl Rounds {
                 _ => Instant::now() + RETRY_AFTER,
             });
         }
+        *ctx.ejector.all_failed() = failed;
         again
+    }
+}
+
+/// What is said where a Pod cannot be brought back.
+fn stays_out(step: &Step, error: &WriteError) -> Option<WriteError> {
+    if matches!(step.change, Change::Eject(_)) {
+        return None;
+    }
+    let (namespace, name) = &step.pod;
+    let words = |why: &String| {
+        format!(
+            "Pod {namespace}/{name} is kept out of the mesh for this binding and cannot be brought back: {why}"
+        )
+    };
+    match error {
+        WriteError::Away(why) => Some(WriteError::Away(words(why))),
+        WriteError::Refused(why) => Some(WriteError::Refused(words(why))),
+        WriteError::Stale | WriteError::NotLeader | WriteError::Fight { .. } => None,
     }
 }
 
