@@ -522,3 +522,36 @@ async fn a_binding_whose_pods_cannot_come_back_says_so_before_it_goes() {
     assert_eq!(bed.marks("c"), (Value::Null, Value::Null));
     assert!(!bed.ctx.world.keeps_out(&web()));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_that_wants_no_checks_after_all_or_that_ends_gets_its_pods_back() {
+    for ends in [false, true] {
+        let bed = two();
+        let label = json!({ DRAINING: OURS });
+        bed.pod("c", label, json!({ EJECTED: note("web") }));
+        let mut binding = fixtures::binding();
+        binding.metadata.resource_version = Some("5".to_owned());
+        let seen = sources::binding(binding.clone());
+        bed.ctx.world.bindings(Event::Apply(seen));
+        bed.start();
+        tokio::spawn(monitor::run::run(Arc::clone(&bed.ctx)));
+        seconds(2).await;
+        assert_eq!(
+            bed.writes(),
+            Vec::<String>::new(),
+            "what it wants is not known"
+        );
+        if ends {
+            binding.metadata.resource_version = Some("6".to_owned());
+            binding.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+            let seen = sources::binding(binding);
+            let concerned = bed.ctx.world.bindings(Event::Apply(seen));
+            bed.ctx.monitor.concerned(&concerned);
+        } else {
+            let record = Arc::new(fixtures::record());
+            bed.ctx.monitor.recorded(&web(), &record);
+        }
+        seconds(2).await;
+        assert_eq!(bed.writes(), ["c 200"], "ends: {ends}");
+    }
+}

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::context::Context;
 use super::super::mirror::Id;
-use super::fleet::{Fleet, behind, service};
+use super::fleet::{Entry, Fleet, behind, service};
 use super::{Marks, Monitor};
 use super::{alerts, announce};
 use crate::api::service_binding::ServiceBinding;
@@ -146,7 +146,8 @@ impl Rounds {
         changed: &mut Changed,
     ) {
         let before = self.fleet.get(key).and_then(|e| e.subject().cloned());
-        let is_new = self.fleet.get(key).is_none();
+        let settled = |fleet: &Fleet| fleet.get(key).map(Entry::is_settled);
+        let was_settled = settled(&self.fleet);
         match look(ctx, key, self.records.get(key)) {
             Look::There(wanted) => self.fleet.want(key, wanted),
             Look::Gone => {
@@ -156,7 +157,8 @@ impl Rounds {
             }
         }
         let after = self.fleet.get(key).and_then(|e| e.subject().cloned());
-        if is_new || before != after {
+        // Of one that is not settled all stays out, so its end is news as well.
+        if was_settled != settled(&self.fleet) || before != after {
             changed.known = true;
             services.extend(before.iter().chain(&after).map(service));
         }
