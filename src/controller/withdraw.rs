@@ -236,7 +236,7 @@ async fn end_of(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), Writ
     }
     // Its Pods come back first: the ejector asks for another look then.
     if ctx.world.keeps_out(&key) {
-        return Err(WriteError::Stale);
+        return Err(ctx.ejector.failed(&key).unwrap_or(WriteError::Stale));
     }
     report::remove_finalizer(ctx, binding).await
 }

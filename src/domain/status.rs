@@ -143,6 +143,8 @@ fn in_force(status: &ServiceBindingStatus, generation: Option<i64>) -> InForce {
 fn health(status: &mut ServiceBindingStatus, shown: Option<Shown>, checked: Option<bool>) -> Cell {
     let before = status.conditions.iter().find(|c| c.type_ == r::HEALTHY);
     let unset = before.is_none_or(|c| [r::PROGRESSING, r::NOT_CONFIGURED].contains(&&*c.reason));
+    // A look knows of a check before anything was found of it.
+    let shown = shown.filter(|shown| *shown != Shown::NotConfigured || checked != Some(true));
     let shown = match (shown, checked) {
         // Where nothing was ever checked there is nothing to take back.
         (Some(Shown::NotInForce), _) if unset => return None,
@@ -391,6 +393,12 @@ mod tests {
         assert_eq!(judged.health_status, Some(HealthStatus::Healthy));
         let again = next(Some(&judged), Some(1), &programmed(), checked(None), at(3));
         assert_eq!(again, judged);
+
+        // One that was just asked for is known by the look before anything else.
+        let none = next(None, Some(1), &programmed(), at_rest(), at(1));
+        let shown = checked(Some(Shown::NotConfigured));
+        let asked = next(Some(&none), Some(2), &programmed(), shown, at(2));
+        assert_eq!(said(&asked, r::HEALTHY), "Unknown Probing");
 
         // A check that is taken away is said, and takes its counts along.
         let without = next(Some(&judged), Some(1), &programmed(), at_rest(), at(4));

@@ -23,7 +23,7 @@ use super::context::Context;
 use super::error::WriteError;
 use super::queue::state::Lane;
 use crate::domain::health::ejection::{Plan, PodKey, Stays};
-use crate::domain::health::mark::{self, Step};
+use crate::domain::health::mark::{self, Change, Step};
 use crate::domain::health::outlier::{self, Held, Tightened};
 use crate::domain::health::pace::Pace;
 use crate::domain::health::round::{Known, decide};
@@ -48,6 +48,7 @@ pub struct Ejector {
     moved: Notify,
     tightened: Mutex<BTreeMap<BindingKey, Held>>,
     stays: Mutex<BTreeMap<BindingKey, Stays>>,
+    failed: Mutex<BTreeMap<BindingKey, WriteError>>,
 }
 
 impl Default for Ejector {
@@ -57,6 +58,7 @@ impl Default for Ejector {
             moved: Notify::new(),
             tightened: Mutex::default(),
             stays: Mutex::default(),
+            failed: Mutex::default(),
         }
     }
 }
@@ -79,6 +81,16 @@ impl Ejector {
         self.all_stays().get(binding).copied().unwrap_or_default()
     }
 
+    /// Why a Pod of the binding is not as it should be, where the last write to
+    /// it failed.
+    pub(crate) fn failed(&self, binding: &BindingKey) -> Option<WriteError> {
+        self.all_failed().get(binding).cloned()
+    }
+
+    fn all_failed(&self) -> MutexGuard<'_, BTreeMap<BindingKey, WriteError>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn all_stays(&self) -> MutexGuard<'_, BTreeMap<BindingKey, Stays>> {
         self.stays.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -96,21 +108,28 @@ impl Ejector {
     }
 }
 
-/// Does what follows from what was told, for as long as the process lives and
-/// leads.
+/// Does what follows from what was told, for as long as the process lives.
+/// Writes while it leads.
 pub async fn run(ctx: Arc<Context>) {
     ctx.world.complete().await;
     ctx.world.pods_listed().await;
     let mut told = ctx.ejector.known.subscribe();
     let mut rounds = Rounds::new();
     loop {
-        if !ctx.options.read_only {
-            ctx.leadership.acquired().await;
-        }
+        // Who stands by knows all that a leader knows, so that nothing is taken
+        // back for a moment when it takes over.
+        let acts = ctx.options.read_only || ctx.leadership.epoch().is_some();
         let known = told.borrow_and_update().clone();
         let again = match known {
-            Some(known) => rounds.go(&ctx, &known).await,
+            Some(known) => rounds.go(&ctx, &known, acts).await,
             None => None,
+        };
+        let leads = async {
+            if acts {
+                std::future::pending().await
+            } else {
+                ctx.leadership.acquired().await
+            }
         };
         let later = async {
             match again {
@@ -123,6 +142,7 @@ pub async fn run(ctx: Arc<Context>) {
             _ = told.changed() => {}
             () = ctx.ejector.moved.notified() => {}
             () = later => {}
+            _ = leads => {}
         }
         sleep(TOGETHER).await;
     }
@@ -147,27 +167,33 @@ impl Rounds {
         }
     }
 
-    /// One round: decides and writes. Says when the next one is due, whatever
-    /// happens until then.
+    /// One round: decides, and where it `acts`, writes and speaks. Says when the
+    /// next one is due, whatever happens until then.
     ///
     /// Writes; when cancelled, a write under way may or may not have happened,
     /// and the next round finds out.
-    async fn go(&mut self, ctx: &Context, known: &Known) -> Option<Instant> {
+    async fn go(&mut self, ctx: &Context, known: &Known, acts: bool) -> Option<Instant> {
         let marked = ctx.world.marked();
         let find = |pod: &PodKey| ctx.world.pod(pod);
         let decided = decide(known, &marked, find, &self.would, Timestamp::now());
-        self.reports.observed(&self.would, &decided.would);
+        if acts {
+            self.reports.observed(&self.would, &decided.would);
+            self.reports.stayed(&ctx.metrics, &decided.plan);
+        }
         self.would = decided.would;
-        self.reports.stayed(&ctx.metrics, &decided.plan);
         let restored = self.tighten(ctx, known, &decided.plan);
-        let again = if ctx.options.read_only {
+        let again = if !acts {
+            None
+        } else if ctx.options.read_only {
             self.reports.withheld(&decided.steps);
             None
         } else {
             self.write(ctx, decided.steps, decided.waiting > 0).await
         };
         let marked = ctx.world.marked();
-        self.reports.now_out(&ctx.metrics, &marked);
+        if acts {
+            self.reports.now_out(&ctx.metrics, &marked);
+        }
         stay(ctx, mark::stays(&decided.plan, &marked));
         again.into_iter().chain(restored).min()
     }
@@ -200,6 +226,9 @@ impl Rounds {
         waiting: bool,
     ) -> Option<Instant> {
         let now = self.started.elapsed();
+        let open: BTreeSet<_> = steps.iter().flat_map(|s| s.bindings.clone()).collect();
+        let mut failed = ctx.ejector.all_failed().clone();
+        failed.retain(|key, _| open.contains(key));
         steps.sort_by_key(|step| self.pace.written(&step.pod));
         let mut again: Option<Instant> = None;
         let mut sooner = |at: Instant| again = Some(again.map_or(at, |known| known.min(at)));
@@ -210,15 +239,20 @@ impl Rounds {
                 Err(at) => sooner(self.started + at),
             }
         }
-        let each = |step: Step| async move { write::write(ctx, &step).await };
+        let each = |step: Step| async move { (write::write(ctx, &step).await, step) };
         let answers = futures::stream::iter(due)
             .map(each)
             .buffer_unordered(AT_ONCE);
         let answers: Vec<_> = answers.collect().await;
-        if waiting && answers.iter().any(Result::is_ok) {
+        if waiting && answers.iter().any(|(answer, _)| answer.is_ok()) {
             sooner(Instant::now());
         }
-        for error in answers.into_iter().filter_map(Result::err) {
+        for (answer, step) in answers {
+            let Err(error) = answer else { continue };
+            if let Some(error) = stays_out(&step, &error) {
+                let of = step.bindings.into_iter();
+                failed.extend(of.map(|key| (key, error.clone())));
+            }
             sooner(match error {
                 // Whoever leads next begins anew, and so do we.
                 WriteError::NotLeader => continue,
@@ -226,7 +260,26 @@ impl Rounds {
                 _ => Instant::now() + RETRY_AFTER,
             });
         }
+        *ctx.ejector.all_failed() = failed;
         again
+    }
+}
+
+/// What is said where a Pod cannot be brought back.
+fn stays_out(step: &Step, error: &WriteError) -> Option<WriteError> {
+    if matches!(step.change, Change::Eject(_)) {
+        return None;
+    }
+    let (namespace, name) = &step.pod;
+    let words = |why: &String| {
+        format!(
+            "Pod {namespace}/{name} is kept out of the mesh for this binding and cannot be brought back: {why}"
+        )
+    };
+    match error {
+        WriteError::Away(why) => Some(WriteError::Away(words(why))),
+        WriteError::Refused(why) => Some(WriteError::Refused(words(why))),
+        WriteError::Stale | WriteError::NotLeader | WriteError::Fight { .. } => None,
     }
 }
 

@@ -1,8 +1,10 @@
 //! The ejector beside an API server in memory, in paused time.
 
+use crate::domain::labels::FINALIZER;
 use futures::FutureExt;
 use http::{Method, Request, Response};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::Client;
 use kube::client::{Body, ClientBuilder};
 use kube_runtime::watcher::Event;
@@ -23,11 +25,12 @@ use crate::controller::mesh_api::MeshApi;
 use crate::controller::monitor::{self, Monitor};
 use crate::controller::permit::Permit;
 use crate::controller::queue::Queue;
+use crate::controller::queue::state::Next;
 use crate::controller::registrar::Registrar;
 use crate::controller::world::World;
-use crate::controller::{events, pods};
+use crate::controller::{events, pods, sources, withdraw};
 use crate::domain::brake::{self, SyncPolicy};
-use crate::domain::fixtures::settings;
+use crate::domain::fixtures::{self, settings};
 use crate::domain::health::ejection::{Member, Service};
 use crate::domain::health::judge::{Failure, Verdict};
 use crate::domain::health::mark::{Note, OURS};
@@ -488,4 +491,87 @@ async fn nobody_leaves_in_the_place_of_somebody_who_is_not_back_yet() {
     assert_eq!(bed.marks("a").0, Value::Null);
     assert_eq!(bed.marks("b").0, OURS);
     assert_eq!(bed.writes(), ["a 200", "a 200", "b 200"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stands_by_knows_who_is_out_and_what_is_tightened() {
+    let bed = Bed::new(Leadership::withheld(), false);
+    let label = json!({ DRAINING: OURS });
+    bed.pod("a", label, json!({ EJECTED: note("web") }));
+    for name in ["b", "c"] {
+        bed.pod(name, json!({}), json!({}));
+    }
+    bed.start();
+    bed.tell(&[("a", BAD), ("b", BAD), ("c", Verdict::Healthy)]);
+    seconds(2).await;
+    let stays = bed.ctx.ejector.stays(&web());
+    assert_eq!((stays.ejected, stays.floored), (1, 1));
+    assert!(bed.ctx.ejector.tightened(&web()).is_some());
+    assert_eq!(bed.writes(), Vec::<String>::new());
+    assert!(
+        bed.says("catalog_mesh_ejection_floored 0"),
+        "that is the leader's"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_whose_pods_cannot_come_back_says_so_before_it_goes() {
+    let bed = two();
+    let label = json!({ DRAINING: OURS });
+    bed.pod("c", label, json!({ EJECTED: note("web") }));
+    bed.server(|server| server.fails = Some(403));
+    let mut binding = fixtures::binding();
+    binding.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+    binding.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    let seen = sources::binding(binding);
+    let binding = Arc::clone(&seen.value);
+    bed.ctx.world.bindings(Event::Apply(seen));
+    bed.start();
+    bed.ctx.ejector.tell(Known::default());
+    let look = || withdraw::delete(&bed.ctx, &binding, Instant::now());
+    assert_eq!(look().await.next, Next::Stale, "it was not tried yet");
+    seconds(1).await;
+    assert_eq!(bed.writes(), ["c 403"]);
+    look().await;
+    assert!(
+        bed.writes().contains(&"status 403".to_owned()),
+        "it says so"
+    );
+    bed.server(|server| server.fails = None);
+    seconds(4).await;
+    assert_eq!(bed.marks("c"), (Value::Null, Value::Null));
+    assert!(!bed.ctx.world.keeps_out(&web()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_that_wants_no_checks_after_all_or_that_ends_gets_its_pods_back() {
+    for ends in [false, true] {
+        let bed = two();
+        let label = json!({ DRAINING: OURS });
+        bed.pod("c", label, json!({ EJECTED: note("web") }));
+        let mut binding = fixtures::binding();
+        binding.metadata.resource_version = Some("5".to_owned());
+        let seen = sources::binding(binding.clone());
+        bed.ctx.world.bindings(Event::Apply(seen));
+        bed.start();
+        tokio::spawn(monitor::run::run(Arc::clone(&bed.ctx)));
+        seconds(2).await;
+        assert_eq!(
+            bed.writes(),
+            Vec::<String>::new(),
+            "what it wants is not known"
+        );
+        if ends {
+            binding.metadata.resource_version = Some("6".to_owned());
+            binding.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+            let seen = sources::binding(binding);
+            let concerned = bed.ctx.world.bindings(Event::Apply(seen));
+            bed.ctx.monitor.concerned(&concerned);
+        } else {
+            let record = Arc::new(fixtures::record());
+            bed.ctx.monitor.recorded(&web(), &record);
+        }
+        seconds(2).await;
+        assert_eq!(bed.writes(), ["c 200"], "ends: {ends}");
+    }
 }

@@ -84,13 +84,7 @@ fn tell(
     before: Option<&Snapshot>,
     after: &Snapshot,
 ) {
-    let nobody = BTreeSet::new();
-    let was = before.map_or(&nobody, |before| &before.unhealthy);
-    let bad: Vec<_> = after.unhealthy.difference(was).copied().collect();
-    let good = was.difference(&after.unhealthy).copied();
-    let good: Vec<_> = good
-        .filter(|address| entry.target(*address).is_some())
-        .collect();
+    let (bad, good) = others(entry, before, after);
     let Some(subject) = entry.subject() else {
         return;
     };
@@ -136,15 +130,32 @@ fn tell(
         }
         let transition = Transition {
             reason: reason.to_owned(),
-            note: note(entry, &addresses),
+            note: note(entry, &addresses, warning),
             warning,
         };
         ctx.events.tell(report::about(&binding), transition);
     }
 }
 
+/// Who became unhealthy, and who answers again: not those of whom nothing is
+/// known any more.
+pub(super) fn others(
+    entry: &Entry,
+    before: Option<&Snapshot>,
+    after: &Snapshot,
+) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+    let nobody = BTreeSet::new();
+    let was = before.map_or(&nobody, |before| &before.unhealthy);
+    let bad = after.unhealthy.difference(was).copied();
+    let good = was.difference(&after.unhealthy).copied();
+    (
+        bad.collect(),
+        good.filter(|address| entry.is_healthy(*address)).collect(),
+    )
+}
+
 /// Names endpoints, and says how they fail.
-fn note(entry: &Entry, addresses: &[SocketAddr]) -> String {
+fn note(entry: &Entry, addresses: &[SocketAddr], unhealthy: bool) -> String {
     let named = addresses.iter().take(MOST_NAMED).map(|address| {
         let pod = entry.target(*address).map(|target| &*target.pod.1);
         let of = pod.map(|pod| format!(" of Pod {pod}")).unwrap_or_default();
@@ -157,7 +168,7 @@ fn note(entry: &Entry, addresses: &[SocketAddr]) -> String {
     if more > 0 {
         parts.push(format!("and {more} more"));
     }
-    let verb = if entry.failure(addresses[0]).is_some() {
+    let verb = if unhealthy {
         "unhealthy"
     } else {
         "healthy again"

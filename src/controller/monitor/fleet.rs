@@ -75,6 +75,12 @@ impl Entry {
         }
     }
 
+    pub(super) fn is_healthy(&self, address: SocketAddr) -> bool {
+        let held = self.verdicts.endpoints.get(&address);
+        let healthy = held.is_some_and(|(verdict, _)| *verdict == Verdict::Healthy);
+        healthy && self.target(address).is_some()
+    }
+
     pub(super) fn unhealthy(&self) -> impl Iterator<Item = SocketAddr> {
         let all = self.verdicts.endpoints.iter();
         all.filter(|(_, (verdict, _))| matches!(verdict, Verdict::Unhealthy(_)))

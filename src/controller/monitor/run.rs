@@ -146,8 +146,9 @@ impl Rounds {
         changed: &mut Changed,
     ) {
         let before = self.fleet.get(key).and_then(|e| e.subject().cloned());
-        let is_new = self.fleet.get(key).is_none();
-        let is_settled = self.fleet.get(key).is_some_and(Entry::is_settled);
+        let settled = |fleet: &Fleet| fleet.get(key).map(Entry::is_settled);
+        let was_settled = settled(&self.fleet);
+        let is_settled = was_settled == Some(true);
         match look(ctx, key, self.records.get(key), is_settled) {
             Look::There(wanted) => self.fleet.want(key, wanted),
             Look::Gone => {
@@ -157,7 +158,8 @@ impl Rounds {
             }
         }
         let after = self.fleet.get(key).and_then(|e| e.subject().cloned());
-        if is_new || before != after {
+        // Of one that is not settled all stays out, so its end is news as well.
+        if was_settled != settled(&self.fleet) || before != after {
             changed.known = true;
             services.extend(before.iter().chain(&after).map(service));
         }

@@ -1,11 +1,12 @@
 //! What follows from what is wanted and what is held, as plain values.
 
+use super::announce::others;
 use super::fleet::Fleet;
 use crate::api::policy::EjectionMode;
 use crate::domain::fixtures::{binding, inputs, settings, target};
 use crate::domain::health::doubt::Doubt;
 use crate::domain::health::ejection::Stays;
-use crate::domain::health::judge::{Failure, Verdict};
+use crate::domain::health::judge::{Failure, Unknown, Verdict};
 use crate::domain::health::service::Counts;
 use crate::domain::health::summary::Shown;
 use crate::domain::health::targets::{Target, Targets};
@@ -151,4 +152,21 @@ fn in_doubt_and_while_the_binding_is_frozen_nothing_moves() {
     let snapshot = entry.snapshot(Stays::default(), Some(Doubt::Late)).unwrap();
     let message = snapshot.shown.fact().message;
     assert!(message.contains("no verdict moves"), "{message}");
+}
+
+#[test]
+fn healthy_again_is_who_was_unhealthy_and_is_healthy_now() {
+    const UNKNOWN: Verdict = Verdict::Unknown(Unknown::MtlsRequired);
+    let mut fleet = Fleet::default();
+    let mut snapshot = |verdicts: &[Verdict]| {
+        with(&mut fleet, verdicts);
+        let entry = fleet.get_mut(&key("web")).unwrap();
+        entry.snapshot(Stays::default(), None).unwrap()
+    };
+    let before = snapshot(&[GOOD, BAD, BAD, BAD]);
+    let after = snapshot(&[BAD, GOOD, UNKNOWN, Verdict::Pending]);
+    let entry = fleet.get(&key("web")).unwrap();
+    let (bad, good) = others(entry, Some(&before), &after);
+    assert_eq!(bad, [address(0)]);
+    assert_eq!(good, [address(1)]);
 }
