@@ -328,6 +328,16 @@ async fn of_many_services_that_go_at_once_a_share_goes(rig: &Rig) -> Result<()> 
     ensure!(verdicts().await? == expected, "{:?}", verdicts().await?);
     let objects = scene.rules(VS).list(&ListParams::default()).await?;
     ensure!(objects.items.len() == 8, "{}", objects.items.len());
+    // Each that is held was told of once, and no other.
+    for name in &all {
+        let binding = scene.bindings().get(name).await?;
+        let is_held = condition(&binding, "Ready").as_deref() == Some("False DeletionHeld");
+        let events = scene.events(name).await?;
+        let told = events.iter().filter(|e| e.ends_with(" DeletionHeld"));
+        let told: Vec<_> = told.map(String::as_str).collect();
+        let expected: &[_] = if is_held { &["Warning DeletionHeld"] } else { &[] };
+        ensure!(told == expected, "{name}: {events:?}");
+    }
     Ok(())
 }
 
