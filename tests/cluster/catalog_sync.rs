@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::scene::{
     DR, IGNORE, MANAGED_BY, PROGRAM, Scene, UID, VS, approve_deletion, clear_all_bindings, message,
@@ -24,6 +24,7 @@ crate::tests![;
     a_service_of_the_catalog_comes_into_the_mesh_and_goes_by_itself,
     a_users_binding_goes_before_the_catalogs_and_what_he_adopts_is_his,
     a_service_gets_a_binding_as_soon_as_it_may,
+    only_what_has_the_labels_of_both_sides_gets_a_binding,
     what_a_catalog_forgot_is_kept_until_somebody_approves_each,
     of_many_services_that_go_at_once_a_share_goes,
     where_nothing_is_ever_removed_updates_arrive_all_the_same
@@ -214,6 +215,65 @@ async fn a_service_gets_a_binding_as_soon_as_it_may(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
+async fn only_what_has_the_labels_of_both_sides_gets_a_binding(rig: &Rig) -> Result<()> {
+    let flags = [
+        "--register-catalog-labels=mesh=yes",
+        "--register-service-labels=public,!internal",
+    ];
+    let scene = registering_with(rig, "labelled", &flags).await?;
+    let (mesh, none) = (json!({"mesh": "yes"}), json!({}));
+    let public = json!({"public": ""});
+    for (name, of_record, of_service) in [
+        ("plain", &none, &none),
+        ("by-record", &mesh, &none),
+        ("by-service", &none, &public),
+        ("another-value", &json!({"mesh": "no"}), &public),
+        ("internal", &mesh, &json!({"public": "", "internal": ""})),
+        // The last, so that there was time for the others.
+        ("both", &mesh, &public),
+    ] {
+        scene.service(name).await?;
+        label_service(&scene, name, of_service).await?;
+        label_record(&scene, name, of_record).await?;
+    }
+    made(&scene, "both").await?;
+    scene.mark().await?;
+    ensure!(names(&scene).await? == ["both"], "{:?}", names(&scene).await?);
+
+    // As soon as the side that did not have them has them, too; one is not
+    // enough.
+    label_record(&scene, "plain", &mesh).await?;
+    label_service(&scene, "by-record", &public).await?;
+    made(&scene, "by-record").await?;
+    label_record(&scene, "by-service", &mesh).await?;
+    made(&scene, "by-service").await?;
+    label_service(&scene, "internal", &json!({"internal": null})).await?;
+    made(&scene, "internal").await?;
+    scene.mark().await?;
+    let expected = ["both", "by-record", "by-service", "internal"];
+    ensure!(names(&scene).await? == expected, "{:?}", names(&scene).await?);
+    label_service(&scene, "plain", &public).await?;
+    made(&scene, "plain").await?;
+    Ok(())
+}
+
+/// The record with these labels and no others.
+async fn label_record(scene: &Scene<'_>, name: &str, labels: &Value) -> Result<()> {
+    let mut record = scene.record(name);
+    record["labels"] = labels.clone();
+    scene.put(&record).await
+}
+
+/// The Service with these labels besides; without a value, a label goes.
+async fn label_service(scene: &Scene<'_>, name: &str, labels: &Value) -> Result<()> {
+    let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
+    let services = scene.services();
+    services
+        .patch(name, &PatchParams::default(), &patch)
+        .await?;
+    Ok(())
+}
+
 async fn what_a_catalog_forgot_is_kept_until_somebody_approves_each(rig: &Rig) -> Result<()> {
     let scene = Scene::alone(rig, "forgot").await?;
     for name in ["a", "b", "c"] {
@@ -328,6 +388,16 @@ async fn of_many_services_that_go_at_once_a_share_goes(rig: &Rig) -> Result<()> 
     ensure!(verdicts().await? == expected, "{:?}", verdicts().await?);
     let objects = scene.rules(VS).list(&ListParams::default()).await?;
     ensure!(objects.items.len() == 8, "{}", objects.items.len());
+    // Each that is held was told of once, and no other.
+    for name in &all {
+        let binding = scene.bindings().get(name).await?;
+        let is_held = condition(&binding, "Ready").as_deref() == Some("False DeletionHeld");
+        let events = scene.events(name).await?;
+        let told = events.iter().filter(|e| e.ends_with(" DeletionHeld"));
+        let told: Vec<_> = told.map(String::as_str).collect();
+        let expected: &[_] = if is_held { &["Warning DeletionHeld"] } else { &[] };
+        ensure!(told == expected, "{name}: {events:?}");
+    }
     Ok(())
 }
 

@@ -26,6 +26,7 @@ behaviours![
     canary,
     catalog_events,
     catalog_faults,
+    catalog_pace,
     catalog_sync,
     chaos,
     conditions,

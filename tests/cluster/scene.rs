@@ -232,10 +232,9 @@ impl<'a> Scene<'a> {
         let events = Api::<Event>::namespaced(self.rig.client.clone(), &self.namespace);
         let mut events = events.list(&Default::default()).await?.items;
         events.retain(|event| {
-            event
-                .regarding
-                .as_ref()
-                .is_some_and(|who| who.name.as_deref() == Some(name))
+            event.regarding.as_ref().is_some_and(|who| {
+                who.kind.as_deref() == Some("ServiceBinding") && who.name.as_deref() == Some(name)
+            })
         });
         events.sort_by_key(|event| event.event_time.as_ref().map(|time| time.0));
         Ok(events

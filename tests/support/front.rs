@@ -59,6 +59,9 @@ pub enum Fault {
     /// It is passed on, but events of streams that begin now are told twice,
     /// after the next one, or not at all, as chance wills.
     Events { seed: u64 },
+    /// It is passed on, but the 404 with a problem document for the
+    /// stream of events.
+    NoEvents,
 }
 
 /// Shared with the thread.
@@ -184,6 +187,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     let fault = lock(&shared.fault).clone();
     match fault {
         Fault::None | Fault::Refuse | Fault::Events { .. } => forward(&shared, request).await,
+        Fault::NoEvents if path.ends_with("/events") => problem(StatusCode::NOT_FOUND, "No events"),
+        Fault::NoEvents => forward(&shared, request).await,
         Fault::InternalError => problem(StatusCode::INTERNAL_SERVER_ERROR, "Bad day"),
         Fault::TooMany(seconds) => {
             let mut answer = problem(StatusCode::TOO_MANY_REQUESTS, "Too many requests");
