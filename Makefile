@@ -44,7 +44,7 @@ bench: tools
 	install -D target/release/catalog-mesh-controller target/bench/catalog-mesh-controller
 	cargo build --locked --release --example catalog-server
 	OPERATOR=$(CURDIR)/target/bench/catalog-mesh-controller \
-	$(foreach name,SCENARIO N QUICK RUNS RATE SECONDS_OF_LOAD IN_FLIGHT SAVE OPERATOR_FLAGS,$(if $($(name)),$(name)="$($(name))")) \
+	$(foreach name,SCENARIO N QUICK RUNS RATE SECONDS_OF_LOAD PROBES IN_FLIGHT SAVE OPERATOR_FLAGS,$(if $($(name)),$(name)="$($(name))")) \
 	cargo bench --locked --bench system
 
 # A long outage of the catalog, with restarts and changes of the leader.

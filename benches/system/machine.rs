@@ -9,14 +9,17 @@ use serde_json::{Value, json};
 
 use crate::support::tools::repository;
 
-/// Machine and versions.
-pub(crate) async fn describe(client: &kube::Client) -> Result<Value> {
+/// Machine and versions; `client` is of the cluster, where there is one.
+pub(crate) async fn describe(client: Option<&kube::Client>) -> Result<Value> {
     let cpus = read("/proc/cpuinfo");
     let model = field(&cpus, "model name").unwrap_or("unknown");
     let memory_kib: u64 = field(&read("/proc/meminfo"), "MemTotal")
         .and_then(|value| value.split_whitespace().next()?.parse().ok())
         .unwrap_or_default();
-    let kubernetes = client.apiserver_version().await?.git_version;
+    let kubernetes = match client {
+        Some(client) => Some(client.apiserver_version().await?.git_version),
+        None => None,
+    };
     Ok(json!({
         "machine": {
             "cores": std::thread::available_parallelism()?.get(),

@@ -47,17 +47,20 @@ fn measure(options: Options) -> Result<()> {
     runtime.block_on(async {
         namespace::end_on_signals()?;
         namespace::set_up_loopback().await?;
-        let bed = Bed::make(options).await?;
-        let mut around = machine::describe(&bed.rig.client).await?;
-        let options = &bed.options;
-        around["options"] = json!({
-            "bindings": options.bindings(),
-            "quick": options.quick,
-            "operatorFlags": options.operator_flags().collect::<Vec<_>>(),
-        });
+        let mut bed = None;
         for scenario in options.scenarios() {
+            if scenario.needs_cluster() && bed.is_none() {
+                bed = Some(Bed::make(options.clone()).await?);
+            }
+            let client = bed.as_ref().map(|bed| &bed.rig.client);
+            let mut around = machine::describe(client).await?;
+            around["options"] = json!({
+                "bindings": options.bindings(),
+                "quick": options.quick,
+                "operatorFlags": options.operator_flags().collect::<Vec<_>>(),
+            });
             let before = machine::load();
-            let report = scenarios::run(scenario, &bed).await?;
+            let report = scenarios::run(scenario, &options, bed.as_ref()).await?;
             around["load"] = json!({ "before": before, "after": machine::load() });
             report.publish(scenario.name(), &around, options.save)?;
         }

@@ -42,6 +42,10 @@ pub(crate) struct Options {
     #[arg(long, env = "SECONDS_OF_LOAD", value_name = "N")]
     seconds: Option<u64>,
 
+    /// Checks of a soak, at the least [default: 100000, or 20000 with --quick]
+    #[arg(long, env = "PROBES", value_name = "N")]
+    probes: Option<u64>,
+
     /// Bindings that the bare client works on at once; the best of these
     /// counts.
     #[arg(
@@ -93,6 +97,9 @@ pub(crate) enum Scenario {
     Idle,
     /// Endpoints are checked: how many a second, and what one costs.
     Probe,
+    /// Endpoints that are well are checked while whoever checks is not: how
+    /// often is one taken for dead?
+    Soak,
     /// All is in force, the operator starts again: time until all is verified.
     WarmRestart,
     /// One service of the catalog changes 10,000 times a second: what that
@@ -109,9 +116,15 @@ impl Scenario {
             Self::Ejection => "ejection",
             Self::Idle => "idle",
             Self::Probe => "probe",
+            Self::Soak => "soak",
             Self::WarmRestart => "warm-restart",
             Self::Storm => "storm",
         }
+    }
+
+    /// Whether it is measured on a cluster.
+    pub(crate) fn needs_cluster(self) -> bool {
+        !matches!(self, Self::Probe | Self::Soak)
     }
 }
 
@@ -134,6 +147,12 @@ impl Options {
     /// How long a storm lasts, and what it is compared with.
     pub(crate) fn storm(&self) -> Duration {
         Duration::from_secs(self.seconds.unwrap_or(if self.quick { 10 } else { 60 }))
+    }
+
+    /// How many checks a soak makes, at the least.
+    pub(crate) fn probes(&self) -> u64 {
+        self.probes
+            .unwrap_or(if self.quick { 20_000 } else { 100_000 })
     }
 
     /// The operator under test.

@@ -4,11 +4,14 @@
 //! An answer is set aside, and no verdict moves, where
 //! - it came of a fault of our own, or was read too late;
 //! - the checks are in doubt;
-//! - it is a silence that would make a verdict, and no other service was heard
-//!   since it began. Then others are to be asked at once. Where there are too few
-//!   of those, another endpoint of the service will do; or none that is healthy
-//!   is heard: then all are judged in the same moment, so that nobody who reads
-//!   in between takes the last one to be asked for the only one left.
+//! - it is a silence that would make a verdict, and no other service was asked
+//!   and heard between its first failure and this check. Then others are to be
+//!   asked at once. Where there are too few of those, another endpoint of the
+//!   service will do; or none that is healthy is heard: then all are judged in
+//!   the same moment, so that nobody who reads in between takes the last one to
+//!   be asked for the only one left.
+
+pub(super) mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -17,10 +20,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use service::{Endpoint, Service};
+
 use super::target::ServiceTargets;
-use crate::domain::health::doubt::{Doubt, Doubts};
-use crate::domain::health::judge::{Answer, Failure, Judge, Thresholds, Unknown, Verdict};
-use crate::domain::health::service::Counts;
+use crate::domain::health::doubt::{Doubt, Doubts, Heard};
+use crate::domain::health::judge::{Answer, Failure, Unknown, Verdict};
 use crate::domain::names::ServiceKey;
 use crate::metrics::health::{Held, SetAside};
 
@@ -32,12 +36,22 @@ pub(super) struct Moment {
 }
 
 /// What a check came to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Told {
     /// The answer, or why it says nothing.
     pub(super) answer: Result<Answer, SetAside>,
     /// When the check began, by the clock that only goes forward.
     pub(super) began: Duration,
+    /// What [`Board::witnesses`] said then.
+    pub(super) witnesses: Option<Witnesses>,
+}
+
+/// Who had been heard when a check began.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Witnesses {
+    services: Heard<Arc<ServiceKey>>,
+    /// Of the same service.
+    endpoints: Heard<SocketAddr>,
 }
 
 /// What follows from an answer.
@@ -50,73 +64,6 @@ pub(super) struct Next {
     /// Whether others are to be asked, to tell a dead endpoint from a dead
     /// network.
     pub(super) ask_others: bool,
-}
-
-/// What is held of an endpoint.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Endpoint {
-    pub(super) judge: Judge,
-    pub(super) since: Timestamp,
-    pub(super) last_failure: Option<(Timestamp, Failure)>,
-    is_heard: bool,
-    heard_at: Option<Duration>,
-    silent_since: Option<Duration>,
-    /// Its judge as it will be once its silence is believed.
-    in_waiting: Option<Judge>,
-}
-
-/// What is held of a service.
-pub(super) struct Service {
-    pub(super) endpoints: BTreeMap<SocketAddr, Endpoint>,
-    pub(super) proven: bool,
-    thresholds: Thresholds,
-    /// Endpoints whose last answer was no silence.
-    heard: usize,
-}
-
-impl Service {
-    pub(super) fn counts(&self) -> Counts {
-        Counts::of(
-            self.endpoints
-                .values()
-                .map(|endpoint| endpoint.judge.verdict()),
-        )
-    }
-}
-
-impl Service {
-    /// Whether the silence of an endpoint is believed; if so it is judged, and
-    /// with it whoever else it is true of.
-    fn believe(
-        &mut self,
-        address: SocketAddr,
-        since: Duration,
-        witnessed: Option<bool>,
-        now: Moment,
-    ) -> bool {
-        let others = || {
-            self.endpoints
-                .iter()
-                .filter(|(other, _)| **other != address)
-        };
-        let heard = |other: &Endpoint| other.heard_at.is_some_and(|at| at >= since);
-        let alone = witnessed.unwrap_or_else(|| others().any(|(_, other)| heard(other)));
-        let waits = |other: &Endpoint| {
-            other.in_waiting.is_some() || other.judge.verdict() != Verdict::Healthy
-        };
-        if !alone && (witnessed.is_some() || !others().all(|(_, other)| waits(other))) {
-            return false;
-        }
-        for (other, endpoint) in &mut self.endpoints {
-            if (!alone || *other == address)
-                && let Some(judge) = endpoint.in_waiting.take()
-            {
-                endpoint.judge = judge;
-                endpoint.since = now.at;
-            }
-        }
-        true
-    }
 }
 
 /// What is held of all.
@@ -144,12 +91,7 @@ impl Board {
         let service = self
             .services
             .entry(Arc::clone(key))
-            .or_insert_with(|| Service {
-                endpoints: BTreeMap::new(),
-                proven: false,
-                thresholds,
-                heard: 0,
-            });
+            .or_insert_with(|| Service::new(thresholds));
         service.thresholds = thresholds;
         let before: BTreeSet<_> = service.endpoints.keys().copied().collect();
         if anew {
@@ -212,6 +154,17 @@ impl Board {
         held
     }
 
+    /// Who was heard so far, for a check that begins now. None where nobody will
+    /// be asked for: the endpoint is not silent.
+    pub(super) fn witnesses(&self, key: &ServiceKey, address: SocketAddr) -> Option<Witnesses> {
+        let service = self.services.get(key)?;
+        service.endpoints.get(&address)?.silent_since?;
+        Some(Witnesses {
+            services: self.doubts.heard().clone(),
+            endpoints: service.last_heard.clone(),
+        })
+    }
+
     /// Takes what a check of an endpoint came to.
     pub(super) fn take(
         &mut self,
@@ -228,11 +181,19 @@ impl Board {
         let answer = match told.answer {
             Ok(answer) => answer,
             Err(why) => {
+                if why == SetAside::Own {
+                    // That we cannot ask is no reason to judge, but one to doubt.
+                    self.hear(key, address, None, now);
+                    self.look(now);
+                }
                 next.set_aside = Some(why);
                 return next;
             }
         };
-        self.hear(key, address, answer, now);
+        if answer != Answer::Unknown(Unknown::NoCertificate) {
+            let began = (!is_silence(answer)).then_some(told.began);
+            self.hear(key, address, began, now);
+        }
         if self.look(now).is_some() {
             next.set_aside = Some(SetAside::Doubt);
             return next;
@@ -253,18 +214,26 @@ impl Board {
         let mut judge = endpoint.judge.clone();
         let moved = judge.take(answer, &thresholds, now.at);
         if is_silence(answer) {
-            let since = *endpoint.silent_since.get_or_insert(told.began);
+            let since = *endpoint.silent_since.get_or_insert(now.clock);
             next.ask_others = !matches!(endpoint.judge.verdict(), Verdict::Unhealthy(_));
             if moved {
                 endpoint.in_waiting = Some(judge);
-                let witnessed = self.doubts.is_witnessed(key, since);
-                if !service.believe(address, since, witnessed, now) {
+                let Witnesses {
+                    services,
+                    endpoints,
+                } = told.witnesses.unwrap_or_default();
+                let witnessed = self.doubts.is_witnessed(key, since, &services);
+                if !service.believe(address, since, witnessed, &endpoints, now) {
                     next.set_aside = Some(SetAside::Unwitnessed);
                     next.soon = Some(thresholds.confirm.min(thresholds.interval));
                     return next;
                 }
             } else {
                 endpoint.judge = judge;
+            }
+            let is_healthy = |e: &Endpoint| e.judge.verdict() == Verdict::Healthy;
+            if service.heard == 0 && !service.endpoints.values().any(is_healthy) {
+                self.doubts.decided(key, now.clock);
             }
         } else {
             endpoint.judge = judge;
@@ -286,31 +255,32 @@ impl Board {
         next
     }
 
-    /// Notes who is heard and who is not, judged or not.
-    fn hear(&mut self, key: &Arc<ServiceKey>, address: SocketAddr, answer: Answer, now: Moment) {
-        if answer == Answer::Unknown(Unknown::NoCertificate) {
-            return;
-        }
+    /// Notes who is heard and who is not, judged or not: `began` is when the
+    /// check began that was answered.
+    fn hear(
+        &mut self,
+        key: &Arc<ServiceKey>,
+        address: SocketAddr,
+        began: Option<Duration>,
+        now: Moment,
+    ) {
         let Some(service) = self.services.get_mut(key) else {
             return;
         };
         let Some(endpoint) = service.endpoints.get_mut(&address) else {
             return;
         };
-        let is_heard = !is_silence(answer);
-        if is_heard {
-            endpoint.heard_at = Some(now.clock);
-        }
-        if is_heard != endpoint.is_heard {
-            endpoint.is_heard = is_heard;
-            if is_heard {
+        if began.is_some() != endpoint.is_heard {
+            endpoint.is_heard = began.is_some();
+            if endpoint.is_heard {
                 service.heard += 1;
             } else {
                 service.heard = service.heard.saturating_sub(1);
             }
         }
-        if is_heard {
-            self.doubts.answered(key, now.clock);
+        if let Some(began) = began {
+            service.last_heard.note(&address, began);
+            self.doubts.answered(key, began, now.clock);
         } else if service.heard == 0 {
             self.doubts.stopped(key, now.clock);
         }

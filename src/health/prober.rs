@@ -15,19 +15,23 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 use tracing::{error, info, warn};
 
-use super::board::{self, Moment, Told, is_silence};
+use super::board::{self, Moment, Told, Witnesses, is_silence};
 use super::probe::{Outcome, Probe};
 use super::roster::Roster;
 use super::schedule::Id;
 use super::target::Targets;
 use super::view::HealthView;
-use crate::domain::health::doubt::LATE;
+use crate::domain::health::doubt::{Doubt, LATE};
 use crate::domain::health::judge::Answer;
 use crate::domain::names::ServiceKey;
 use crate::metrics::health::{HealthMetrics, SetAside};
 
 /// How often the engine looks whether it comes late.
 const BEAT: Duration = Duration::from_millis(100);
+/// And while checks run. A process that is given its time in turns wakes up in
+/// step with them, and would see nothing of the gaps if it looked no more often:
+/// Linux deals out a container's share every 100 ms.
+const QUICK_BEAT: Duration = Duration::from_millis(10);
 /// Lateness that is not worth a word: timers are no finer.
 const FINE: Duration = Duration::from_millis(10);
 
@@ -81,6 +85,8 @@ pub(super) struct Engine<P: Probe> {
     beat: Instant,
     /// All the time that it came late, summed up.
     lag: Duration,
+    /// The doubt that the log knows of.
+    said: Option<Doubt>,
 }
 
 /// A check that has ended.
@@ -91,6 +97,8 @@ struct Done<K> {
     timeout: Duration,
     /// The engine's lag when it began.
     lag: Duration,
+    /// Who had been heard then.
+    witnesses: Option<Witnesses>,
     outcome: Outcome<K>,
 }
 
@@ -117,6 +125,7 @@ impl<P: Probe> Engine<P> {
             running: JoinSet::new(),
             beat: now + BEAT,
             lag: Duration::ZERO,
+            said: None,
         };
         let targets = Arc::new(sender);
         (Prober { targets }, view, engine)
@@ -178,7 +187,12 @@ impl<P: Probe> Engine<P> {
             return;
         }
         let late = now - self.beat;
-        self.beat = now + BEAT;
+        self.beat = now
+            + if self.running.is_empty() {
+                BEAT
+            } else {
+                QUICK_BEAT
+            };
         if was_idle {
             return;
         }
@@ -186,18 +200,18 @@ impl<P: Probe> Engine<P> {
             self.lag += late;
         }
         let moment = self.moment(now);
-        let (before, held) = {
+        let held = {
             let mut board = self.view.board();
-            let before = board.held;
             board.fired(late, moment);
-            (before, board.look(moment))
+            board.look(moment)
         };
         self.metrics.held(held.map(board::held));
         let (running, waiting) = self.roster.schedule.load();
         self.metrics.load(running, waiting);
         self.metrics
             .size(self.roster.entries.len(), self.roster.kept);
-        match (before, held) {
+        // An answer may have been what raised the doubt.
+        match (std::mem::replace(&mut self.said, held), held) {
             (None, Some(doubt)) => warn!(?doubt, "health checks are in doubt: no verdict moves"),
             (Some(_), None) => info!("health checks are no longer in doubt"),
             _ => {}
@@ -221,11 +235,13 @@ impl<P: Probe> Engine<P> {
                 continue;
             };
             self.metrics.began((now - due).as_secs_f64());
+            self.beat = self.beat.min(now + QUICK_BEAT);
             let kept = entry.kept.take();
             self.roster.kept -= usize::from(kept.is_some());
             let asked = Arc::clone(&service.asked);
             let (probe, address) = (self.probe.clone(), entry.address);
             let (service, lag) = (Arc::clone(&entry.service), self.lag);
+            let witnesses = self.view.board().witnesses(&service, address);
             self.running.spawn(async move {
                 let began = Instant::now();
                 let timeout = asked.check.ask.timeout;
@@ -241,6 +257,7 @@ impl<P: Probe> Engine<P> {
                     began,
                     timeout,
                     lag,
+                    witnesses,
                     outcome,
                 }
             });
@@ -267,7 +284,8 @@ impl<P: Probe> Engine<P> {
         let stood_still = self.lag.saturating_sub(done.lag);
         let answer = answer.and_then(|answer| {
             let is_late = late > LATE && matches!(answer, Answer::Failed(_));
-            let is_ours = is_silence(answer) && stood_still > done.timeout / 4;
+            // Whoever runs the check may stand still while the engine does not.
+            let is_ours = is_silence(answer) && stood_still.max(late) > done.timeout / 4;
             if is_late || is_ours {
                 Err(SetAside::Late)
             } else {
@@ -278,7 +296,12 @@ impl<P: Probe> Engine<P> {
             let mut board = self.view.board();
             board.fired(late, moment);
             let began = done.began.saturating_duration_since(self.start);
-            board.take(&done.service, entry.address, Told { answer, began }, moment)
+            let told = Told {
+                answer,
+                began,
+                witnesses: done.witnesses,
+            };
+            board.take(&done.service, entry.address, told, moment)
         };
         match (next.set_aside, answer) {
             (Some(why), _) => self.metrics.set_aside(why),

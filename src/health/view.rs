@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-use super::board::{Board, Endpoint};
+use super::board::Board;
+use super::board::service::Endpoint;
 use crate::domain::health::doubt::Doubt;
 use crate::domain::health::judge::{Failure, Transition, Verdict};
 use crate::domain::health::service::Counts;

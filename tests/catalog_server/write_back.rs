@@ -108,7 +108,8 @@ impl Operator {
     }
 
     fn judge(&self, health: ReportedHealth) {
-        HealthReporter::new(Arc::clone(&self.write_back)).set(&id(), health, 1, 2);
+        let reporter = HealthReporter::new(Arc::clone(&self.write_back));
+        reporter.set(&key(), &id(), health, 1, 2);
     }
 }
 

@@ -162,7 +162,8 @@ fn mount(folder: &Path, version: u8, url: &str, key: &str) -> Result<()> {
     Ok(())
 }
 
-async fn everything<K>(rig: &Rig) -> Result<String>
+/// All objects of a kind, as text.
+pub(crate) async fn everything<K>(rig: &Rig) -> Result<String>
 where
     K: kube::Resource<DynamicType = ()> + Clone + std::fmt::Debug + DeserializeOwned + Serialize,
 {

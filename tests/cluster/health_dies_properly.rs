@@ -14,9 +14,7 @@ use crate::support::envoy::Options;
 use crate::support::rig::Rig;
 use crate::write_back::lists;
 
-crate::tests![
-    a_pod_that_is_deleted_ends_or_becomes_unready_leaves_without_a_verdict,
-];
+crate::tests![a_pod_that_is_deleted_ends_or_becomes_unready_leaves_without_a_verdict,];
 
 /// Long enough for as many failures as make a verdict.
 const A_WHILE: Duration = Duration::from_secs(5);
@@ -29,14 +27,21 @@ async fn a_pod_that_is_deleted_ends_or_becomes_unready_leaves_without_a_verdict(
     let web = Checked::start(&scene, "web", 4, quick()).await?;
     web.envoy_has(&envoy, &[0, 1, 2, 3]).await?;
     let line = |place: usize, ready| format!("{} {ready}", web.address(place));
-    lists(&scene, "web", &(0..4).map(|place| line(place, true)).collect()).await?;
+    lists(
+        &scene,
+        "web",
+        &(0..4).map(|place| line(place, true)).collect(),
+    )
+    .await?;
     let mark = rig.audit_mark().await?;
 
     // One that is gone, one that is about to, one that is not ready; each stops
     // to answer only then.
     let at_once = DeleteParams::default().grace_period(0);
     web.pods().delete(&web.pod(0), &at_once).await?;
-    web.pods().delete(&web.pod(1), &DeleteParams::default()).await?;
+    web.pods()
+        .delete(&web.pod(1), &DeleteParams::default())
+        .await?;
     web.set_ready(2, false).await?;
     for place in 0..3 {
         web.endpoints[place].fail(Trouble::Refused).await?;

@@ -135,9 +135,13 @@ async fn service<'a>(scene: &'a Scene<'a>, name: &str, trouble: Trouble) -> Resu
         quick()
     };
     if matches!(trouble, Trouble::Hang | Trouble::Status(_)) {
-        checked.bind(json!({}), json!({"healthCheck": check})).await?;
+        checked
+            .bind(json!({}), json!({"healthCheck": check}))
+            .await?;
     } else {
-        checked.bind(json!({"healthCheck": check}), json!({})).await?;
+        checked
+            .bind(json!({"healthCheck": check}), json!({}))
+            .await?;
     }
     checked.is_healthy().await?;
     Ok(checked)

@@ -60,7 +60,9 @@ async fn one(
         broken = watched => return Err(broken.context(name.to_owned())),
         steps = steps => steps.with_context(|| name.to_owned())?,
     };
-    Ok(format!("{name}: of {size} never more than {most} were out; {looks}"))
+    Ok(format!(
+        "{name}: of {size} never more than {most} were out; {looks}"
+    ))
 }
 
 /// Looks on, and returns only where more are out than may be.
@@ -86,7 +88,11 @@ async fn steps(envoy: &Envoy, checked: &Checked<'_>, most: usize) -> Result<Stri
         checked.endpoints[place].fail(Trouble::Status(500)).await?;
         bad.insert(place);
         // Where none answers, all are in again.
-        let out = if bad.len() == size { 0 } else { most.min(bad.len()) };
+        let out = if bad.len() == size {
+            0
+        } else {
+            most.min(bad.len())
+        };
         is_judged(&checked.endpoints[place]).await?;
         settles(envoy, checked, &bad, out).await?;
         seen.push(out);
@@ -106,7 +112,13 @@ async fn steps(envoy: &Envoy, checked: &Checked<'_>, most: usize) -> Result<Stri
 /// Waits until the endpoint has been checked more often than it takes to judge
 /// it: an answer was dealt with before the next check.
 async fn is_judged(endpoint: &Endpoint) -> Result<()> {
-    let checks = || endpoint.asked().iter().filter(|path| *path == HEALTH).count();
+    let checks = || {
+        endpoint
+            .asked()
+            .iter()
+            .filter(|path| *path == HEALTH)
+            .count()
+    };
     let before = checks();
     wait::until("its checks", PATIENCE, async || {
         ensure!(checks() >= before + 4, "{} of {}", checks(), before + 4);
@@ -132,7 +144,10 @@ async fn settles(
         ensure!(settled, "{out:?} are out, {}", checked.word().await?);
         let known = checked.in_envoy(envoy).await?;
         let expected: BTreeSet<_> = (0..size).filter(|place| !out.contains(place)).collect();
-        ensure!(known == expected, "Envoy has {known:?}, and out are {out:?}");
+        ensure!(
+            known == expected,
+            "Envoy has {known:?}, and out are {out:?}"
+        );
         Ok(())
     })
     .await

@@ -34,7 +34,8 @@ async fn a_label_of_somebody_else_stays_and_counts_as_out(rig: &Rig) -> Result<(
     let scene = Scene::shared(rig, "somebody-else").await?;
     let web = Checked::start(&scene, "web", 4, quicker()).await?;
     // One is drained by hand, one bears our value without our annotation.
-    web.edit(0, json!({"labels": {DRAINING: "maintenance"}})).await?;
+    web.edit(0, json!({"labels": {DRAINING: "maintenance"}}))
+        .await?;
     web.edit(1, json!({"labels": {DRAINING: OURS}})).await?;
     let mark = rig.audit_mark().await?;
     let before = metadata(&web).await?;
@@ -111,8 +112,13 @@ async fn whatever_stands_on_a_pod_is_there_after_it_left_and_came_back(rig: &Rig
     web.are_out(&[]).await?;
     let after = web.pods().get(&web.pod(0)).await?;
     let mut expected = before;
-    expected.labels_mut().insert("team".to_owned(), "cart".to_owned());
-    ensure!(bare(after.clone())? == bare(expected.clone())?, "{after:?} {expected:?}");
+    expected
+        .labels_mut()
+        .insert("team".to_owned(), "cart".to_owned());
+    ensure!(
+        bare(after.clone())? == bare(expected.clone())?,
+        "{after:?} {expected:?}"
+    );
     web.edit(0, json!({"finalizers": null})).await?;
     scene.unbind().await
 }
@@ -134,7 +140,9 @@ async fn of_two_bindings_for_a_service_only_the_older_one_takes_pods_out(rig: &R
     younger["metadata"]["name"] = json!("younger");
     younger["spec"]["healthCheck"] = with(quick(), json!({"endpoint": "/nowhere"}));
     scene.create(&younger).await?;
-    scene.says("younger", "Conflict", "True AnotherBinding").await?;
+    scene
+        .says("younger", "Conflict", "True AnotherBinding")
+        .await?;
     let mark = rig.audit_mark().await?;
     web.endpoints[0].fail(Trouble::Status(500)).await?;
     web.are_out(&[0]).await?;
@@ -152,7 +160,10 @@ async fn of_two_bindings_for_a_service_only_the_older_one_takes_pods_out(rig: &R
     web.is_healthy().await?;
     sleep(A_WHILE).await;
     let writes = web.pod_writes(mark).await?;
-    ensure!(writes == ["patch pods web-0 200", "patch pods web-0 200"], "{writes:?}");
+    ensure!(
+        writes == ["patch pods web-0 200", "patch pods web-0 200"],
+        "{writes:?}"
+    );
     let events = scene.events("younger").await?;
     let told = events.iter().any(|event| event.contains("Endpoint"));
     ensure!(!told, "{events:?}");
@@ -169,7 +180,11 @@ async fn endpoints_that_flap_cost_no_more_than_a_write_a_second(rig: &Rig) -> Re
     );
     let services = [("few", 3), ("many", 12), ("outlier-only", 3)];
     let services = services.map(|(name, size)| {
-        let mode = if name == "outlier-only" { name } else { "draining" };
+        let mode = if name == "outlier-only" {
+            name
+        } else {
+            "draining"
+        };
         let check = with(check.clone(), json!({"ejection": mode}));
         Checked::start(&scene, name, size, check)
     });
@@ -196,7 +211,10 @@ async fn endpoints_that_flap_cost_no_more_than_a_write_a_second(rig: &Rig) -> Re
     for web in &services {
         let wrote = wrote(web, mark).await?;
         let all: usize = wrote.values().sum();
-        eprintln!("{} flapped for {seconds} s: {wrote:?}, {all} writes", web.name);
+        eprintln!(
+            "{} flapped for {seconds} s: {wrote:?}, {all} writes",
+            web.name
+        );
         ensure!(all > 0, "it does not flap");
         // Each Pod goes once without waiting for its turn.
         let most = usize::try_from(seconds)? + web.endpoints.len();
@@ -216,7 +234,9 @@ async fn wrote(web: &Checked<'_>, since: Mark) -> Result<BTreeMap<String, usize>
     let mut wrote = BTreeMap::new();
     for line in web.scene.writes(since).await? {
         let words: Vec<_> = line.split(' ').collect();
-        let [_, kind, name, _] = words[..] else { continue };
+        let [_, kind, name, _] = words[..] else {
+            continue;
+        };
         let own = name == web.name || (0..web.endpoints.len()).any(|n| web.pod(n) == name);
         if own {
             *wrote.entry(kind.to_owned()).or_default() += 1;

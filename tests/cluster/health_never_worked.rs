@@ -48,8 +48,20 @@ fn cases() -> [Case; 6] {
     };
     let never = "Unknown CheckNeverSucceeded";
     [
-        case("wrong-path", json!({}), Some(Trouble::Checks(404)), never, true),
-        case("forbidden", json!({}), Some(Trouble::Checks(403)), never, true),
+        case(
+            "wrong-path",
+            json!({}),
+            Some(Trouble::Checks(404)),
+            never,
+            true,
+        ),
+        case(
+            "forbidden",
+            json!({}),
+            Some(Trouble::Checks(403)),
+            never,
+            true,
+        ),
         case("wrong-port", json!({"port": 9}), None, never, true),
         case("no-tls", json!({"scheme": "HTTPS"}), None, never, true),
         case(
@@ -148,10 +160,7 @@ async fn stays_in(
 
 /// Waits until so many checks of the service have failed.
 async fn fails(operator: &Operator, checked: &Checked<'_>, count: f64) -> Result<()> {
-    let service = format!(
-        "service=\"{}/{}\"",
-        checked.scene.namespace, checked.name
-    );
+    let service = format!("service=\"{}/{}\"", checked.scene.namespace, checked.name);
     wait::until("failed checks", PATIENCE, async || {
         let samples = operator
             .metrics(&format!("http://{OPERATOR}/metrics"))
@@ -198,6 +207,10 @@ async fn a_check_that_breaks_for_all_endpoints_at_once_leaves_all_in(rig: &Rig) 
     }
     let sent = traffic.stop().await?;
     let failed: Vec<_> = sent.iter().filter(|sent| !sent.is_good()).collect();
-    ensure!(failed.is_empty() && sent.len() > 100, "{failed:?} of {}", sent.len());
+    ensure!(
+        failed.is_empty() && sent.len() > 100,
+        "{failed:?} of {}",
+        sent.len()
+    );
     scene.unbind().await
 }

@@ -66,7 +66,10 @@ async fn left_to_envoy(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
     // One bad answer is enough then.
     wait::until("Envoy's own ejection", PATIENCE, async || {
         let known = envoy.endpoints(&web.host(), SERVICE_PORT).await?;
-        let out: Vec<_> = known.iter().filter(|known| known.health != "healthy").collect();
+        let out: Vec<_> = known
+            .iter()
+            .filter(|known| known.health != "healthy")
+            .collect();
         ensure!(
             out.len() == 1 && out[0].address.starts_with(&web.address(0)),
             "{known:?}"
@@ -76,7 +79,10 @@ async fn left_to_envoy(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
     .await?;
     web.counts(3, 2, 0).await?;
     tokio::time::sleep(A_WHILE).await;
-    ensure!(writes(&web, mark).await? == 1, "it was written more than once");
+    ensure!(
+        writes(&web, mark).await? == 1,
+        "it was written more than once"
+    );
     let tight = spec(&web).await?;
     ensure!(
         tight["outlierDetection"]["interval"] == "1s"
@@ -89,9 +95,19 @@ async fn left_to_envoy(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
     is(envoy, &web, LOOSE).await?;
     web.is_healthy().await?;
     tokio::time::sleep(A_WHILE).await;
-    ensure!(writes(&web, mark).await? == 2, "it was written more than twice");
-    ensure!(generation(&web).await? == start + 2, "its spec changed more than twice");
-    ensure!(spec(&web).await? == before, "{} is not {before}", spec(&web).await?);
+    ensure!(
+        writes(&web, mark).await? == 2,
+        "it was written more than twice"
+    );
+    ensure!(
+        generation(&web).await? == start + 2,
+        "its spec changed more than twice"
+    );
+    ensure!(
+        spec(&web).await? == before,
+        "{} is not {before}",
+        spec(&web).await?
+    );
     let pods = web.pod_writes(mark).await?;
     ensure!(pods.is_empty(), "{pods:?}");
     traffic.stop().await?;
@@ -111,14 +127,24 @@ async fn over_the_floor(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
     web.counts(3, 1, 1).await?;
     is(envoy, &web, TIGHT).await?;
     tokio::time::sleep(A_WHILE).await;
-    ensure!(writes(&web, mark).await? == 1, "it was written more than once");
+    ensure!(
+        writes(&web, mark).await? == 1,
+        "it was written more than once"
+    );
     let recovers = web.endpoints.iter().map(Endpoint::recover);
     futures::future::try_join_all(recovers).await?;
     web.is_healthy().await?;
     is(envoy, &web, LOOSE).await?;
     tokio::time::sleep(A_WHILE).await;
-    ensure!(writes(&web, mark).await? == 2, "it was written more than twice");
-    ensure!(spec(&web).await? == before, "{} is not {before}", spec(&web).await?);
+    ensure!(
+        writes(&web, mark).await? == 2,
+        "it was written more than twice"
+    );
+    ensure!(
+        spec(&web).await? == before,
+        "{} is not {before}",
+        spec(&web).await?
+    );
     Ok(())
 }
 
@@ -147,7 +173,11 @@ async fn spec(web: &Checked<'_>) -> Result<Value> {
 }
 
 async fn generation(web: &Checked<'_>) -> Result<i64> {
-    rule(web).await?.metadata.generation.context("no generation")
+    rule(web)
+        .await?
+        .metadata
+        .generation
+        .context("no generation")
 }
 
 /// Writes to its DestinationRule, whatever came of them.
@@ -165,7 +195,10 @@ async fn is(envoy: &Envoy, web: &Checked<'_>, expected: [u64; 2]) -> Result<()> 
         let cluster = cluster.context("it does not know the Service")?;
         let detection = &cluster["outlier_detection"];
         let found = ["consecutive_5xx", "max_ejection_percent"].map(|field| &detection[field]);
-        ensure!(found == [&json!(expected[0]), &json!(expected[1])], "{detection}");
+        ensure!(
+            found == [&json!(expected[0]), &json!(expected[1])],
+            "{detection}"
+        );
         Ok(())
     })
     .await

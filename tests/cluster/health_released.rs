@@ -53,7 +53,9 @@ async fn a_binding_that_is_deleted_gives_its_pods_back_before_it_is_gone(rig: &R
     )?;
     let freeze = json!({"spec": {"suspend": true}});
     scene.change("frozen", freeze).await?;
-    scene.says("frozen", "Suspended", "True SuspendedByBinding").await?;
+    scene
+        .says("frozen", "Suspended", "True SuspendedByBinding")
+        .await?;
     for checked in [&web, &retained, &frozen] {
         let mark = rig.audit_mark().await?;
         scene.delete_binding(&checked.name).await?;
@@ -108,7 +110,11 @@ async fn a_check_that_is_taken_away_or_told_not_to_eject_gives_its_pods_back(
         one_out(&scene, "unchecked", json!({})),
         by_record(&scene, "record"),
     )?;
-    for (checked, mode) in [(&off, "off"), (&observe, "observe"), (&outlier, "outlier-only")] {
+    for (checked, mode) in [
+        (&off, "off"),
+        (&observe, "observe"),
+        (&outlier, "outlier-only"),
+    ] {
         let change = json!({"spec": {"healthCheck": {"ejection": mode}}});
         scene.change(&checked.name, change).await?;
         checked.are_out(&[]).await?;
@@ -150,9 +156,13 @@ async fn what_is_frozen_stays_out_or_in_whatever_happens(rig: &Rig) -> Result<()
         one_out(&scene, "web", json!({})),
         one_out(&paused, "web", json!({})),
     )?;
-    scene.change("web", json!({"spec": {"suspend": true}})).await?;
+    scene
+        .change("web", json!({"spec": {"suspend": true}}))
+        .await?;
     paused.annotate_namespace(PAUSED, Some("true")).await?;
-    scene.says("web", "Suspended", "True SuspendedByBinding").await?;
+    scene
+        .says("web", "Suspended", "True SuspendedByBinding")
+        .await?;
     paused.says("web", "Suspended", "True Paused").await?;
     let mark = rig.audit_mark().await?;
     // The one that is out is well again, and another one is not.
@@ -165,7 +175,9 @@ async fn what_is_frozen_stays_out_or_in_whatever_happens(rig: &Rig) -> Result<()
         let writes = checked.pod_writes(mark).await?;
         ensure!(writes.is_empty(), "{writes:?}");
     }
-    scene.change("web", json!({"spec": {"suspend": false}})).await?;
+    scene
+        .change("web", json!({"spec": {"suspend": false}}))
+        .await?;
     paused.annotate_namespace(PAUSED, None).await?;
     for checked in [&web, &other] {
         checked.are_out(&[1]).await?;

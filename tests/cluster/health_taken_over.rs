@@ -41,7 +41,10 @@ struct Two<'a> {
 
 impl<'a> Two<'a> {
     async fn start(scene: &'a Scene<'a>) -> Result<Self> {
-        let envoy = scene.rig.envoy(&Options::in_namespace(&scene.namespace)).await?;
+        let envoy = scene
+            .rig
+            .envoy(&Options::in_namespace(&scene.namespace))
+            .await?;
         let slow = with(quicker(), json!({"interval": "1s"}));
         let web = Checked::start(scene, "web", 3, slow);
         let dead = Checked::start(scene, "dead", 2, quicker());
@@ -77,9 +80,8 @@ impl<'a> Two<'a> {
         let all = rig.api.audit.since(mark, &rig.client).await?;
         let writes = all.iter().filter(|entry| {
             let object = entry.object_ref.as_ref();
-            let pod = object.is_some_and(|o| {
-                o.resource == "pods" && o.namespace == self.web.scene.namespace
-            });
+            let pod = object
+                .is_some_and(|o| o.resource == "pods" && o.namespace == self.web.scene.namespace);
             pod && entry.is_write()
         });
         let writes: Vec<_> = writes.map(crate::scene::line).collect();
@@ -123,10 +125,16 @@ async fn checks(operator: &Operator, port: &str, service: &str) -> Result<()> {
     wait::until("its own checks", PATIENCE, async || {
         let samples = operator.metrics(&format!("http://{port}/metrics")).await?;
         for status in ["success", "failure"] {
-            let labels = [format!("service=\"{service}\""), format!("status=\"{status}\"")];
+            let labels = [
+                format!("service=\"{service}\""),
+                format!("status=\"{status}\""),
+            ];
             let labels = labels.each_ref().map(String::as_str);
             let count = samples.sum("catalog_mesh_health_check_total", &labels);
-            ensure!(count.is_some_and(|count| count >= 4.0), "{status}: {count:?}");
+            ensure!(
+                count.is_some_and(|count| count >= 4.0),
+                "{status}: {count:?}"
+            );
         }
         Ok(())
     })
@@ -191,8 +199,12 @@ async fn whoever_leads_next_goes_on_where_the_last_one_was(rig: &Rig) -> Result<
         ]
     };
     let program = Path::new(PROGRAM);
-    let operator = rig.operator("operator-next-1", program, args(OPERATOR)).await?;
-    operator.leads(&format!("http://{OPERATOR}/metrics")).await?;
+    let operator = rig
+        .operator("operator-next-1", program, args(OPERATOR))
+        .await?;
+    operator
+        .leads(&format!("http://{OPERATOR}/metrics"))
+        .await?;
     let stack = Arc::new(Stack { catalog, operator });
     let scene = Scene::beside(rig, stack, "next").await?;
     let two = Two::start(&scene).await?;
@@ -210,7 +222,10 @@ async fn whoever_leads_next_goes_on_where_the_last_one_was(rig: &Rig) -> Result<
         second.leads(&format!("http://{SECOND_PORT}/metrics")).await
     })
     .await?;
-    eprintln!("another one led within {:.1} s", killed.elapsed().as_secs_f64());
+    eprintln!(
+        "another one led within {:.1} s",
+        killed.elapsed().as_secs_f64()
+    );
     two.go_on().await?;
     scene.unbind().await?;
     second.process.kill().await

@@ -8,6 +8,7 @@ mod support;
 
 // What several of the files below start from.
 mod checked;
+mod patients;
 mod scene;
 
 macro_rules! behaviours {
@@ -31,12 +32,14 @@ behaviours![
     crd,
     denials,
     diff,
+    doubt,
     ejection,
     fields,
     foreign,
     frozen,
     handover,
     health_alerts,
+    hostile_endpoints,
     health_dies_properly,
     health_failures,
     health_floor,
@@ -51,6 +54,7 @@ behaviours![
     loop_closed,
     mesh_api_missing,
     names,
+    only_targets,
     outage,
     poison,
     policy_balancing,
@@ -69,6 +73,7 @@ behaviours![
     steady,
     stop,
     stopping,
+    strict_mtls,
     storm,
     transitions,
     two_operators,

@@ -5,8 +5,11 @@
     reason = "the helpers of tests are tests, which clippy cannot tell"
 )]
 
+#[path = "../support/answers.rs"]
+mod answers;
 mod bed;
 mod connections;
 mod hostile;
+#[path = "../support/peer.rs"]
 mod peer;
 mod tls;

@@ -5,6 +5,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use rcgen::{
@@ -73,6 +74,30 @@ impl Pki {
             .push(SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)));
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         self.sign(&params)
+    }
+
+    /// A workload of the mesh by its SPIFFE ID, as a client and as a server, for
+    /// so long.
+    pub fn workload(&self, id: &str, valid: Duration) -> Result<Identity> {
+        let mut params = CertificateParams::new(Vec::new())?;
+        params.subject_alt_names = vec![SanType::URI(id.try_into()?)];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let now = SystemTime::now();
+        params.not_before = (now - Duration::from_secs(60)).into();
+        params.not_after = (now + valid).into();
+        self.sign(&params)
+    }
+
+    /// Writes what Istio writes for a workload into this folder.
+    pub fn workload_files(&self, folder: &Path, identity: &Identity) -> Result<()> {
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("cert-chain.pem"), &identity.certificate)?;
+        fs::write(folder.join("key.pem"), &identity.key)?;
+        fs::write(folder.join("root-cert.pem"), self.authority())?;
+        Ok(())
     }
 
     /// Writes what a server needs as files named after it.

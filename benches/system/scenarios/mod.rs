@@ -6,24 +6,33 @@ mod deregistration;
 mod ejection;
 mod idle;
 mod probe;
+mod servers;
+mod soak;
 mod storm;
 mod warm_restart;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::bed::Bed;
-use crate::options::Scenario;
+use crate::options::{Options, Scenario};
 use crate::report::Report;
 
-/// Runs one scenario. It leaves no operator running.
-pub(crate) async fn run(scenario: Scenario, bed: &Bed) -> Result<Report> {
+/// Runs one scenario, on the cluster where it needs one. It leaves no operator
+/// running.
+pub(crate) async fn run(
+    scenario: Scenario,
+    options: &Options,
+    bed: Option<&Bed>,
+) -> Result<Report> {
+    let bed = || bed.context("there is no cluster");
     match scenario {
-        Scenario::ColdStart => cold_start::run(bed).await,
-        Scenario::Change => change::run(bed).await,
-        Scenario::Ejection => ejection::run(bed).await,
-        Scenario::Idle => idle::run(bed).await,
-        Scenario::Probe => probe::run(&bed.options).await,
-        Scenario::WarmRestart => warm_restart::run(bed).await,
-        Scenario::Storm => storm::run(bed).await,
+        Scenario::ColdStart => cold_start::run(bed()?).await,
+        Scenario::Change => change::run(bed()?).await,
+        Scenario::Ejection => ejection::run(bed()?).await,
+        Scenario::Idle => idle::run(bed()?).await,
+        Scenario::Probe => probe::run(options).await,
+        Scenario::Soak => soak::run(options).await,
+        Scenario::WarmRestart => warm_restart::run(bed()?).await,
+        Scenario::Storm => storm::run(bed()?).await,
     }
 }

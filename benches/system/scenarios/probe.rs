@@ -18,24 +18,20 @@ use catalog_mesh_controller::health::prober::Limits;
 use catalog_mesh_controller::health::target::{Ask, Check, Scheme, ServiceTargets, Targets};
 use catalog_mesh_controller::metrics::Metrics;
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
 
+use super::servers::Servers;
 use crate::options::Options;
 use crate::process;
 use crate::report::Report;
 
-/// Names of the threads, by which their time is told apart.
+/// Name of the thread that checks, by which its time is told apart.
 const PROBING: &str = "probing";
-const ANSWERING: &str = "answering";
 
 /// Checks at once: where bare hyper is at its best, or near.
 const AT_ONCE: usize = 16;
 const SERVICES: u16 = 8;
-
-const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
 /// Whether connections are kept between two checks.
 #[derive(Clone, Copy)]
@@ -64,7 +60,8 @@ impl Connections {
 pub(super) async fn run(options: &Options) -> Result<Report> {
     let mut report = Report::new();
     let span = options.span() / 3;
-    let (address, stop) = servers()?;
+    let servers = Servers::start()?;
+    let address = servers.address;
     for round in 1..=options.runs {
         for connections in [Connections::Kept, Connections::New] {
             eprintln!("{}, round {round} of {}", connections.name(), options.runs);
@@ -78,7 +75,6 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
             report.add(&format!("{name}: share of bare hyper"), "", ours.0 / bare.0);
         }
     }
-    drop(stop);
     report.note(format!(
         "one thread that checks, {AT_ONCE} at once, and one that answers; the prober is given \
          more than it can do, and judges, counts and keeps time besides"
@@ -214,55 +210,4 @@ async fn ask(connections: Connections, server: SocketAddr, made: &AtomicU64) -> 
     }
     task.abort();
     Ok(())
-}
-
-/// Servers on every address of loopback, in a thread of their own, until the
-/// other half of the channel is dropped.
-fn servers() -> Result<(SocketAddr, oneshot::Sender<()>)> {
-    let (stop, stopped) = oneshot::channel::<()>();
-    let listener = std::net::TcpListener::bind("0.0.0.0:0")?;
-    listener.set_nonblocking(true)?;
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr()?.port()));
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    std::thread::Builder::new()
-        .name(ANSWERING.to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                let serve = async {
-                    let listener = TcpListener::from_std(listener)?;
-                    loop {
-                        let (stream, _) = listener.accept().await?;
-                        tokio::spawn(answer(stream));
-                    }
-                };
-                tokio::select! {
-                    ended = serve => {
-                        let ended: std::io::Result<()> = ended;
-                        eprintln!("the servers ended: {ended:?}");
-                    }
-                    _ = stopped => {}
-                }
-            });
-        })?;
-    Ok((address, stop))
-}
-
-/// Answers each request; closes where the request asks for it.
-async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
-    let mut request = [0; 1024];
-    loop {
-        let read = stream.read(&mut request).await?;
-        if read == 0 {
-            return Ok(());
-        }
-        stream.write_all(ANSWER).await?;
-        let closes = b"Connection: close";
-        if request[..read]
-            .windows(closes.len())
-            .any(|word| word == closes)
-        {
-            return Ok(());
-        }
-    }
 }

@@ -20,7 +20,7 @@ use crate::controller::cluster_id::Identity;
 use crate::controller::context::{Memory, Options};
 use crate::controller::leadership::Leadership;
 use crate::controller::mesh_api::MeshApi;
-use crate::controller::monitor::Monitor;
+use crate::controller::monitor::{self, Monitor};
 use crate::controller::permit::Permit;
 use crate::controller::queue::Queue;
 use crate::controller::registrar::Registrar;
@@ -375,6 +375,17 @@ async fn what_was_out_before_is_taken_over_and_what_nobody_wants_comes_back() {
     assert_eq!(bed.marks("a").0, OURS);
     assert_eq!(bed.marks("c"), (Value::Null, Value::Null));
     assert_eq!(bed.marks("d").0, "true");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_there_is_no_binding_at_all_what_is_out_for_one_that_is_gone_comes_back() {
+    let bed = two();
+    let label = json!({ DRAINING: OURS });
+    bed.pod("c", label, json!({ EJECTED: note("gone") }));
+    bed.start();
+    tokio::spawn(monitor::run::run(Arc::clone(&bed.ctx)));
+    seconds(2).await;
+    assert_eq!(bed.writes(), ["c 200"]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -57,6 +57,11 @@ impl Entry {
         }
     }
 
+    /// Whether it is known what is wanted.
+    pub(super) fn is_settled(&self) -> bool {
+        self.wanted.is_some()
+    }
+
     pub(super) fn target(&self, address: SocketAddr) -> Option<&Target> {
         let mut all = self.targets.targets.iter();
         all.find(|target| target.address == address)

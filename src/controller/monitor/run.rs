@@ -9,14 +9,14 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::context::Context;
 use super::super::mirror::Id;
-use super::fleet::{Fleet, behind, service};
+use super::fleet::{Entry, Fleet, behind, service};
 use super::{Marks, Monitor};
 use super::{alerts, announce};
 use crate::api::service_binding::ServiceBinding;
 use crate::catalog::known::Presence;
 use crate::domain::health::doubt::Doubt;
 use crate::domain::health::ejection::Stays;
-use crate::domain::health::wanted::{Wanted, wanted};
+use crate::domain::health::wanted::{Wanted, remembered, wanted};
 use crate::domain::inputs::CatalogAnswer;
 use crate::domain::names::{BindingKey, ServiceKey};
 use crate::domain::record::ServiceRecord;
@@ -63,6 +63,9 @@ struct Rounds {
     /// Records that only looks have seen.
     records: BTreeMap<BindingKey, Arc<ServiceRecord>>,
     checked: target::Targets,
+    /// Whether the ejector was told anything: also where there is no binding it
+    /// has to know, since Pods may be out for one that is gone.
+    told: bool,
     /// Since when verdicts are held, and why.
     held: Option<(Doubt, Instant)>,
     held_said: bool,
@@ -84,6 +87,7 @@ impl Rounds {
             fleet: Fleet::default(),
             records: BTreeMap::new(),
             checked: target::Targets::new(),
+            told: false,
             held: None,
             held_said: false,
         }
@@ -108,7 +112,10 @@ impl Rounds {
             records,
         } = marks;
         self.records.extend(records);
-        let mut changed = Changed::default();
+        let mut changed = Changed {
+            known: !std::mem::replace(&mut self.told, true),
+            ..Changed::default()
+        };
         for key in bindings {
             self.settle(ctx, &key, &mut services, &mut changed);
         }
@@ -140,7 +147,8 @@ impl Rounds {
     ) {
         let before = self.fleet.get(key).and_then(|e| e.subject().cloned());
         let is_new = self.fleet.get(key).is_none();
-        match look(ctx, key, self.records.get(key)) {
+        let is_settled = self.fleet.get(key).is_some_and(Entry::is_settled);
+        match look(ctx, key, self.records.get(key), is_settled) {
             Look::There(wanted) => self.fleet.want(key, wanted),
             Look::Gone => {
                 self.records.remove(key);
@@ -252,7 +260,12 @@ enum Look {
     There(Option<Wanted>),
 }
 
-fn look(ctx: &Context, key: &BindingKey, record: Option<&Arc<ServiceRecord>>) -> Look {
+fn look(
+    ctx: &Context,
+    key: &BindingKey,
+    record: Option<&Arc<ServiceRecord>>,
+    is_settled: bool,
+) -> Look {
     let there = |binding: &Arc<ServiceBinding>| binding.metadata.deletion_timestamp.is_none();
     let Some(binding) = ctx.world.binding(key).filter(there) else {
         return Look::Gone;
@@ -271,5 +284,10 @@ fn look(ctx: &Context, key: &BindingKey, record: Option<&Arc<ServiceRecord>>) ->
                 CatalogAnswer::Record(Arc::clone(record))
             }),
     };
-    Look::There(wanted(&inputs, &target, &ctx.options.settings))
+    let settings = &ctx.options.settings;
+    let known = wanted(&inputs, &target, settings);
+    if known.is_some() || is_settled {
+        return Look::There(known);
+    }
+    Look::There(remembered(&inputs, &target, settings))
 }

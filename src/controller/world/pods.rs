@@ -272,4 +272,27 @@ mod tests {
         world.pods(Event::Delete(pod("a", 10, "10.0.0.1", None)));
         assert_eq!(world.pod(&key("a")), None);
     }
+
+    #[test]
+    fn a_pod_that_is_about_to_end_is_no_longer_kept_out_by_anybody() {
+        let world = world();
+        let web = BindingKey {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+        };
+        let out = |terminating| {
+            let mut out = pod("a", 1 + u64::from(terminating), "10.0.0.1", None);
+            let note = r#"{"bindings":["shop/web"],"since":"2026-03-01T10:00:00Z","why":""}"#;
+            out.value.terminating = terminating;
+            out.value.marks = Some(Box::new(Marks {
+                draining: Some(mark::OURS.into()),
+                ejected: Some(note.into()),
+            }));
+            out
+        };
+        world.pods(Event::Apply(out(false)));
+        assert!(world.keeps_out(&web));
+        world.pods(Event::Apply(out(true)));
+        assert!(!world.keeps_out(&web), "nobody brings that one back");
+    }
 }

@@ -64,14 +64,19 @@ impl Health {
     /// Nobody judges the service any more.
     pub(super) fn end(&mut self, id: &CatalogServiceId, now: Instant) {
         if self.services.contains_key(id) {
-            let unknown = HealthReport {
-                service_id: id.to_string(),
-                health: ReportedHealth::Unknown,
-                healthy: 0,
-                total: 0,
-            };
-            self.set(id, unknown, now);
+            self.unknown(id, now);
         }
+    }
+
+    /// Nobody knows the health of the service, whatever was told before.
+    pub(super) fn unknown(&mut self, id: &CatalogServiceId, now: Instant) {
+        let unknown = HealthReport {
+            service_id: id.to_string(),
+            health: ReportedHealth::Unknown,
+            healthy: 0,
+            total: 0,
+        };
+        self.set(id, unknown, now);
     }
 
     /// Drops what is known of the service.

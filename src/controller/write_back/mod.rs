@@ -158,9 +158,17 @@ impl HealthReporter {
         Self(write_back)
     }
 
-    /// The health of a service from now on. Said to the catalog only where the
-    /// service's endpoints are: the record decides whose it is. Never blocks.
-    pub fn set(&self, id: &CatalogServiceId, health: ReportedHealth, healthy: u32, total: u32) {
+    /// The health of a service from now on, as the binding has it. Said to the
+    /// catalog only where the service's endpoints are said for that binding: the
+    /// record decides whose it is. Never blocks.
+    pub fn set(
+        &self,
+        key: &BindingKey,
+        id: &CatalogServiceId,
+        health: ReportedHealth,
+        healthy: u32,
+        total: u32,
+    ) {
         let report = HealthReport {
             service_id: id.to_string(),
             health,
@@ -168,7 +176,7 @@ impl HealthReporter {
             total,
         };
         self.0.change(|state| {
-            if state.is_wanted(id) {
+            if state.speaks_for(key, id) {
                 state.health.set(id, report, Instant::now());
             }
         });

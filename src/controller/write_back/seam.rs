@@ -82,7 +82,8 @@ pub(crate) fn judged(
     }
     let report = |health, healthy, total| {
         let reporter = HealthReporter::new(Arc::clone(&ctx.write_back));
-        reporter.set(&target.catalog_id, health, healthy, total);
+        let key = validate::key(binding);
+        reporter.set(&key, &target.catalog_id, health, healthy, total);
     };
     match shown {
         Shown::Service(summary) => {

@@ -155,13 +155,14 @@ impl State {
         }
     }
 
-    /// Withdraws the endpoints of a service that no binding wants reported,
-    /// and that an earlier leader may have reported.
+    /// Withdraws endpoints and health of a service that no binding wants
+    /// reported, and that an earlier leader may have reported.
     pub(super) fn withdraw(&mut self, id: &CatalogServiceId, from: Instant, now: Instant) {
         if self.services.contains_key(id) || self.is_full() {
             return;
         }
         self.services.insert(id.clone(), Service::new(now));
+        self.health.unknown(id, now);
         self.withdraw_from(id, from, now);
     }
 
@@ -174,10 +175,12 @@ impl State {
         self.check(id, Lane::News);
     }
 
-    /// Whether a binding wants the service reported.
-    pub(super) fn is_wanted(&self, id: &CatalogServiceId) -> bool {
+    /// Whether the service is reported for this binding, or was until it was
+    /// frozen.
+    pub(super) fn speaks_for(&self, key: &BindingKey, id: &CatalogServiceId) -> bool {
         let service = self.services.get(id);
-        service.is_some_and(|service| service.mode() != Mode::Withdrawn)
+        let claim = service.and_then(|service| service.claimants.get(key));
+        matches!(claim, Some(Claim::Wanted | Claim::Frozen))
     }
 
     fn is_full(&self) -> bool {

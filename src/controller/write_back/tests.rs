@@ -808,12 +808,18 @@ async fn who_lets_go_of_the_lease_leaves_every_withdrawal_to_the_next_leader() {
 
 impl Scene {
     fn judge(&self, name: &str, healthy: u32) {
+        self.judge_for(name, name, healthy);
+    }
+
+    /// What is held of the service that the binding names, by the binding.
+    fn judge_for(&self, binding: &str, name: &str, healthy: u32) {
         let health = if healthy == 10 {
             ReportedHealth::Healthy
         } else {
             ReportedHealth::Unhealthy
         };
-        HealthReporter::new(Arc::clone(&self.write_back)).set(&id(name), health, healthy, 10);
+        let reporter = HealthReporter::new(Arc::clone(&self.write_back));
+        reporter.set(&key(binding), &id(name), health, healthy, 10);
     }
 
     /// What the catalog was told of health, as `web 9`.
@@ -934,6 +940,29 @@ async fn health_is_told_only_of_services_whose_endpoints_are_and_ends_with_them(
     sleep(2 * SECOND).await;
     let (_, last) = scene.catalog().health_reports().pop().unwrap();
     assert_eq!((last.health, last.total), (ReportedHealth::Unknown, 0));
+    assert!(scene.write_back.state().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_binding_that_names_another_service_s_record_says_nothing_of_its_health() {
+    let scene = Scene::start(&["web"]);
+    scene.look("web");
+    scene.judge("web", 10);
+    sleep(SECOND).await;
+    scene.judge_for("other", "web", 3);
+    sleep(SECOND).await;
+    assert_eq!(scene.judged(), ["web 10"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_leader_told_of_a_service_s_health_is_withdrawn_with_its_endpoints() {
+    let scene = Scene::start(&["web"]);
+    scene.write_back.withdraw(&id("web"));
+    sleep(10 * SECOND).await;
+    assert_eq!(scene.told(), ["web"]);
+    let last = scene.catalog().health_reports().pop().map(|(_, last)| last);
+    let last = last.map(|last| (last.health, last.total));
+    assert_eq!(last, Some((ReportedHealth::Unknown, 0)));
     assert!(scene.write_back.state().is_empty());
 }
 

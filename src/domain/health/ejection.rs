@@ -136,13 +136,11 @@ pub fn plan(services: &[Service], now_out: &BTreeMap<PodKey, Out>) -> Plan {
             }
         }
     }
+    let behind_of = behind_of(services, &wishes);
     let mut order: Vec<_> = wishes.into_iter().collect();
     order.sort_by_key(|(pod, wish)| (!wish.fixed, wish.new, wish.since, *pod));
     for (pod, wish) in order {
-        let behind: Vec<_> = services
-            .iter()
-            .filter(|service| is_in(service, pod))
-            .collect();
+        let behind = behind_of.get(pod).map(Vec::as_slice).unwrap_or_default();
         let has_room = |service: &&Service| {
             let left = room.get(&service.binding).is_some_and(|left| *left > 0);
             left && !(service.held && wish.new)
@@ -182,10 +180,23 @@ fn is_open(service: &Service) -> bool {
     !service.held && ready.peek().is_some() && ready.all(silent)
 }
 
-/// Whether the Pod takes traffic for the service, unless it is out.
-fn is_in(service: &Service, pod: &PodKey) -> bool {
-    let is = |member: &Member| member.ready && member.pod == *pod;
-    service.members.iter().any(is)
+/// For which services each of these Pods takes traffic, unless it is out: one
+/// pass over all members, however many Pods there are.
+fn behind_of<'a>(
+    services: &'a [Service],
+    wishes: &BTreeMap<&'a PodKey, Wish<'_>>,
+) -> BTreeMap<&'a PodKey, Vec<&'a Service>> {
+    let mut all: BTreeMap<&PodKey, Vec<&Service>> = BTreeMap::new();
+    for service in services {
+        let ready = service.members.iter().filter(|member| member.ready);
+        for member in ready.filter(|member| wishes.contains_key(&member.pod)) {
+            let of = all.entry(&member.pod).or_default();
+            if of.last().is_none_or(|last| !std::ptr::eq(*last, service)) {
+                of.push(service);
+            }
+        }
+    }
+    all
 }
 
 fn is_others(now_out: &BTreeMap<PodKey, Out>, member: &Member) -> bool {

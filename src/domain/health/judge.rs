@@ -186,9 +186,10 @@ impl Judge {
 }
 
 /// The longest that it takes to find out that an endpoint is dead: it dies
-/// right after a good answer, and every check takes as long as it may.
+/// right after a good answer, and every check takes as long as it may. One
+/// silence alone is never believed.
 pub fn worst_case(thresholds: &Thresholds, timeout: Duration) -> Duration {
-    let failures = thresholds.failures.max(1);
+    let failures = thresholds.failures.max(2);
     let confirm = thresholds.confirm.min(thresholds.interval);
     thresholds.interval + timeout * failures + confirm * (failures - 1)
 }
@@ -305,6 +306,11 @@ mod tests {
         let hanging = worst_case(&SEED, Duration::from_secs(3));
         let refusing = worst_case(&SEED, Duration::ZERO);
         assert_eq!((hanging.as_secs(), refusing.as_secs()), (21, 12));
+        let hasty = Thresholds {
+            failures: 1,
+            ..SEED
+        };
+        assert_eq!(worst_case(&hasty, Duration::from_secs(3)).as_secs(), 17);
     }
 
     #[test]

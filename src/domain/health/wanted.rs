@@ -7,8 +7,14 @@
 //!    policy.
 //! 3. Where it cannot be told, as while the catalog is away or the record is
 //!    wrong, what was wanted until then stays.
-//! 4. A frozen binding is checked, and nothing follows from it.
+//! 4. Who starts while it cannot be told goes by the policy that the binding's
+//!    status says is in force.
+//! 5. A frozen binding is checked, and nothing follows from it.
 
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::super::duration::Millis;
 use super::super::inputs::{CatalogAnswer, Inputs, Settings};
 use super::super::names::{CatalogServiceId, ServiceKey};
 use super::super::policy::HealthCheck;
@@ -81,12 +87,61 @@ pub fn wanted(inputs: &Inputs, target: &Target, settings: &Settings) -> Option<W
     })))
 }
 
+/// What the binding wanted when its policy was written to its status, where that
+/// is of its present generation and in force; nothing where that cannot be told.
+pub fn remembered(inputs: &Inputs, target: &Target, settings: &Settings) -> Option<Wanted> {
+    let status = inputs.binding.status.as_ref()?;
+    let is_present = status.observed_generation == inputs.binding.metadata.generation;
+    if !is_present || status.children.is_empty() || status.policy.is_empty() {
+        return None;
+    }
+    let text = |field: &str| {
+        let entry = status.policy.iter().find(|entry| entry.field == field)?;
+        Some(entry.value.clone())
+    };
+    let Some(endpoint) = text("healthCheck.endpoint") else {
+        return Some(Wanted::NotConfigured);
+    };
+    let millis = |field: &str| Millis::parse(&text(field)?).ok();
+    let number = |field: &str| text(field)?.parse::<u32>().ok();
+    let percent = number("trafficPolicy.circuitBreaker.maxEjectionPercent").unwrap_or(PERCENT);
+    Some(Wanted::Check(Box::new(Subject {
+        catalog_id: target.catalog_id.clone(),
+        service: target.service.clone(),
+        host: target.service.host(&settings.cluster_domain),
+        check: HealthCheck {
+            endpoint,
+            interval: millis("healthCheck.interval")?,
+            timeout: millis("healthCheck.timeout")?,
+            port: match text("healthCheck.port") {
+                Some(port) => Some(port.parse().ok()?),
+                None => None,
+            },
+            scheme: word(text("healthCheck.scheme")?)?,
+            failure_threshold: number("healthCheck.failureThreshold")?,
+            success_threshold: number("healthCheck.successThreshold")?,
+            confirm_interval: millis("healthCheck.confirmInterval")?,
+            ejection: match text("healthCheck.ejection") {
+                Some(mode) => Some(word(mode)?),
+                None => None,
+            },
+        },
+        percent: u8::try_from(percent).unwrap_or(100).min(100),
+        frozen: validate::frozen(inputs).is_some(),
+    })))
+}
+
+/// One of the words of the API.
+fn word<T: DeserializeOwned>(text: String) -> Option<T> {
+    serde_json::from_value(Value::String(text)).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::api::policy::HealthCheck as Asked;
+    use crate::api::policy::{EjectionMode, HealthCheck as Asked, HealthCheckScheme};
     use crate::api::service_binding::{ChildStatus, ServiceBinding, ServiceBindingStatus};
     use crate::domain::fixtures::{HOST, binding, inputs, settings, target};
     use crate::domain::inputs::Rival;
@@ -148,6 +203,71 @@ mod tests {
         for inputs in [younger, without, removed] {
             assert_eq!(found(&inputs), Some(Wanted::NotInForce));
         }
+    }
+
+    /// The same binding with its policy in its status.
+    fn with_status(inputs: &Inputs) -> Inputs {
+        let valid = validate::validate(inputs, &target(inputs), &settings()).unwrap();
+        let mut binding = ServiceBinding::clone(&inputs.binding);
+        binding.status = Some(ServiceBindingStatus {
+            observed_generation: binding.metadata.generation,
+            children: vec![ChildStatus::default()],
+            policy: valid.provenance,
+            ..ServiceBindingStatus::default()
+        });
+        Inputs {
+            binding: Arc::new(binding),
+            catalog: CatalogAnswer::NotAsked,
+            ..inputs.clone()
+        }
+    }
+
+    fn recalled(inputs: &Inputs) -> Option<Wanted> {
+        remembered(inputs, &target(inputs), &settings())
+    }
+
+    #[test]
+    fn what_a_status_says_is_in_force_is_what_was_wanted() {
+        let mut full = asking();
+        let mut binding = ServiceBinding::clone(&full.binding);
+        binding.spec.health_check = Some(Asked {
+            endpoint: Some("/ready?deep=1".to_owned()),
+            interval: Some("1500ms".to_owned()),
+            timeout: Some("700ms".to_owned()),
+            port: Some(9_000),
+            scheme: Some(HealthCheckScheme::Mtls),
+            failure_threshold: Some(5),
+            success_threshold: Some(4),
+            confirm_interval: Some("90ms".to_owned()),
+            ejection: Some(EjectionMode::OutlierOnly),
+        });
+        full.binding = Arc::new(binding);
+        for inputs in [full, asking(), inputs(crate::domain::fixtures::binding())] {
+            let before = found(&inputs);
+            assert!(before.is_some());
+            assert_eq!(recalled(&with_status(&inputs)), before);
+        }
+    }
+
+    #[test]
+    fn a_status_that_is_not_of_now_says_nothing() {
+        let now = with_status(&asking());
+        let edited = |edit: fn(&mut ServiceBindingStatus)| {
+            let mut binding = ServiceBinding::clone(&now.binding);
+            edit(binding.status.as_mut().unwrap());
+            recalled(&Inputs {
+                binding: Arc::new(binding),
+                ..now.clone()
+            })
+        };
+        assert_eq!(edited(|status| status.observed_generation = Some(7)), None);
+        assert_eq!(edited(|status| status.children.clear()), None);
+        assert_eq!(edited(|status| status.policy.clear()), None);
+        let wrong = |status: &mut ServiceBindingStatus| {
+            status.policy.retain(|e| e.field != "healthCheck.interval");
+        };
+        assert_eq!(edited(wrong), None);
+        assert_eq!(recalled(&asking()), None);
     }
 
     #[test]

@@ -45,6 +45,7 @@ fn told(board: &mut Board, key: &Arc<ServiceKey>, host: u8, answer: Answer, seco
     let told = Told {
         answer: Ok(answer),
         began: Duration::from_secs(second),
+        witnesses: board.witnesses(key, address(host)),
     };
     board.take(key, address(host), told, at(second))
 }
@@ -199,4 +200,47 @@ fn an_answer_of_an_endpoint_that_is_gone_is_for_nothing() {
         told(&mut board, &Arc::new(service("gone")), 0, BAD, 3);
     }
     assert!(board.changed.is_empty());
+}
+
+#[test]
+fn a_clock_on_the_wall_that_jumps_changes_no_verdict_and_no_doubt() {
+    let answers = |jump: fn(u64) -> i64| {
+        let (mut board, keys) = healthy(4);
+        let mut said = Vec::new();
+        for second in 2..120 {
+            let wall = i64::try_from(second).unwrap() + jump(second);
+            let now = Moment {
+                at: Timestamp::from_second(wall).unwrap(),
+                clock: Duration::from_secs(second),
+            };
+            let late = if second == 30 { 2 } else { 0 };
+            board.fired(Duration::from_secs(late), now);
+            for (host, key) in (0..).zip(&keys) {
+                let dead = second > 60 && host == 1;
+                let gone = (80..90).contains(&second);
+                let told = Told {
+                    answer: Ok(if dead || gone { REFUSED } else { GOOD }),
+                    began: now.clock,
+                    witnesses: board.witnesses(key, address(host)),
+                };
+                board.take(key, address(host), told, now);
+                said.push((second, board.look(now), verdict(&board, key, host)));
+            }
+        }
+        said
+    };
+    let straight = answers(|_| 0);
+    let dead = Verdict::Unhealthy(Failure::Refused);
+    assert!(straight.iter().any(|(_, _, verdict)| *verdict == dead));
+    for doubt in [Doubt::Late, Doubt::AllAtOnce] {
+        assert!(straight.iter().any(|(_, held, _)| *held == Some(doubt)));
+    }
+    let hour: fn(u64) -> i64 = |second| [0, 3_600, -3_600][usize::try_from(second % 3).unwrap()];
+    for jump in [
+        hour,
+        |s| if s > 35 { 86_400 } else { 0 },
+        |s| if s > 35 { -9_999_999 } else { 0 },
+    ] {
+        assert!(answers(jump) == straight);
+    }
 }

@@ -6,12 +6,13 @@ use std::sync::{Mutex, MutexGuard};
 
 use tokio::time::{advance, sleep};
 
+mod doubt;
+
 use super::super::fixtures::{check, service};
 use super::super::probe::Asked;
 use super::super::target::ServiceTargets;
 use super::*;
-use crate::domain::health::doubt::Doubt;
-use crate::domain::health::judge::{Failure, Verdict};
+use crate::domain::health::judge::{Failure, Thresholds, Verdict};
 use crate::domain::names::ServiceKey;
 use crate::metrics::Metrics;
 
@@ -26,6 +27,17 @@ enum Does {
     Panics,
 }
 
+/// How the way to all endpoints is gone.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    /// Connections break and new ones are refused.
+    Breaks,
+    /// Nothing comes back.
+    Swallows,
+    /// No connection can be made at all from here.
+    NoRoute,
+}
+
 const GOOD: Does = Does::Answers(Answer::Good, Duration::from_millis(1));
 const REFUSES: Does = Does::Answers(Answer::Failed(Failure::Refused), Duration::ZERO);
 const BREAKS: Does = Does::Answers(Answer::Failed(Failure::Answered5xx), Duration::ZERO);
@@ -37,6 +49,7 @@ struct Net(Arc<Mutex<NetState>>);
 struct NetState {
     all: Does,
     some: BTreeMap<SocketAddr, Does>,
+    cut: Option<Cut>,
     asked: Vec<(Instant, SocketAddr)>,
     running: usize,
     most_running: usize,
@@ -68,23 +81,36 @@ impl Probe for Net {
             *net.some.get(&address).unwrap_or(&net.all)
         };
         let timeout = asked.check.ask.timeout;
-        let answer = match does {
+        let deadline = began + timeout;
+        let mut answer = match does {
+            _ if self.state().cut.is_some() => Ok(Answer::Good),
             Does::Answers(answer, after) => {
                 sleep(after).await;
-                answer
+                Ok(answer)
             }
             Does::Hangs => {
                 sleep(timeout).await;
-                Answer::Failed(Failure::TimedOut)
+                Ok(Answer::Failed(Failure::TimedOut))
             }
             Does::Panics => {
                 self.state().running -= 1;
                 panic!("as it is meant to");
             }
         };
+        // Also one that went while the answer was on its way.
+        let cut = self.state().cut;
+        match cut {
+            Some(Cut::Breaks) => answer = Ok(Answer::Failed(Failure::Closed)),
+            Some(Cut::Swallows) => {
+                sleep_until(deadline).await;
+                answer = Ok(Answer::Failed(Failure::TimedOut));
+            }
+            Some(Cut::NoRoute) => answer = Err(SetAside::Own),
+            None => {}
+        }
         self.state().running -= 1;
         Outcome {
-            answer: Ok(answer),
+            answer,
             took: began.elapsed(),
             kept: Some(address),
         }
@@ -104,6 +130,7 @@ impl Bed {
         let net = Net(Arc::new(Mutex::new(NetState {
             all: GOOD,
             some: BTreeMap::new(),
+            cut: None,
             asked: Vec::new(),
             running: 0,
             most_running: 0,
@@ -191,6 +218,10 @@ fn address(service: u8, host: u16) -> SocketAddr {
 
 const fn s(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
+}
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,13 @@
 //! Servers that do what they are told to, and count who came.
+#![allow(dead_code, reason = "each test uses its part of it")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "the helpers of tests are tests, which clippy cannot tell"
+)]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -35,6 +40,7 @@ pub(crate) struct Peer {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
     requests: Arc<AtomicUsize>,
+    steps: Arc<Mutex<Arc<[Step]>>>,
 }
 
 impl Peer {
@@ -49,23 +55,31 @@ impl Peer {
         Self::new(one.iter().cycle().take(2_000).cloned().collect()).await
     }
 
+    /// One that serves on this address.
     pub(crate) async fn on(address: &str, steps: Vec<Step>) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let peer = Self {
             address: listener.local_addr().unwrap(),
             connections: Arc::default(),
             requests: Arc::default(),
+            steps: Arc::new(Mutex::new(steps.into())),
         };
         let (connections, requests) = (peer.connections.clone(), peer.requests.clone());
-        let steps: Arc<[Step]> = steps.into();
+        let steps = peer.steps.clone();
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
                 connections.fetch_add(1, Ordering::SeqCst);
-                tokio::spawn(serve(stream, Arc::clone(&steps), Arc::clone(&requests)));
+                let steps = steps.lock().unwrap().clone();
+                tokio::spawn(serve(stream, steps, Arc::clone(&requests)));
             }
         });
         peer
+    }
+
+    /// Does this on every connection from now on.
+    pub(crate) fn behave(&self, steps: Vec<Step>) {
+        *self.steps.lock().unwrap() = steps.into();
     }
 
     pub(crate) fn connections(&self) -> usize {

@@ -1,0 +1,89 @@
+//! Who answers? Servers on every address of loopback, in a thread of their own.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::Result;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+
+const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// They answer until this is dropped.
+pub(super) struct Servers {
+    /// One of them; all have the same port.
+    pub(super) address: SocketAddr,
+    /// The one that answers nothing, as a number; none where that is zero.
+    dead: Arc<AtomicU32>,
+    _stop: oneshot::Sender<()>,
+}
+
+impl Servers {
+    pub(super) fn start() -> Result<Self> {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let listener = std::net::TcpListener::bind("0.0.0.0:0")?;
+        listener.set_nonblocking(true)?;
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr()?.port()));
+        let dead = Arc::new(AtomicU32::new(0));
+        let of_thread = Arc::clone(&dead);
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        std::thread::Builder::new()
+            .name("answering".to_owned())
+            .spawn(move || {
+                runtime.block_on(async {
+                    let serve = async {
+                        let listener = TcpListener::from_std(listener)?;
+                        loop {
+                            let (stream, _) = listener.accept().await?;
+                            tokio::spawn(answer(stream, Arc::clone(&of_thread)));
+                        }
+                    };
+                    tokio::select! {
+                        ended = serve => {
+                            let ended: std::io::Result<()> = ended;
+                            eprintln!("the servers ended: {ended:?}");
+                        }
+                        _ = stopped => {}
+                    }
+                });
+            })?;
+        Ok(Self {
+            address,
+            dead,
+            _stop: stop,
+        })
+    }
+
+    /// This one no longer answers, and whoever did not before does again.
+    pub(super) fn die(&self, who: Option<Ipv4Addr>) {
+        let number = who.map_or(0, u32::from);
+        self.dead.store(number, Ordering::Relaxed);
+    }
+}
+
+/// Answers each request; closes where the request asks for it.
+async fn answer(mut stream: TcpStream, dead: Arc<AtomicU32>) -> std::io::Result<()> {
+    stream.set_nodelay(true)?;
+    let own = match stream.local_addr()? {
+        SocketAddr::V4(own) => u32::from(*own.ip()),
+        SocketAddr::V6(_) => 0,
+    };
+    let mut request = [0; 1024];
+    loop {
+        let read = stream.read(&mut request).await?;
+        if read == 0 || dead.load(Ordering::Relaxed) == own {
+            return Ok(());
+        }
+        stream.write_all(ANSWER).await?;
+        let closes = b"Connection: close";
+        if request[..read]
+            .windows(closes.len())
+            .any(|word| word == closes)
+        {
+            return Ok(());
+        }
+    }
+}

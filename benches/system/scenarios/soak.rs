@@ -1,0 +1,345 @@
+//! Endpoints that are well are checked while whoever checks is not: how often
+//! is one taken for dead? The prober stands still, gets a tenth of its time, has
+//! its network taken away, and is given more than it can do, in turns, with
+//! rests in between. Needs nothing of the cluster.
+//!
+//! Prober and servers have a thread each, so that the one can be stopped and
+//! not the other. At the end a server really dies, and comes back: whoever
+//! takes nobody for dead is not to pass for careful.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use catalog_mesh_controller::domain::health::judge::{Thresholds, Verdict};
+use catalog_mesh_controller::domain::names::{Namespace, ServiceKey, ServiceName};
+use catalog_mesh_controller::health::prober::{Limits, Prober};
+use catalog_mesh_controller::health::target::{Ask, Check, Scheme, ServiceTargets, Targets};
+use catalog_mesh_controller::health::view::HealthView;
+use catalog_mesh_controller::metrics::Metrics;
+use tokio::runtime::{Builder, Runtime};
+
+use super::servers::Servers;
+use crate::options::Options;
+use crate::report::Report;
+use crate::support::cut::{Cut, Way};
+use crate::support::metrics::Samples;
+
+const SERVICES: u8 = 16;
+const ENDPOINTS: u16 = 128;
+const INTERVAL: Duration = Duration::from_secs(1);
+/// More than can be done: 100,000 checks a second.
+const TOO_OFTEN: Duration = Duration::from_millis(20);
+
+/// What befalls whoever checks.
+#[derive(Clone, Copy, Debug)]
+enum Trouble {
+    None,
+    /// He stands still all the time.
+    StandsStill,
+    /// He runs for a tenth of each of these times.
+    Starves(Duration),
+    /// His network is gone.
+    Cut(Way),
+    /// He is given more than he can do.
+    Overload,
+}
+
+/// What happens, for how many seconds, over and over.
+const ROUND: [(Trouble, u64); 12] = [
+    (Trouble::None, 10),
+    (Trouble::StandsStill, 10),
+    (Trouble::None, 10),
+    (Trouble::Starves(Duration::from_millis(100)), 10),
+    (Trouble::Starves(Duration::from_secs(1)), 10),
+    (Trouble::None, 10),
+    (Trouble::Cut(Way::Blocked), 10),
+    (Trouble::None, 10),
+    (Trouble::Cut(Way::Swallowed), 10),
+    (Trouble::None, 10),
+    (Trouble::Overload, 5),
+    (Trouble::None, 10),
+];
+
+/// How long anything may take before a run is given up.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+impl Trouble {
+    fn name(self) -> String {
+        match self {
+            Self::None => "nothing".to_owned(),
+            Self::StandsStill => "stands still".to_owned(),
+            Self::Starves(each) => format!("a tenth of each {} ms", each.as_millis()),
+            Self::Cut(Way::Blocked) => "network blocked".to_owned(),
+            Self::Cut(Way::Swallowed) => "network swallows".to_owned(),
+            Self::Overload => "more than can be done".to_owned(),
+        }
+    }
+}
+
+/// The prober and what is known of it.
+struct Soak {
+    runtime: Runtime,
+    prober: Prober,
+    view: HealthView,
+    metrics: Metrics,
+    port: u16,
+    /// Changes of verdicts beside the first ones, each once.
+    moved: Arc<Mutex<HashSet<String>>>,
+}
+
+pub(super) async fn run(options: &Options) -> Result<Report> {
+    let servers = Servers::start()?;
+    let soak = Soak::start(servers.address.port())?;
+    let all = usize::from(SERVICES) * usize::from(ENDPOINTS);
+    soak.wait("all to be healthy", |soak| soak.healthy() == all)
+        .await?;
+    let mut report = Report::new();
+    let mut by_trouble: BTreeMap<String, (f64, Duration, bool)> = BTreeMap::new();
+    let (began, judged) = ((Instant::now(), soak.checks()?), soak.judged()?);
+    let mut rounds = 0;
+    while soak.checks()? - began.1 < options.probes() as f64 {
+        rounds += 1;
+        for (trouble, seconds) in ROUND {
+            let span = Duration::from_secs(seconds) / if options.quick { 4 } else { 1 };
+            let (from, at) = (soak.checks()?, Instant::now());
+            let held = soak.suffer(trouble, span).await?;
+            let sum = by_trouble.entry(trouble.name()).or_default();
+            sum.0 += soak.checks()? - from;
+            sum.1 += at.elapsed();
+            sum.2 |= held;
+            eprintln!(
+                "round {rounds}, {}: {} checks so far, {} false, held: {held}",
+                trouble.name(),
+                soak.checks()? - began.1,
+                soak.moved()
+            );
+        }
+        soak.wait("verdicts to move again", |soak| soak.view.held().is_none())
+            .await?;
+    }
+    let (checks, took) = (soak.checks()? - began.1, began.0.elapsed());
+    let false_ones = soak.moved();
+    report.add("checks", "", checks);
+    report.add("of these judged", "", soak.judged()? - judged);
+    report.add("time", "s", took.as_secs_f64());
+    report.add(
+        "verdicts that moved though nobody was ill",
+        "",
+        false_ones as f64,
+    );
+    for (name, (checks, took, held)) in by_trouble {
+        report.add(&format!("{name}: checks"), "", checks);
+        let rate = checks / took.as_secs_f64();
+        report.add(&format!("{name}: checks a second"), "/s", rate);
+        // Rests have something of the trouble before them.
+        if name != Trouble::None.name() {
+            let held = f64::from(u8::from(held));
+            report.add(&format!("{name}: verdicts held"), "", held);
+        }
+    }
+    for reason in ["doubt", "late", "own", "unwitnessed", "unknown"] {
+        let label = format!("reason=\"{reason}\"");
+        let samples = soak.samples()?;
+        let count = samples.sum("catalog_mesh_health_answers_set_aside_total", &[&label]);
+        report.add(
+            &format!("set aside: {reason}"),
+            "",
+            count.unwrap_or_default(),
+        );
+    }
+    // Is whoever is really ill found?
+    let ill = SocketAddr::from((address(7, 7), soak.port));
+    servers.die(Some(address(7, 7)));
+    let died = Instant::now();
+    soak.wait("the death of a server", |soak| {
+        matches!(soak.verdict(ill), Some(Verdict::Unhealthy(_)))
+    })
+    .await?;
+    report.add("a death is found after", "s", died.elapsed().as_secs_f64());
+    servers.die(None);
+    soak.wait("its return", |soak| {
+        soak.verdict(ill) == Some(Verdict::Healthy)
+    })
+    .await?;
+    ensure!(soak.moved() == false_ones + 2, "more moved than the one");
+    report.note(format!(
+        "{rounds} rounds; {all} endpoints of {SERVICES} services, each checked every {} ms, \
+         timeout 500 ms, 3 failures",
+        INTERVAL.as_millis()
+    ));
+    soak.runtime.shutdown_background();
+    Ok(report)
+}
+
+impl Soak {
+    fn start(port: u16) -> Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("probing")
+            .enable_all()
+            .build()?;
+        let metrics = Metrics::new()?;
+        let started =
+            catalog_mesh_controller::health::start(Limits::default(), None, metrics.health.clone());
+        let (prober, view, run) = started?;
+        prober.set(targets(port, INTERVAL)?);
+        runtime.spawn(run);
+        let moved = Arc::new(Mutex::new(HashSet::new()));
+        tokio::spawn(note(view.clone(), Arc::clone(&moved)));
+        Ok(Self {
+            runtime,
+            prober,
+            view,
+            metrics,
+            port,
+            moved,
+        })
+    }
+
+    /// Goes through a trouble; whether verdicts were held in it.
+    async fn suffer(&self, trouble: Trouble, span: Duration) -> Result<bool> {
+        let end = Instant::now() + span;
+        let mut cut = None;
+        match trouble {
+            Trouble::None => {}
+            Trouble::StandsStill => {
+                self.runtime.spawn(async move { std::thread::sleep(span) });
+            }
+            Trouble::Starves(each) => {
+                self.runtime.spawn(async move {
+                    while Instant::now() < end {
+                        std::thread::sleep(each * 9 / 10);
+                        tokio::time::sleep(each / 10).await;
+                    }
+                });
+            }
+            Trouble::Cut(way) => {
+                let networks: Vec<_> = (0..SERVICES).map(|of| (network(of), 16)).collect();
+                cut = Some(Cut::make(way, &networks).await?);
+            }
+            Trouble::Overload => self.prober.set(targets(self.port, TOO_OFTEN)?),
+        }
+        let mut held = false;
+        while Instant::now() < end {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            held |= self.view.held().is_some();
+        }
+        if let Some(cut) = cut {
+            cut.mend().await?;
+        }
+        if matches!(trouble, Trouble::Overload) {
+            self.prober.set(targets(self.port, INTERVAL)?);
+        }
+        // That he stood still he notices when he moves again.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok(held | self.view.held().is_some())
+    }
+
+    fn samples(&self) -> Result<Samples> {
+        Ok(Samples::parse(&self.metrics.exposition()?))
+    }
+
+    fn checks(&self) -> Result<f64> {
+        let name = "catalog_mesh_health_check_duration_seconds_count";
+        let checks = self.samples()?.sum(name, &[]);
+        checks.context("nothing is counted")
+    }
+
+    /// Checks of which something was made: those in doubt are set aside.
+    fn judged(&self) -> Result<f64> {
+        let judged = self.samples()?.sum("catalog_mesh_health_check_total", &[]);
+        judged.context("nothing is judged")
+    }
+
+    fn healthy(&self) -> usize {
+        let healthy = |of| {
+            let report = service(of).ok().and_then(|key| self.view.service(&key));
+            report.map_or(0, |report| report.counts.healthy as usize)
+        };
+        (0..SERVICES).map(healthy).sum()
+    }
+
+    fn verdict(&self, address: SocketAddr) -> Option<Verdict> {
+        let endpoint = self.view.endpoint(&service(7).ok()?, address)?;
+        Some(endpoint.verdict)
+    }
+
+    fn moved(&self) -> usize {
+        let moved = self.moved.lock();
+        moved.unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    async fn wait(&self, what: &str, is: impl Fn(&Self) -> bool) -> Result<()> {
+        let until = Instant::now() + PATIENCE;
+        while !is(self) {
+            ensure!(Instant::now() < until, "waited in vain for {what}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
+/// Notes each change of a verdict, but for those by which all begins.
+async fn note(view: HealthView, moved: Arc<Mutex<HashSet<String>>>) {
+    loop {
+        for key in view.changed().await {
+            let endpoints = view.service(&key).map(|report| report.endpoints);
+            for endpoint in endpoints.into_iter().flatten() {
+                let address = endpoint.address;
+                let changes = endpoint.history.into_iter();
+                let changes = changes
+                    .filter(|change| change.from != Verdict::Pending)
+                    .map(|change| format!("{address} {change:?}"));
+                let mut moved = moved.lock().unwrap_or_else(PoisonError::into_inner);
+                moved.extend(changes);
+            }
+        }
+    }
+}
+
+fn service(of: u8) -> Result<ServiceKey> {
+    Ok(ServiceKey {
+        namespace: Namespace::parse("shop")?,
+        name: ServiceName::parse(&format!("web-{of}"))?,
+    })
+}
+
+/// All of 127.0.0.0/8 is this machine.
+fn network(of: u8) -> Ipv4Addr {
+    Ipv4Addr::new(127, 1 + of, 0, 0)
+}
+
+fn address(of: u8, number: u16) -> Ipv4Addr {
+    let [high, low] = number.to_be_bytes();
+    let [first, second, ..] = network(of).octets();
+    Ipv4Addr::new(first, second, high, low)
+}
+
+fn targets(port: u16, interval: Duration) -> Result<Targets> {
+    let check = Check {
+        ask: Ask {
+            scheme: Scheme::Http,
+            path: "/health".to_owned(),
+            host: "web.shop.svc.cluster.local".to_owned(),
+            timeout: Duration::from_millis(500),
+        },
+        thresholds: Thresholds {
+            failures: 3,
+            successes: 2,
+            interval,
+            confirm: INTERVAL / 4,
+        },
+    };
+    let mut targets = Targets::new();
+    for of in 0..SERVICES {
+        let endpoints: BTreeSet<_> = (1..=ENDPOINTS)
+            .map(|number| (address(of, number), port).into())
+            .collect();
+        let check = check.clone();
+        targets.insert(service(of)?, ServiceTargets { check, endpoints });
+    }
+    Ok(targets)
+}

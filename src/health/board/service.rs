@@ -1,0 +1,90 @@
+//! What is held of one service and its endpoints, and whether the silence of
+//! one of them is believed. Does no IO.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Moment;
+use crate::domain::health::doubt::Heard;
+use crate::domain::health::judge::{Failure, Judge, Thresholds, Verdict};
+use crate::domain::health::service::Counts;
+
+/// What is held of an endpoint.
+#[derive(Clone, Debug, Default)]
+pub(in crate::health) struct Endpoint {
+    pub(in crate::health) judge: Judge,
+    pub(in crate::health) since: Timestamp,
+    pub(in crate::health) last_failure: Option<(Timestamp, Failure)>,
+    pub(super) is_heard: bool,
+    /// When the first check had failed without an answer since the last one.
+    pub(super) silent_since: Option<Duration>,
+    /// Its judge as it will be once its silence is believed.
+    pub(super) in_waiting: Option<Judge>,
+}
+
+/// What is held of a service.
+pub(in crate::health) struct Service {
+    pub(in crate::health) endpoints: BTreeMap<SocketAddr, Endpoint>,
+    pub(in crate::health) proven: bool,
+    pub(super) thresholds: Thresholds,
+    /// Endpoints whose last answer was no silence.
+    pub(super) heard: usize,
+    pub(super) last_heard: Heard<SocketAddr>,
+}
+
+impl Service {
+    /// One without endpoints.
+    pub(super) fn new(thresholds: Thresholds) -> Self {
+        Self {
+            endpoints: BTreeMap::new(),
+            proven: false,
+            thresholds,
+            heard: 0,
+            last_heard: Heard::default(),
+        }
+    }
+
+    /// Its endpoints by verdict.
+    pub(in crate::health) fn counts(&self) -> Counts {
+        Counts::of(
+            self.endpoints
+                .values()
+                .map(|endpoint| endpoint.judge.verdict()),
+        )
+    }
+
+    /// Whether the silence of an endpoint is believed; if so it is judged, and
+    /// with it whoever else it is true of.
+    pub(super) fn believe(
+        &mut self,
+        address: SocketAddr,
+        since: Duration,
+        witnessed: Option<bool>,
+        heard: &Heard<SocketAddr>,
+        now: Moment,
+    ) -> bool {
+        let alone = witnessed.unwrap_or_else(|| heard.another_since(&address, since));
+        let mut others = self
+            .endpoints
+            .iter()
+            .filter(|(other, _)| **other != address);
+        let waits = |other: &Endpoint| {
+            other.in_waiting.is_some() || other.judge.verdict() != Verdict::Healthy
+        };
+        if !alone && (witnessed.is_some() || !others.all(|(_, other)| waits(other))) {
+            return false;
+        }
+        for (other, endpoint) in &mut self.endpoints {
+            if (!alone || *other == address)
+                && let Some(judge) = endpoint.in_waiting.take()
+            {
+                endpoint.judge = judge;
+                endpoint.since = now.at;
+            }
+        }
+        true
+    }
+}

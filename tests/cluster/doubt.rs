@@ -1,0 +1,186 @@
+//! The operator itself is not well, or cannot see its endpoints: is one that
+//! answers ever taken for dead? The real process is stopped, starved, cut off
+//! and given too much, while all endpoints are well; after each, one really dies.
+//!
+//! `API_AWAY_SECONDS=60` has the API server away for longer.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+
+use crate::patients::{Patients, quick, rest};
+use crate::scene::message;
+use crate::support::cut::{Cut, Way};
+use crate::support::rig::Rig;
+use crate::support::stack::PATIENCE;
+use crate::support::wait;
+
+crate::tests![
+    ; long:
+    an_operator_that_stood_still_takes_nobody_for_dead,
+    an_operator_that_gets_a_tenth_of_its_time_takes_nobody_for_dead,
+    an_operator_whose_network_goes_takes_nobody_for_dead,
+    an_operator_without_an_api_server_takes_nobody_for_dead,
+    an_operator_with_twice_as_much_as_it_can_do_takes_nobody_for_dead,
+];
+
+const DOUBTS: &str = "health checks are in doubt";
+const NO_LONGER: &str = "health checks are no longer in doubt";
+
+async fn an_operator_that_stood_still_takes_nobody_for_dead(rig: &Rig) -> Result<()> {
+    let patients = Patients::start(rig, "still", 4, 3, &quick(), &[]).await?;
+    let before = patients.before().await?;
+    let process = &patients.scene.stack.operator.process;
+    for seconds in [10, 1] {
+        process.signal(Signal::SIGSTOP).await?;
+        rest(seconds).await;
+        process.signal(Signal::SIGCONT).await?;
+        patients.held("late").await?;
+        patients.all_are_asked().await?;
+        patients.released().await?;
+        patients.expect_untouched(&before).await?;
+    }
+    let log = patients.log()?;
+    ensure!(
+        log.contains(DOUBTS) && log.contains(NO_LONGER),
+        "not a word"
+    );
+    patients.one_that_dies_is_taken_out().await?;
+    patients.stop().await
+}
+
+async fn an_operator_that_gets_a_tenth_of_its_time_takes_nobody_for_dead(rig: &Rig) -> Result<()> {
+    let patients = Patients::start(rig, "starved", 4, 3, &quick(), &[]).await?;
+    let before = patients.before().await?;
+    // As a container is given its share, and as badly as it can be dealt out.
+    for (turn, span) in [(100, 8), (1000, 8)] {
+        let turn = Duration::from_millis(turn);
+        let end = Instant::now() + Duration::from_secs(span);
+        let process = &patients.scene.stack.operator.process;
+        while Instant::now() < end {
+            process.signal(Signal::SIGSTOP).await?;
+            sleep(turn * 9 / 10).await;
+            process.signal(Signal::SIGCONT).await?;
+            sleep(turn / 10).await;
+        }
+        patients.all_are_asked().await?;
+        patients.released().await?;
+        patients.expect_untouched(&before).await?;
+    }
+    // The long pauses are worth a word.
+    ensure!(patients.log()?.contains(DOUBTS), "not a word");
+    patients.one_that_dies_is_taken_out().await?;
+    patients.stop().await
+}
+
+async fn an_operator_whose_network_goes_takes_nobody_for_dead(rig: &Rig) -> Result<()> {
+    let patients = Patients::start(rig, "cut-off", 4, 3, &quick(), &[]).await?;
+    let before = patients.before().await?;
+    let networks: Vec<_> = patients.addresses().into_iter().map(|a| (a, 32)).collect();
+    for (way, seconds) in [(Way::Blocked, 3), (Way::Swallowed, 12), (Way::Blocked, 1)] {
+        let cut = Cut::make(way, &networks).await?;
+        let since = Instant::now();
+        patients.held("all_at_once").await?;
+        sleep((since + Duration::from_secs(seconds)).saturating_duration_since(Instant::now()))
+            .await;
+        if seconds > 10 {
+            // Held for so long, it is said to whoever looks at a binding.
+            let name = &patients.workloads[0].name;
+            wait::until("a word in the condition", PATIENCE, async || {
+                let binding = patients.scene.bindings().get(name).await?;
+                let message = message(&binding, "Healthy");
+                ensure!(message.contains("no verdict moves"), "{message}");
+                Ok(())
+            })
+            .await?;
+        }
+        let asked = patients.checks();
+        cut.mend().await?;
+        patients.released().await?;
+        ensure!(patients.checks() > asked, "nobody is asked");
+        patients.expect_untouched(&before).await?;
+    }
+    let log = patients.log()?;
+    ensure!(
+        log.contains(DOUBTS) && log.contains(NO_LONGER),
+        "not a word"
+    );
+    patients.one_that_dies_is_taken_out().await?;
+    patients.stop().await
+}
+
+async fn an_operator_without_an_api_server_takes_nobody_for_dead(rig: &Rig) -> Result<()> {
+    let seconds = match std::env::var("API_AWAY_SECONDS") {
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("API_AWAY_SECONDS={text}"))?,
+        Err(_) => 15,
+    };
+    let patients = Patients::start(rig, "no-server", 4, 3, &quick(), &[]).await?;
+    let before = patients.before().await?;
+    // It hangs first, and is gone then.
+    let server = &rig.api.server;
+    server.signal(Signal::SIGSTOP).await?;
+    rest(seconds / 2).await;
+    patients.all_are_asked().await?;
+    server.kill().await?;
+    rest(seconds - seconds / 2).await;
+    patients.all_are_asked().await?;
+    let moved = async || {
+        let name = "catalog_mesh_health_transitions_total";
+        patients.metric(name, &[r#"to="unhealthy""#]).await
+    };
+    ensure!(moved().await? == 0.0, "somebody is unhealthy");
+    server.start().await?;
+    wait::until("the API server", PATIENCE, async || {
+        patients.scene.bindings().get("web-0").await?;
+        Ok(())
+    })
+    .await?;
+    patients.all_are_asked().await?;
+    patients.expect_untouched(&before).await?;
+    patients.one_that_dies_is_taken_out().await?;
+    patients.stop().await
+}
+
+async fn an_operator_with_twice_as_much_as_it_can_do_takes_nobody_for_dead(
+    rig: &Rig,
+) -> Result<()> {
+    // Eight at once, each of which takes 200 ms: 40 a second. 80 are asked for.
+    let check = json!({"endpoint": "/health", "interval": "500ms", "timeout": "450ms"});
+    let flags = ["--health-concurrency", "8"];
+    let patients = Patients::start(rig, "too-much", 4, 10, &check, &flags).await?;
+    let before = patients.before().await?;
+    let slow = crate::support::backend::Behaviour::Delay(Duration::from_millis(200));
+    for pod in patients.workloads.iter().flat_map(|w| &w.pods) {
+        pod.backend.behave(slow);
+    }
+    let lateness = "catalog_mesh_health_check_lateness_seconds";
+    let (sum, count) = (format!("{lateness}_sum"), format!("{lateness}_count"));
+    let from = (
+        patients.metric(&sum, &[]).await?,
+        patients.metric(&count, &[]).await?,
+    );
+    rest(15).await;
+    let to = (
+        patients.metric(&sum, &[]).await?,
+        patients.metric(&count, &[]).await?,
+    );
+    let late = (to.0 - from.0) / (to.1 - from.1);
+    // It comes late, which is counted, and leaves nobody out.
+    ensure!(late > 0.1, "{late} s late");
+    let waiting = patients
+        .metric("catalog_mesh_health_checks_waiting", &[])
+        .await?;
+    ensure!(waiting > 8.0, "{waiting} wait");
+    patients.all_are_asked().await?;
+    patients.expect_untouched(&before).await?;
+    for pod in patients.workloads.iter().flat_map(|w| &w.pods) {
+        pod.backend.recover();
+    }
+    patients.one_that_dies_is_taken_out().await?;
+    patients.stop().await
+}

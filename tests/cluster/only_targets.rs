@@ -1,0 +1,307 @@
+//! Whom does a check reach? Endpoints that EndpointSlices list and that are Pods
+//! of the Service's namespace, and nobody else, whatever slices say that are
+//! made by hand. Listeners on all other addresses count who comes: nobody.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+
+use crate::patients::{bind, rest};
+use crate::scene::Scene;
+use crate::support::peer::Peer;
+use crate::support::rig::Rig;
+use crate::support::stack::PATIENCE;
+use crate::support::wait;
+use crate::support::workload::ZONES;
+
+crate::tests![; alone:
+    nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say,
+];
+
+const NAME: &str = "web";
+const PORT: u16 = 8080;
+
+/// Somebody who is not to be asked, and why somebody may think that he is.
+struct Canary {
+    what: &'static str,
+    peer: Peer,
+}
+
+async fn canary(what: &'static str, address: Ipv4Addr) -> Result<Canary> {
+    let peer = Peer::on(&format!("{address}:{PORT}"), Vec::new()).await;
+    Ok(Canary { what, peer })
+}
+
+async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig) -> Result<()> {
+    let scene = Scene::alone(rig, "targets").await?;
+    let web = rig.workload(&scene.namespace, NAME, &ZONES).await?;
+    let other = rig.namespace("targets-other").await?;
+    let stranger = rig.workload(&other, NAME, &ZONES[..1]).await?;
+    let mut canaries = Vec::new();
+    let mut slices = Slices::new(&scene);
+
+    // The operator's own address, from which it asks; its admin port, the API
+    // server's port and the catalog's are those of loopback.
+    let own = Ipv4Addr::new(10, 240, 0, 1);
+    canaries.push(canary("the operator's own address", own).await?);
+    slices.list(own, Some("web-0")).await?;
+    // Addresses that no Pod has, under every name that a Pod could have.
+    for (what, pod) in [
+        ("no Pod is named", None),
+        ("a Pod that is not there", Some("nobody")),
+        ("a Pod that has another address", Some("web-0")),
+        ("a Pod of another namespace's name", Some("web-1")),
+    ] {
+        let address = rig.addresses.next()?;
+        canaries.push(canary(what, address).await?);
+        slices.list(address, pod).await?;
+    }
+    // A Pod of another namespace, by its own name and by one of ours.
+    let theirs = stranger.pods[0].address();
+    slices.list(theirs, Some("web-0")).await?;
+    slices
+        .list_of(
+            theirs,
+            json!({"kind": "Pod", "namespace": other, "name": "web-0"}),
+        )
+        .await?;
+    // A Pod on its node's network, which the real controller lists.
+    let node = rig.addresses.next()?;
+    canaries.push(canary("a Pod on its node's network", node).await?);
+    on_the_nodes_network(&scene, "on-node", node).await?;
+    slices.list(node, Some("on-node")).await?;
+    // Another kind of object that has a Pod's name.
+    let address = rig.addresses.next()?;
+    canaries.push(canary("a Node with a Pod's name", address).await?);
+    slices
+        .list_of(address, json!({"kind": "Node", "name": "web-0"}))
+        .await?;
+    // A Pod that says that it has the address of loopback, where the API server
+    // and the catalog are; and one that says it has a foreign one, ended.
+    let ended = rig.addresses.next()?;
+    canaries.push(canary("a Pod that has ended", ended).await?);
+    pod(&scene, "ended", ended, "Succeeded", json!({})).await?;
+    slices.list(ended, Some("ended")).await?;
+    // The same once more, with labels as if controllers had made it.
+    let forged = rig.addresses.next()?;
+    canaries.push(canary("a slice with our own label", forged).await?);
+    slices.forge(forged, "catalog-mesh-controller").await?;
+    let forged = rig.addresses.next()?;
+    canaries.push(canary("a slice with the controller's label", forged).await?);
+    slices
+        .forge(forged, "endpointslice-controller.k8s.io")
+        .await?;
+    // The server refuses these, wherever a slice comes from.
+    for address in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0"] {
+        let refused = slices
+            .put(json!([{"addresses": [address]}]), json!({}))
+            .await;
+        ensure!(refused.is_err(), "{address} is taken");
+    }
+
+    bind(
+        &scene,
+        NAME,
+        &json!({"endpoint": "/health", "interval": "200ms", "timeout": "100ms"}),
+    )
+    .await?;
+    scene.says(NAME, "Healthy", "True Healthy").await?;
+    // With the check running all is listed anew.
+    slices.again().await?;
+    let mut asked = 0;
+    for _ in 0..2 {
+        wait::until("ten more checks", PATIENCE, async || {
+            let now: usize = web
+                .pods
+                .iter()
+                .map(|pod| pod.backend.count("/health"))
+                .sum();
+            ensure!(now >= asked + 20, "{now}");
+            Ok(())
+        })
+        .await?;
+        asked = web
+            .pods
+            .iter()
+            .map(|pod| pod.backend.count("/health"))
+            .sum();
+    }
+    let status = scene
+        .bindings()
+        .get(NAME)
+        .await?
+        .status
+        .context("no status")?;
+    let counts = serde_json::to_value(&status.endpoints)?;
+    ensure!(counts["total"] == 2 && counts["healthy"] == 2, "{counts}");
+    for Canary { what, peer } in &canaries {
+        ensure!(
+            peer.connections() == 0,
+            "{what}: {} came",
+            peer.connections()
+        );
+    }
+    ensure!(
+        stranger.pods[0].backend.total() == 0,
+        "another namespace's Pod is asked"
+    );
+
+    // A Pod that is deleted is not asked any more, though a slice made by hand
+    // goes on listing it.
+    slices.list(web.pods[1].address(), Some("web-1")).await?;
+    web.delete_pod(1).await?;
+    wait::until("one endpoint", PATIENCE, async || {
+        let status = scene
+            .bindings()
+            .get(NAME)
+            .await?
+            .status
+            .context("no status")?;
+        let counts = serde_json::to_value(&status.endpoints)?;
+        ensure!(counts["total"] == 1, "{counts}");
+        Ok(())
+    })
+    .await?;
+    let before = web.pods[1].backend.total();
+    rest(2).await;
+    ensure!(
+        web.pods[1].backend.total() == before,
+        "a deleted Pod is asked"
+    );
+    scene.stack.stop().await
+}
+
+/// EndpointSlices of the Service that somebody makes by hand.
+struct Slices<'a> {
+    scene: &'a Scene<'a>,
+    made: Vec<Value>,
+}
+
+impl<'a> Slices<'a> {
+    fn new(scene: &'a Scene<'a>) -> Self {
+        Self {
+            scene,
+            made: Vec::new(),
+        }
+    }
+
+    async fn list(&mut self, address: Ipv4Addr, pod: Option<&str>) -> Result<()> {
+        let namespace = &self.scene.namespace;
+        let target = match pod {
+            Some(pod) => json!({"kind": "Pod", "namespace": namespace, "name": pod}),
+            None => Value::Null,
+        };
+        self.list_of(address, target).await
+    }
+
+    async fn list_of(&mut self, address: Ipv4Addr, target: Value) -> Result<()> {
+        let mut endpoint = json!({
+            "addresses": [address.to_string()],
+            "conditions": {"ready": true, "serving": true, "terminating": false},
+        });
+        if !target.is_null() {
+            endpoint["targetRef"] = target;
+        }
+        self.put(json!([endpoint]), json!({})).await
+    }
+
+    async fn forge(&mut self, address: Ipv4Addr, managed_by: &str) -> Result<()> {
+        let labels = json!({
+            "endpointslice.kubernetes.io/managed-by": managed_by,
+            "app.kubernetes.io/managed-by": managed_by,
+        });
+        let endpoints = json!([{
+            "addresses": [address.to_string()],
+            "conditions": {"ready": true},
+            "targetRef": {"kind": "Pod", "namespace": self.scene.namespace, "name": "web-0"},
+        }]);
+        self.put(endpoints, labels).await
+    }
+
+    async fn put(&mut self, endpoints: Value, labels: Value) -> Result<()> {
+        let mut all = json!({"kubernetes.io/service-name": NAME});
+        if let (Some(all), Value::Object(labels)) = (all.as_object_mut(), labels) {
+            all.extend(labels);
+        }
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": format!("by-hand-{}", self.made.len()), "labels": all},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": PORT, "protocol": "TCP"}],
+            "endpoints": endpoints,
+        });
+        self.apply(&slice).await?;
+        self.made.push(slice);
+        Ok(())
+    }
+
+    async fn apply(&self, slice: &Value) -> Result<()> {
+        let client = self.scene.rig.client.clone();
+        let name = slice["metadata"]["name"].as_str().context("no name")?;
+        Api::<EndpointSlice>::namespaced(client, &self.scene.namespace)
+            .patch(
+                name,
+                &PatchParams::apply("by-hand").force(),
+                &Patch::Apply(slice),
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Writes all of them once more, each changed a little.
+    async fn again(&self) -> Result<()> {
+        for slice in &self.made {
+            let mut slice = slice.clone();
+            slice["metadata"]["annotations"] = json!({"again": "true"});
+            self.apply(&slice).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn on_the_nodes_network(scene: &Scene<'_>, name: &str, address: Ipv4Addr) -> Result<()> {
+    pod(
+        scene,
+        name,
+        address,
+        "Running",
+        json!({"hostNetwork": true}),
+    )
+    .await
+}
+
+/// A Pod that the Service selects, with this in its spec.
+async fn pod(
+    scene: &Scene<'_>,
+    name: &str,
+    address: Ipv4Addr,
+    phase: &str,
+    more: Value,
+) -> Result<()> {
+    let mut spec = json!({
+        "nodeName": "node-zone-a",
+        "containers": [{"name": "app", "image": "none"}],
+    });
+    if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
+        spec.extend(more);
+    }
+    let pod = json!({"metadata": {"name": name, "labels": {"app": NAME}}, "spec": spec});
+    let pods = Api::<Pod>::namespaced(scene.rig.client.clone(), &scene.namespace);
+    pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
+        .await?;
+    let status = json!({"status": {
+        "phase": phase,
+        "podIP": address.to_string(),
+        "podIPs": [{"ip": address.to_string()}],
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }});
+    pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+        .await?;
+    Ok(())
+}
