@@ -238,7 +238,11 @@ async fn only_what_has_the_labels_of_both_sides_gets_a_binding(rig: &Rig) -> Res
     }
     made(&scene, "both").await?;
     scene.mark().await?;
-    ensure!(names(&scene).await? == ["both"], "{:?}", names(&scene).await?);
+    ensure!(
+        names(&scene).await? == ["both"],
+        "{:?}",
+        names(&scene).await?
+    );
 
     // As soon as the side that did not have them has them, too; one is not
     // enough.
@@ -251,7 +255,11 @@ async fn only_what_has_the_labels_of_both_sides_gets_a_binding(rig: &Rig) -> Res
     made(&scene, "internal").await?;
     scene.mark().await?;
     let expected = ["both", "by-record", "by-service", "internal"];
-    ensure!(names(&scene).await? == expected, "{:?}", names(&scene).await?);
+    ensure!(
+        names(&scene).await? == expected,
+        "{:?}",
+        names(&scene).await?
+    );
     label_service(&scene, "plain", &public).await?;
     made(&scene, "plain").await?;
     Ok(())
@@ -395,7 +403,11 @@ async fn of_many_services_that_go_at_once_a_share_goes(rig: &Rig) -> Result<()> 
         let events = scene.events(name).await?;
         let told = events.iter().filter(|e| e.ends_with(" DeletionHeld"));
         let told: Vec<_> = told.map(String::as_str).collect();
-        let expected: &[_] = if is_held { &["Warning DeletionHeld"] } else { &[] };
+        let expected: &[_] = if is_held {
+            &["Warning DeletionHeld"]
+        } else {
+            &[]
+        };
         ensure!(told == expected, "{name}: {events:?}");
     }
     Ok(())
