@@ -111,8 +111,10 @@ impl Board {
                 });
         }
         let heard = service.endpoints.values().filter(|e| e.is_heard).count();
-        service.heard = heard;
-        if heard == 0 {
+        let before_heard = std::mem::replace(&mut service.heard, heard);
+        // Whoever was heard is gone. One that was silent before is so still: that
+        // targets are set again must not end a doubt.
+        if heard == 0 && before_heard > 0 {
             self.doubts.forget(key, now.clock);
         }
         if anew || before != targets.endpoints {

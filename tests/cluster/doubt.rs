@@ -175,7 +175,7 @@ async fn an_operator_with_twice_as_much_as_it_can_do_takes_nobody_for_dead(
     let waiting = patients
         .metric("catalog_mesh_health_checks_waiting", &[])
         .await?;
-    ensure!(waiting > 8.0, "{waiting} wait");
+    ensure!(waiting > 0.0, "nobody waits");
     patients.all_are_asked().await?;
     patients.expect_untouched(&before).await?;
     for pod in patients.workloads.iter().flat_map(|w| &w.pods) {

@@ -3,14 +3,22 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// How long a connection may be idle.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// As many as Linux allows without being asked for more.
+const QUEUE: u32 = 4096;
 
 /// They answer until this is dropped.
 pub(super) struct Servers {
@@ -24,8 +32,11 @@ pub(super) struct Servers {
 impl Servers {
     pub(super) fn start() -> Result<Self> {
         let (stop, stopped) = oneshot::channel::<()>();
-        let listener = std::net::TcpListener::bind("0.0.0.0:0")?;
-        listener.set_nonblocking(true)?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
+        // All endpoints have one queue: they are to be well, however many
+        // connections are made anew at once.
+        let listener = socket.listen(QUEUE)?.into_std()?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, listener.local_addr()?.port()));
         let dead = Arc::new(AtomicU32::new(0));
         let of_thread = Arc::clone(&dead);
@@ -73,7 +84,8 @@ async fn answer(mut stream: TcpStream, dead: Arc<AtomicU32>) -> std::io::Result<
     };
     let mut request = [0; 1024];
     loop {
-        let read = stream.read(&mut request).await?;
+        // Of whoever was cut off nothing is heard any more, not even that he went.
+        let read = timeout(IDLE, stream.read(&mut request)).await??;
         if read == 0 || dead.load(Ordering::Relaxed) == own {
             return Ok(());
         }

@@ -63,6 +63,9 @@ const ROUND: [(Trouble, u64); 12] = [
     (Trouble::None, 10),
 ];
 
+/// How many changes of verdicts are shown.
+const MOST_SHOWN: usize = 20;
+
 /// How long anything may take before a run is given up.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -81,7 +84,8 @@ impl Trouble {
 
 /// The prober and what is known of it.
 struct Soak {
-    runtime: Runtime,
+    /// There until the end.
+    runtime: Option<Runtime>,
     prober: Prober,
     view: HealthView,
     metrics: Metrics,
@@ -164,13 +168,15 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
         soak.verdict(ill) == Some(Verdict::Healthy)
     })
     .await?;
-    ensure!(soak.moved() == false_ones + 2, "more moved than the one");
+    soak.wait("both to be noted, and nothing else", |soak| {
+        soak.moved() == false_ones + 2
+    })
+    .await?;
     report.note(format!(
         "{rounds} rounds; {all} endpoints of {SERVICES} services, each checked every {} ms, \
          timeout 500 ms, 3 failures",
         INTERVAL.as_millis()
     ));
-    soak.runtime.shutdown_background();
     Ok(report)
 }
 
@@ -190,7 +196,7 @@ impl Soak {
         let moved = Arc::new(Mutex::new(HashSet::new()));
         tokio::spawn(note(view.clone(), Arc::clone(&moved)));
         Ok(Self {
-            runtime,
+            runtime: Some(runtime),
             prober,
             view,
             metrics,
@@ -206,10 +212,10 @@ impl Soak {
         match trouble {
             Trouble::None => {}
             Trouble::StandsStill => {
-                self.runtime.spawn(async move { std::thread::sleep(span) });
+                self.spawn(async move { std::thread::sleep(span) });
             }
             Trouble::Starves(each) => {
-                self.runtime.spawn(async move {
+                self.spawn(async move {
                     while Instant::now() < end {
                         std::thread::sleep(each * 9 / 10);
                         tokio::time::sleep(each / 10).await;
@@ -236,6 +242,13 @@ impl Soak {
         // That he stood still he notices when he moves again.
         tokio::time::sleep(Duration::from_millis(500)).await;
         Ok(held | self.view.held().is_some())
+    }
+
+    /// Runs this in the place of the prober.
+    fn spawn(&self, what: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(what);
+        }
     }
 
     fn samples(&self) -> Result<Samples> {
@@ -282,6 +295,14 @@ impl Soak {
     }
 }
 
+impl Drop for Soak {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 /// Notes each change of a verdict, but for those by which all begins.
 async fn note(view: HealthView, moved: Arc<Mutex<HashSet<String>>>) {
     loop {
@@ -294,7 +315,12 @@ async fn note(view: HealthView, moved: Arc<Mutex<HashSet<String>>>) {
                     .filter(|change| change.from != Verdict::Pending)
                     .map(|change| format!("{address} {change:?}"));
                 let mut moved = moved.lock().unwrap_or_else(PoisonError::into_inner);
-                moved.extend(changes);
+                for change in changes {
+                    if !moved.contains(&change) && moved.len() < MOST_SHOWN {
+                        eprintln!("{change}");
+                    }
+                    moved.insert(change);
+                }
             }
         }
     }

@@ -193,6 +193,23 @@ fn a_service_whose_endpoints_were_heard_and_are_gone_raises_no_doubt() {
 }
 
 #[test]
+fn targets_that_are_set_again_end_no_doubt() {
+    let (mut board, keys) = healthy(3);
+    for (host, key) in (0..).zip(&keys) {
+        told(&mut board, key, host, REFUSED, 10);
+    }
+    assert_eq!(board.look(at(10)), Some(Doubt::AllAtOnce));
+    for (host, key) in (0..).zip(&keys) {
+        board.set(key, &targets(&[host, host + 10]), false, at(11));
+    }
+    assert_eq!(board.look(at(60)), Some(Doubt::AllAtOnce));
+    for (host, key) in (0..).zip(&keys) {
+        told(&mut board, key, host, GOOD, 61);
+    }
+    assert_eq!(board.look(at(67)), None);
+}
+
+#[test]
 fn an_answer_of_an_endpoint_that_is_gone_is_for_nothing() {
     let (mut board, keys) = healthy(1);
     for _ in 0..3 {
