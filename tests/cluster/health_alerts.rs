@@ -12,7 +12,7 @@ use crate::scene::{PROGRAM, Scene};
 use crate::support::alertmanager::Alertmanager;
 use crate::support::backend::Behaviour;
 use crate::support::rig::Rig;
-use crate::support::stack::{PATIENCE, Stack};
+use crate::support::stack::{OPERATOR, PATIENCE, Stack};
 use crate::support::wait;
 use crate::support::workload::ZONES;
 
@@ -69,6 +69,8 @@ async fn an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return(
     let cluster = label("cluster");
     ensure!(cluster.is_string(), "it names no cluster: {alert}");
 
+    shown_to_people(&scene.namespace, &endpoint).await?;
+
     // The service as a whole is another alert; nobody is left to be taken out.
     web.pods[1].backend.behave(Behaviour::Hang);
     until_fire(&alertmanager, 3, "CatalogMeshServiceUnhealthy").await?;
@@ -82,6 +84,32 @@ async fn an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return(
         Ok(())
     })
     .await
+}
+
+/// The admin port shows what is held of each endpoint.
+async fn shown_to_people(namespace: &str, bad: &str) -> Result<()> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let page = format!("http://{OPERATOR}/debug/health");
+    let all: Value = client.get(&page).send().await?.json().await?;
+    let name = format!("{namespace}/web");
+    let services = all["services"].as_array().context("no services")?;
+    let service = services.iter().find(|service| service["service"] == name);
+    let service = service.with_context(|| format!("{name} is not in {all}"))?;
+    ensure!(service["unhealthy"] == 1, "{service}");
+    let one = client.get(format!("{page}?service={name}")).send().await?;
+    let one: Value = one.json().await?;
+    let endpoints = one["endpoints"].as_array().context("no endpoints")?;
+    let endpoint = endpoints.iter().find(|endpoint| endpoint["address"] == bad);
+    let endpoint = endpoint.with_context(|| format!("{bad} is not in {one}"))?;
+    ensure!(
+        endpoint["verdict"] == "unhealthy: the answer is a 5xx",
+        "{endpoint}"
+    );
+    let history = endpoint["history"].as_array().context("no history")?;
+    ensure!(history.len() == 2, "{endpoint}");
+    let none = client.get(format!("{page}?service=no/such")).send().await?;
+    ensure!(none.status() == 404, "{}", none.status());
+    Ok(())
 }
 
 /// Waits until so many fire, one of that name among them.

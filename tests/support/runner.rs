@@ -211,6 +211,9 @@ fn is_wanted(arguments: &Arguments, test: &Test) -> bool {
     arguments.filter.as_ref().is_none_or(named) && !arguments.skip.iter().any(named)
 }
 
+/// How long it may take to remove what a test left.
+const TIDIED: Duration = Duration::from_secs(30);
+
 fn limit() -> Result<Duration> {
     let Ok(seconds) = std::env::var("TEST_LIMIT") else {
         return Ok(LIMIT);
@@ -238,9 +241,16 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
                 _together = shared.turn.read().await;
             }
             let limit = limit()?;
-            tokio::time::timeout(limit, (test.body)(rig))
+            let ended = tokio::time::timeout(limit, (test.body)(rig))
                 .await
-                .with_context(|| format!("the test was cut off after {limit:?}"))?
+                .with_context(|| format!("the test was cut off after {limit:?}"));
+            if test.turn != Turn::Together {
+                // The next one's operator would look after them, and count them.
+                let tidied = tokio::time::timeout(TIDIED, stack::forget_bindings(rig)).await;
+                ended??;
+                return tidied.context("what the test left could not be removed")?;
+            }
+            ended?
         });
         outcome.map_err(|error| Failed::from(format!("{error:#}")))
     })

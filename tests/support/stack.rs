@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
 use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -123,6 +124,30 @@ pub async fn operator(
 /// Waits until the operator leads.
 pub async fn leads(operator: &Operator) -> Result<()> {
     operator.leads(&format!("http://{OPERATOR}/metrics")).await
+}
+
+/// Removes every binding, of whichever test. No operator may be running.
+pub async fn forget_bindings(rig: &Rig) -> Result<()> {
+    let all = Api::<ServiceBinding>::all(rig.client.clone());
+    let left = all.list_metadata(&ListParams::default()).await?;
+    for metadata in left.items.into_iter().map(|binding| binding.metadata) {
+        let namespace = metadata.namespace.unwrap_or_default();
+        let name = metadata.name.unwrap_or_default();
+        let bindings = Api::<ServiceBinding>::namespaced(rig.client.clone(), &namespace);
+        let freed = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+        let params = PatchParams::default();
+        removed(bindings.patch_metadata(&name, &params, &freed).await)?;
+        removed(bindings.delete(&name, &DeleteParams::default()).await)?;
+    }
+    Ok(())
+}
+
+/// One that is gone, or that is so wrong that it cannot be changed, is let be.
+fn removed<T>(answer: kube::Result<T>) -> Result<()> {
+    match answer {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 422) => Ok(()),
+        answer => Ok(answer.map(|_| ())?),
+    }
 }
 
 /// A record of the catalog with nothing but what is required.
