@@ -74,7 +74,7 @@ pub(crate) async fn show(screen: &Screen, parts: &Parts, fault: Fault) -> Result
             until_says(parts, "2/3", "Degraded"),
         )
         .await?;
-    kubectl(screen, parts, &["get", "csb", "-A"]).await?;
+    kubectl(screen, parts, &["get", "csb", "-n", NAMESPACE]).await?;
     let selector = ["get", "pods", "-n", NAMESPACE, "-L", "istio.io/draining"];
     kubectl(screen, parts, &selector).await?;
     show_events(screen, parts, "EndpointUnhealthy").await?;
