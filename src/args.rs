@@ -147,7 +147,7 @@ pub struct RunArgs {
     #[arg(long, env = "CATALOG_MESH_LEASE_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration)]
     pub lease_retry_period: Duration,
 
-    /// Address of /metrics, /livez and /readyz.
+    /// Address of /metrics, /livez, /readyz and /debug/health.
     #[arg(
         long,
         env = "CATALOG_MESH_LISTEN",
