@@ -21,8 +21,9 @@ use crate::support::rig::Rig;
 use crate::support::stack::{self, CATALOG, OPERATOR};
 use crate::support::tools::repository;
 
-crate::tests![; alone:
-    a_rotated_credential_is_used_at_once_and_shown_nowhere,
+crate::tests![
+    ; alone:
+    a_rotated_credential_is_used_at_once_and_shown_nowhere
 ];
 
 /// As keys, and the last as a password.

@@ -18,8 +18,8 @@ use crate::support::tools::repository;
 use crate::support::wait;
 
 crate::tests![
-    ; long:
-    a_change_arrives_long_before_the_period_and_without_a_poll
+    ; alone:
+    a_change_arrives_long_before_the_period_and_without_a_poll(60)
 ];
 
 const FRONT: &str = "127.0.0.1:9081";

@@ -16,12 +16,11 @@ use crate::support::tools::repository;
 
 crate::tests![
     ; alone:
-    a_catalog_that_is_away_at_the_start_is_waited_for,
-    a_catalog_that_asks_for_peace_is_left_alone
-    ; long:
-    answers_without_end_leave_the_mesh_as_it_is,
-    answers_that_are_none_leave_the_mesh_as_it_is,
-    a_catalog_that_hangs_or_refuses_leaves_the_mesh_as_it_is
+    a_catalog_that_is_away_at_the_start_is_waited_for(40),
+    a_catalog_that_asks_for_peace_is_left_alone(30),
+    answers_without_end_leave_the_mesh_as_it_is(75),
+    answers_that_are_none_leave_the_mesh_as_it_is(90),
+    a_catalog_that_hangs_or_refuses_leaves_the_mesh_as_it_is(105)
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");

@@ -14,9 +14,9 @@ use crate::support::rig::Rig;
 use crate::support::stack::{self, CATALOG, OPERATOR};
 use crate::support::tools::repository;
 
-crate::tests![;
-    alone:
-    a_start_without_events_asks_no_faster_than_it_may
+crate::tests![
+    ; alone:
+    a_start_without_events_asks_no_faster_than_it_may(30)
 ];
 
 const FRONT: &str = "127.0.0.1:9081";

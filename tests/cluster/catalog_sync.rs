@@ -19,15 +19,15 @@ use crate::support::rig::Rig;
 use crate::support::stack::{CATALOG, OPERATOR, PATIENCE, Stack, condition};
 use crate::support::wait;
 
-crate::tests![;
-    alone:
+crate::tests![
+    ; alone:
     a_service_of_the_catalog_comes_into_the_mesh_and_goes_by_itself,
     a_users_binding_goes_before_the_catalogs_and_what_he_adopts_is_his,
     a_service_gets_a_binding_as_soon_as_it_may,
     only_what_has_the_labels_of_both_sides_gets_a_binding,
-    what_a_catalog_forgot_is_kept_until_somebody_approves_each,
+    what_a_catalog_forgot_is_kept_until_somebody_approves_each(20),
     of_many_services_that_go_at_once_a_share_goes,
-    where_nothing_is_ever_removed_updates_arrive_all_the_same
+    where_nothing_is_ever_removed_updates_arrive_all_the_same(20)
 ];
 
 const SOURCE: &str = "catalog-mesh.aikernel.io/source";

@@ -12,8 +12,8 @@ use crate::support::chaos::{self, Options};
 use crate::support::rig::Rig;
 
 crate::tests![
-    ; long:
-    when_it_falls_quiet_all_is_as_the_catalog_says
+    ; alone:
+    when_it_falls_quiet_all_is_as_the_catalog_says(40)
 ];
 
 async fn when_it_falls_quiet_all_is_as_the_catalog_says(rig: &Rig) -> Result<()> {

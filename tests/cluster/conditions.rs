@@ -24,12 +24,12 @@ crate::tests![
     a_service_that_leaves_the_catalog_is_removed_and_comes_back,
     ready_never_speaks_of_what_the_mesh_does_not_hold_yet,
     kubectl_waits_and_shows_columns,
-    events_tell_of_transitions_only;
-    alone:
+    events_tell_of_transitions_only
+    ; alone:
     a_catalog_that_is_away_is_said_by_old_and_new_bindings,
     a_record_out_of_bounds_leaves_the_last_good_policy,
     what_the_catalog_answers_is_told_apart,
-    without_istios_kinds_bindings_say_so
+    without_istios_kinds_bindings_say_so(30)
 ];
 
 /// What all conditions and the summary say.

@@ -19,9 +19,7 @@ use crate::support::rig::Rig;
 mod corpus;
 
 crate::tests![
-    ;
-    // An operator would act on what these store.
-    alone:
+    ; alone:
     the_crd_is_accepted_without_a_warning,
     every_bad_binding_is_refused_with_its_field,
     every_good_binding_round_trips,
@@ -29,7 +27,7 @@ crate::tests![
     identity_is_immutable,
     a_null_is_dropped,
     the_whole_status_is_stored_and_never_moves_the_generation,
-    the_columns_show_the_status,
+    the_columns_show_the_status
 ];
 
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";

@@ -14,7 +14,11 @@ use crate::support::rig::Rig;
 use crate::support::stack::OPERATOR;
 use crate::support::tools::repository;
 
-crate::tests![; alone: what_it_says_is_what_the_operator_does, it_only_reads_with_the_rights_that_are_documented];
+crate::tests![
+    ; alone:
+    what_it_says_is_what_the_operator_does,
+    it_only_reads_with_the_rights_that_are_documented
+];
 
 /// What a run of it gave.
 struct Ran {

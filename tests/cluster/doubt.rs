@@ -19,12 +19,12 @@ use crate::support::stack::PATIENCE;
 use crate::support::wait;
 
 crate::tests![
-    ; long:
-    an_operator_that_stood_still_takes_nobody_for_dead,
-    an_operator_that_gets_a_tenth_of_its_time_takes_nobody_for_dead,
-    an_operator_whose_network_goes_takes_nobody_for_dead,
-    an_operator_without_an_api_server_takes_nobody_for_dead,
-    an_operator_with_twice_as_much_as_it_can_do_takes_nobody_for_dead,
+    ; alone:
+    an_operator_that_stood_still_takes_nobody_for_dead(30),
+    an_operator_that_gets_a_tenth_of_its_time_takes_nobody_for_dead(30),
+    an_operator_whose_network_goes_takes_nobody_for_dead(40),
+    an_operator_without_an_api_server_takes_nobody_for_dead(30),
+    an_operator_with_twice_as_much_as_it_can_do_takes_nobody_for_dead(20)
 ];
 
 const DOUBTS: &str = "health checks are in doubt";

@@ -25,9 +25,10 @@ use crate::support::tools::repository;
 use crate::support::wait;
 use crate::support::workload::Workload;
 
-crate::tests![; alone:
+crate::tests![
+    ; alone:
     release_all_gives_back_what_is_ours_and_nothing_else,
-    the_operator_takes_back_what_is_out_for_a_binding_that_is_gone,
+    the_operator_takes_back_what_is_out_for_a_binding_that_is_gone
 ];
 
 const DRAINING: &str = "istio.io/draining";

@@ -21,8 +21,9 @@ crate::tests![
     a_route_that_is_bound_to_a_gateway_alone_is_none,
     a_destination_rule_of_a_client_is_none,
     a_short_host_is_read_as_istio_reads_it,
-    a_rule_that_comes_later_is_a_conflict_and_ours_stay_in_force;
-    alone: an_object_that_appears_between_look_and_write_stays_byte_identical
+    a_rule_that_comes_later_is_a_conflict_and_ours_stay_in_force
+    ; alone:
+    an_object_that_appears_between_look_and_write_stays_byte_identical
 ];
 
 /// The object without what the server keeps for itself: nothing.

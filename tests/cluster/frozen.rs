@@ -18,8 +18,8 @@ crate::tests![
     a_suspended_binding_is_frozen_as_it_is,
     a_paused_namespace_is_frozen_as_it_is,
     a_paused_namespace_is_not_written_to_from_elsewhere_either,
-    a_binding_that_was_born_suspended_costs_one_status;
-    alone:
+    a_binding_that_was_born_suspended_costs_one_status
+    ; alone:
     a_paused_operator_freezes_everything,
     a_read_only_operator_writes_nothing_at_all
 ];

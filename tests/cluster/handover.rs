@@ -16,8 +16,9 @@ use crate::support::stack::{CATALOG, PATIENCE, condition};
 use crate::support::tools::repository;
 use crate::support::wait;
 
-crate::tests![; long:
-    the_share_of_removals_is_handed_from_leader_to_leader
+crate::tests![
+    ; alone:
+    the_share_of_removals_is_handed_from_leader_to_leader(35)
 ];
 
 /// So many bindings, of which two may lose their objects in ten minutes.

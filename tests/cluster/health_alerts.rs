@@ -16,8 +16,9 @@ use crate::support::stack::{OPERATOR, PATIENCE, Stack};
 use crate::support::wait;
 use crate::support::workload::ZONES;
 
-crate::tests![; alone:
-    an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return,
+crate::tests![
+    ; alone:
+    an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return
 ];
 
 async fn an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return(

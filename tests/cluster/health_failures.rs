@@ -17,7 +17,10 @@ use crate::support::stack::PATIENCE;
 use crate::support::traffic::{self, Sent, Traffic};
 use crate::support::wait;
 
-crate::tests![; long: whoever_fails_leaves_and_no_request_fails_after_that_until_it_is_back];
+crate::tests![
+    ; alone:
+    whoever_fails_leaves_and_no_request_fails_after_that_until_it_is_back(20)
+];
 
 /// How often each service is called.
 const PACE: Duration = Duration::from_millis(50);

@@ -17,7 +17,10 @@ use crate::support::rig::Rig;
 use crate::support::stack::PATIENCE;
 use crate::support::wait;
 
-crate::tests![; long: endpoints_that_fail_one_by_one_are_never_out_beyond_the_floor];
+crate::tests![
+    ; alone:
+    endpoints_that_fail_one_by_one_are_never_out_beyond_the_floor(45)
+];
 
 /// Between two looks while others happen.
 const LOOKS: Duration = Duration::from_millis(50);

@@ -22,9 +22,9 @@ use crate::support::stack;
 crate::tests![
     a_label_of_somebody_else_stays_and_counts_as_out,
     whatever_stands_on_a_pod_is_there_after_it_left_and_came_back,
-    of_two_bindings_for_a_service_only_the_older_one_takes_pods_out;
-    long:
-    endpoints_that_flap_cost_no_more_than_a_write_a_second
+    of_two_bindings_for_a_service_only_the_older_one_takes_pods_out
+    ; alone:
+    endpoints_that_flap_cost_no_more_than_a_write_a_second(40)
 ];
 
 /// How long it is watched that nothing happens.

@@ -20,9 +20,10 @@ use crate::support::stack::{self, OPERATOR, PATIENCE};
 use crate::support::traffic::Traffic;
 use crate::support::wait;
 
-crate::tests![; long:
+crate::tests![
+    ; alone:
     a_check_that_never_worked_ejects_nobody_and_says_why_also_after_a_restart,
-    a_check_that_breaks_for_all_endpoints_at_once_leaves_all_in,
+    a_check_that_breaks_for_all_endpoints_at_once_leaves_all_in(25)
 ];
 
 /// Long enough for several more failures of each endpoint.

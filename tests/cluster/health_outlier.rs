@@ -18,7 +18,10 @@ use crate::support::traffic::Traffic;
 use crate::support::wait;
 use crate::support::workload::SERVICE_PORT;
 
-crate::tests![; long: outlier_detection_is_tightened_once_while_somebody_bad_stays_and_restored_once];
+crate::tests![
+    ; alone:
+    outlier_detection_is_tightened_once_while_somebody_bad_stays_and_restored_once(35)
+];
 
 /// Long enough for some periods of the operator.
 const A_WHILE: Duration = Duration::from_secs(5);

@@ -22,10 +22,10 @@ crate::tests![
     a_binding_that_is_deleted_gives_its_pods_back_before_it_is_gone,
     a_pod_that_is_about_to_end_keeps_no_binding,
     a_check_that_is_taken_away_or_told_not_to_eject_gives_its_pods_back,
-    what_is_frozen_stays_out_or_in_whatever_happens;
-    alone:
-    a_binding_waits_for_pods_that_cannot_be_given_back,
-    an_operator_that_is_told_not_to_eject_gives_all_pods_back
+    what_is_frozen_stays_out_or_in_whatever_happens
+    ; alone:
+    a_binding_waits_for_pods_that_cannot_be_given_back(25),
+    an_operator_that_is_told_not_to_eject_gives_all_pods_back(20)
 ];
 
 /// How long it is watched that nothing happens.

@@ -22,9 +22,10 @@ use crate::support::stack::{self, CATALOG, OPERATOR, PATIENCE, Stack};
 use crate::support::tools::repository;
 use crate::support::wait;
 
-crate::tests![; long:
-    what_is_out_stays_out_through_restarts_and_comes_back_when_it_is_well,
-    whoever_leads_next_goes_on_where_the_last_one_was,
+crate::tests![
+    ; alone:
+    what_is_out_stays_out_through_restarts_and_comes_back_when_it_is_well(35),
+    whoever_leads_next_goes_on_where_the_last_one_was(30)
 ];
 
 const SECOND_PORT: &str = "127.0.0.1:9181";

@@ -33,9 +33,8 @@ use crate::support::workload::{Workload, ZONES};
 
 crate::tests![
     ; alone:
-    no_byte_of_an_answer_shows_anywhere
-    ; long:
-    a_hundred_hostile_endpoints_cost_no_memory_and_keep_nobody_waiting,
+    no_byte_of_an_answer_shows_anywhere(20),
+    a_hundred_hostile_endpoints_cost_no_memory_and_keep_nobody_waiting(35)
 ];
 
 /// Most that the operator may grow by, in KiB.

@@ -18,11 +18,12 @@ use crate::support::rig::Rig;
 use crate::support::stack::{CATALOG, PATIENCE, Stack};
 use crate::support::tools::repository;
 
-crate::tests![; alone:
-    who_stands_by_writes_nothing_until_the_leader_is_killed_and_within_16_s_then,
+crate::tests![
+    ; alone:
+    who_stands_by_writes_nothing_until_the_leader_is_killed_and_within_16_s_then(20),
     who_stands_by_leads_within_a_second_of_the_leaders_good_end,
-    a_leader_that_was_stopped_for_longer_than_its_lease_writes_nothing_any_more,
-    a_leader_whose_lease_is_taken_or_deleted_stops_and_leaves_it_so,
+    a_leader_that_was_stopped_for_longer_than_its_lease_writes_nothing_any_more(20),
+    a_leader_whose_lease_is_taken_or_deleted_stops_and_leaves_it_so
 ];
 
 const FIRST_PORT: &str = "127.0.0.1:9180";

@@ -12,7 +12,10 @@ use crate::support::rig::Rig;
 use crate::support::stack::{self, PATIENCE, Stack};
 use crate::support::wait;
 
-crate::tests![; alone: an_entry_becomes_two_objects_and_a_change_of_it_arrives];
+crate::tests![
+    ; alone:
+    an_entry_becomes_two_objects_and_a_change_of_it_arrives
+];
 
 fn rules(rig: &Rig, kind: &str, namespace: &str) -> Api<DynamicObject> {
     let gvk = GroupVersionKind::gvk("networking.istio.io", "v1", kind);

@@ -16,7 +16,10 @@ use crate::support::stack::{self, CATALOG};
 use crate::support::tools::repository;
 use crate::support::wait;
 
-crate::tests![; alone: bindings_say_what_is_missing_and_are_programmed_once_it_is_installed];
+crate::tests![
+    ; alone:
+    bindings_say_what_is_missing_and_are_programmed_once_it_is_installed(25)
+];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");
 const KINDS: [&str; 2] = [

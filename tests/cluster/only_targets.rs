@@ -19,8 +19,9 @@ use crate::support::stack::PATIENCE;
 use crate::support::wait;
 use crate::support::workload::ZONES;
 
-crate::tests![; alone:
-    nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say,
+crate::tests![
+    ; alone:
+    nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say
 ];
 
 const NAME: &str = "web";

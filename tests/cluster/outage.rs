@@ -27,8 +27,8 @@ use crate::support::tools::repository;
 use crate::support::{wait, workload};
 
 crate::tests![
-    ; long:
-    an_outage_with_restarts_changes_nothing_and_is_caught_up_with_by_one_list
+    ; alone:
+    an_outage_with_restarts_changes_nothing_and_is_caught_up_with_by_one_list(65)
 ];
 
 const FRONT: &str = "127.0.0.1:9081";

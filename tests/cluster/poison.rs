@@ -22,9 +22,10 @@ use crate::support::stack::{self, CATALOG, OPERATOR};
 use crate::support::tools::repository;
 use crate::support::wait;
 
-crate::tests![; alone:
-    one_bad_record_and_one_undecodable_binding_stop_nobody,
-    a_binding_that_becomes_undecodable_keeps_its_last_state,
+crate::tests![
+    ; alone:
+    one_bad_record_and_one_undecodable_binding_stop_nobody(35),
+    a_binding_that_becomes_undecodable_keeps_its_last_state
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");

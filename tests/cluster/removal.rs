@@ -20,8 +20,8 @@ crate::tests![
     a_binding_whose_service_is_gone_can_be_deleted,
     a_namespace_with_a_binding_can_be_deleted,
     a_stranger_s_finalizer_on_the_binding_is_left_alone,
-    what_took_the_place_of_our_object_is_not_deleted;
-    alone:
+    what_took_the_place_of_our_object_is_not_deleted
+    ; alone:
     a_removal_never_waits_for_the_catalog,
     a_removal_that_is_refused_says_so_and_is_tried_again,
     what_was_deleted_while_the_operator_was_away_is_cleaned_up

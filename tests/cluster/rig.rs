@@ -9,6 +9,7 @@ use kube::api::{
 };
 use serde_json::{Value, json};
 
+use crate::support::audit::AuditLog;
 use crate::support::envoy::Options;
 use crate::support::rig::Rig;
 use crate::support::wait;
@@ -19,11 +20,13 @@ crate::tests![
     a_service_with_three_pods_is_reached_through_envoy,
     a_pod_that_is_not_ready_gets_no_requests,
     an_apply_that_creates_is_logged_as_a_patch_with_201,
+    a_record_that_is_being_written_is_read_after_the_mark,
     istiods_webhook_refuses_a_bad_virtual_service,
     what_a_deleted_owner_owned_is_collected,
     an_account_without_rights_is_refused,
-    postgres_serves_an_empty_database;
-    alone: without_istiod_no_virtual_service_is_stored,
+    postgres_serves_an_empty_database
+    ; alone:
+    without_istiod_no_virtual_service_is_stored
 ];
 
 async fn the_cluster_speaks_the_pinned_version(rig: &Rig) -> Result<()> {
@@ -108,6 +111,26 @@ async fn an_apply_that_creates_is_logged_as_a_patch_with_201(rig: &Rig) -> Resul
         own[0].verb == "patch" && own[0].response_status.code == 201,
         "{own:?}"
     );
+    Ok(())
+}
+
+async fn a_record_that_is_being_written_is_read_after_the_mark(rig: &Rig) -> Result<()> {
+    let path = rig.folder().join("half-written.jsonl");
+    let record = |uri: &str| json!({ "stage": "ResponseComplete", "requestURI": uri });
+    // Longer than what is read at once.
+    let late = record(&format!("/late?{}", "x".repeat(10_000))).to_string();
+    let (half, rest) = late.split_at(6_000);
+    std::fs::write(&path, format!("{}\n{half}", record("/early")))?;
+    let log = AuditLog::new(path.clone());
+
+    let mark = log.end()?;
+    let before = log.read(mark)?.len();
+    let whole = format!("{}\n{half}{rest}\n", record("/early"));
+    std::fs::write(&path, whole)?;
+    let after = log.read(mark)?;
+
+    ensure!(before == 0, "half a record is none");
+    ensure!(after.len() == 1 && after[0].request_uri.starts_with("/late"));
     Ok(())
 }
 

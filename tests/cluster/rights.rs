@@ -15,7 +15,10 @@ use crate::support::rig::Rig;
 use crate::support::stack::{PATIENCE, Stack};
 use crate::support::wait;
 
-crate::tests![; alone: what_rbac_grants_is_what_the_operator_uses];
+crate::tests![
+    ; alone:
+    what_rbac_grants_is_what_the_operator_uses
+];
 
 type Rights = BTreeSet<String>;
 

@@ -17,9 +17,8 @@ crate::tests![
     ten_periods_after_two_applies_write_nothing
     ; alone:
     a_restart_writes_nothing,
-    an_operator_killed_half_way_goes_on_where_it_was
-    ; long:
-    a_restart_of_the_api_server_is_not_taken_for_a_mesh_without_istio
+    an_operator_killed_half_way_goes_on_where_it_was,
+    a_restart_of_the_api_server_is_not_taken_for_a_mesh_without_istio(35)
 ];
 
 async fn a_new_binding_costs_four_writes_in_their_order(rig: &Rig) -> Result<()> {

@@ -8,7 +8,10 @@ use anyhow::{Result, ensure};
 use crate::support::rig::Rig;
 use crate::support::stack::Stack;
 
-crate::tests![; alone: a_signal_ends_it_at_once_and_that_is_a_success];
+crate::tests![
+    ; alone:
+    a_signal_ends_it_at_once_and_that_is_a_success
+];
 
 async fn a_signal_ends_it_at_once_and_that_is_a_success(rig: &Rig) -> Result<()> {
     let operator = Path::new(env!("CARGO_BIN_EXE_catalog-mesh-controller"));

@@ -17,9 +17,10 @@ use crate::support::stack::{self, CATALOG, OPERATOR};
 use crate::support::tools::repository;
 use crate::support::wait;
 
-crate::tests![; alone:
+crate::tests![
+    ; alone:
     it_ends_at_once_before_the_first_list,
-    it_ends_in_time_while_the_catalog_hangs_and_at_once_when_told_twice,
+    it_ends_in_time_while_the_catalog_hangs_and_at_once_when_told_twice
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");

@@ -26,7 +26,7 @@ use crate::support::tools::repository;
 use crate::support::wait;
 
 crate::tests![
-    ; long:
+    ; alone:
     a_storm_of_one_service_is_heard_merged_and_keeps_nobody_waiting
 ];
 

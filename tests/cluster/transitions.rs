@@ -11,7 +11,10 @@ use crate::support::rig::Rig;
 use crate::support::stack::{self, PATIENCE, Stack};
 use crate::support::wait;
 
-crate::tests![; alone: a_binding_that_becomes_ready_is_told_of_by_an_event];
+crate::tests![
+    ; alone:
+    a_binding_that_becomes_ready_is_told_of_by_an_event
+];
 
 async fn a_binding_that_becomes_ready_is_told_of_by_an_event(rig: &Rig) -> Result<()> {
     let operator = Path::new(env!("CARGO_BIN_EXE_catalog-mesh-controller"));

@@ -21,8 +21,9 @@ use crate::support::wait;
 use crate::support::workload::{Workload, make_namespace};
 use crate::write_back::{bind, lists};
 
-crate::tests![; long:
-    of_two_that_lead_the_one_that_is_overtaken_stops_and_says_so_until_the_other_is_gone,
+crate::tests![
+    ; alone:
+    of_two_that_lead_the_one_that_is_overtaken_stops_and_says_so_until_the_other_is_gone(50)
 ];
 
 const SECOND_PORT: &str = "127.0.0.1:9181";

@@ -22,9 +22,9 @@ crate::tests![
     the_catalogs_list_follows_who_serves,
     a_binding_that_goes_takes_its_endpoints_along_and_a_frozen_one_does_not,
     the_record_of_another_service_is_told_nothing,
-    two_clusters_keep_each_others_endpoints;
-    alone:
-    a_restart_tells_each_list_once_and_then_nothing,
+    two_clusters_keep_each_others_endpoints
+    ; alone:
+    a_restart_tells_each_list_once_and_then_nothing(20),
     another_writer_as_this_cluster_is_told_of_and_not_fought,
     the_next_leader_speaks_for_who_is_shut_out_by_somebody_elses_rule,
     a_replica_that_is_told_to_end_leaves_its_withdrawals_in_the_lease

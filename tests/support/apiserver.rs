@@ -201,6 +201,7 @@ fn apiserver_spec(run: &Path, files: &ServerFiles, audit_log: &Path) -> Result<S
     let file = |flag: &str, path: &Path| format!("--{flag}={}", path.display());
     Ok(
         Spec::new("kube-apiserver", Tool::KubeApiserver.path()?, run)
+            .spares_no_memory()
             .arg(format!("--etcd-servers={ETCD}"))
             .args([
                 "--bind-address=127.0.0.1",

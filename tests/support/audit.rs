@@ -1,7 +1,7 @@
 //! Who asked the API server for what? Reads its audit log.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom};
+use std::io::{BufRead as _, BufReader, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -77,7 +77,10 @@ impl Entry {
     }
 }
 
-/// A place in the log.
+/// How much of the log is read at once, from its end, in bytes.
+const CHUNK: u64 = 4096;
+
+/// A place in the log: where a line begins.
 #[derive(Clone, Copy, Debug)]
 pub struct Mark(u64);
 
@@ -110,7 +113,7 @@ impl AuditLog {
         // own that has reached the log says that those before it have too.
         let number = self.sentinels.fetch_add(1, Ordering::Relaxed);
         let uri = format!("/version?sentinel={number}");
-        let before = self.length()?;
+        let before = self.end()?;
         client
             .request_text(http::Request::get(&uri).body(Vec::new())?)
             .await?;
@@ -119,7 +122,7 @@ impl AuditLog {
             Duration::from_secs(10),
             async || {
                 let seen = self
-                    .read(Mark(before))?
+                    .read(before)?
                     .iter()
                     .any(|entry| entry.request_uri == uri);
                 if seen {
@@ -130,7 +133,7 @@ impl AuditLog {
             },
         )
         .await?;
-        Ok(Mark(self.length()?))
+        self.end()
     }
 
     /// All finished requests since a mark.
@@ -166,11 +169,27 @@ impl AuditLog {
             .collect())
     }
 
-    fn length(&self) -> Result<u64> {
-        Ok(std::fs::metadata(&self.path)?.len())
+    /// A mark at the end of what is written: of the last whole line, for the
+    /// server may be writing the next one.
+    pub fn end(&self) -> Result<Mark> {
+        let mut file = std::fs::File::open(&self.path)?;
+        let mut end = file.metadata()?.len();
+        let mut chunk = Vec::new();
+        while end > 0 {
+            let start = end.saturating_sub(CHUNK);
+            file.seek(SeekFrom::Start(start))?;
+            chunk.clear();
+            file.by_ref().take(end - start).read_to_end(&mut chunk)?;
+            if let Some(newline) = chunk.iter().rposition(|byte| *byte == b'\n') {
+                return Ok(Mark(start + u64::try_from(newline)? + 1));
+            }
+            end = start;
+        }
+        Ok(Mark::START)
     }
 
-    fn read(&self, from: Mark) -> Result<Vec<Entry>> {
+    /// What the log says of finished requests since a mark, so far.
+    pub fn read(&self, from: Mark) -> Result<Vec<Entry>> {
         let mut file = std::fs::File::open(&self.path)?;
         file.seek(SeekFrom::Start(from.0))?;
         let mut reader = BufReader::new(file);

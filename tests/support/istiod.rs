@@ -195,6 +195,7 @@ fn spec(run: &Path, pki: &Pki, kubeconfig: &Path) -> Result<Spec> {
     )?;
     let files = pki.server_files(run, "istiod", &[])?;
     let mut spec = Spec::new("istiod", Tool::PilotDiscovery.path()?, run)
+        .spares_no_memory()
         .arg("discovery")
         .args(["--kubeconfig".into(), kubeconfig.to_owned()])
         .args(["--meshConfig".into(), mesh])

@@ -60,6 +60,12 @@ impl Spec {
         self
     }
 
+    /// For a program in Go with much to do: it collects garbage less often, for
+    /// a machine in a test has more memory to spare than processors.
+    pub fn spares_no_memory(self) -> Self {
+        self.env("GOGC", "300")
+    }
+
     pub fn log(&self) -> PathBuf {
         self.folder.join(format!("{}.log", self.name))
     }

@@ -22,7 +22,7 @@ use super::stack;
 pub type Body = for<'a> fn(&'a Rig) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
 
 /// How many tests run at once, unless told otherwise.
-const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 8;
 
 /// No test takes nearly as long; it bounds a hang. `TEST_LIMIT` names other
 /// seconds, for what is asked to run long.
@@ -42,11 +42,13 @@ pub enum Turn {
     /// All that may, too.
     Together,
     /// None, and nothing of `stack::shared`: it disturbs the shared parts (stops
-    /// istiod, say), or runs an operator of its own.
-    Alone,
-    /// None, for about a minute.
-    LongAlone,
+    /// istiod, say), or runs an operator of its own. It takes about so many
+    /// seconds, by which the tests are spread over the clusters.
+    Alone { seconds: u32 },
 }
+
+/// What a test that runs alone takes, where its list does not say.
+pub const SHORT: u32 = 10;
 
 impl Test {
     /// Its name without the binary's, which says nothing.
@@ -57,24 +59,26 @@ impl Test {
     }
 }
 
-/// Lists the tests of a module: `tests![one, another; alone: a_disturbing_one;
-/// long: one_that_takes_about_a_minute]`. Those that are long are alone, too.
+/// Lists the tests of a module: `tests![one, another; alone: a_disturbing_one,
+/// one_that_takes_a_minute(60)]`. Seconds are worth saying from 20 on.
 #[macro_export]
 macro_rules! tests {
     (
         $($name:ident),* $(,)?
-        $(; alone: $($alone:ident),+ $(,)?)?
-        $(; long: $($long:ident),+ $(,)?)?
+        $(; alone: $($alone:ident $(($seconds:literal))?),+ $(,)?)?
     ) => {
         pub(crate) fn tests() -> Vec<$crate::support::runner::Test> {
             use $crate::support::runner::Turn;
             vec![
                 $($crate::tests!(@one $name, Turn::Together),)*
-                $($($crate::tests!(@one $alone, Turn::Alone),)+)?
-                $($($crate::tests!(@one $long, Turn::LongAlone),)+)?
+                $($($crate::tests!(@one $alone, Turn::Alone {
+                    seconds: $crate::tests!(@seconds $($seconds)?)
+                }),)+)?
             ]
         }
     };
+    (@seconds) => { $crate::support::runner::SHORT };
+    (@seconds $seconds:literal) => { $seconds };
     (@one $name:ident, $turn:expr) => {
         $crate::support::runner::Test {
             name: concat!(module_path!(), "::", stringify!($name)),
@@ -176,29 +180,27 @@ fn enter(arguments: &Arguments, tests: &[Test]) -> Result<ExitCode> {
 /// The tests by cluster. Those that share one are together; those that need one
 /// alone, which wait more than they compute, go wherever there is least to do.
 fn in_parts(tests: &[Test]) -> BTreeMap<&'static str, Vec<Test>> {
-    // Seconds, roughly; all that are together take as long as two long ones.
-    const LONG: u32 = 50;
-    const SHORT: u32 = 7;
+    // What all that are together take, side by side, in seconds.
+    const TOGETHER: u32 = 200;
     let (together, mut alone): (Vec<Test>, Vec<Test>) = tests
         .iter()
         .copied()
         .partition(|test| test.turn == Turn::Together);
-    let shared = if together.is_empty() { 0 } else { 2 * LONG };
+    let shared = if together.is_empty() { 0 } else { TOGETHER };
     let mut parts = [
         ("alone-1", 0, Vec::new()),
         ("alone-2", 0, Vec::new()),
         ("alone-3", 0, Vec::new()),
+        ("alone-4", 0, Vec::new()),
+        ("alone-5", 0, Vec::new()),
         ("together", shared, together),
     ];
+    // The longest first, each to where there is least to do.
     alone.sort_by_key(|test| std::cmp::Reverse(test.turn));
     for test in alone {
         let part = parts.iter_mut().min_by_key(|(_, seconds, _)| *seconds);
-        if let Some((_, seconds, tests)) = part {
-            *seconds += if test.turn == Turn::LongAlone {
-                LONG
-            } else {
-                SHORT
-            };
+        if let (Some((_, sum, tests)), Turn::Alone { seconds }) = (part, test.turn) {
+            *sum += seconds;
             tests.push(test);
         }
     }
