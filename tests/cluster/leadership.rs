@@ -51,6 +51,7 @@ impl<'a> Pair<'a> {
                 &url,
                 "--period",
                 "2s",
+                "--register=off",
                 "--listen",
                 port,
             ]

@@ -181,7 +181,7 @@ fn enter(arguments: &Arguments, tests: &[Test]) -> Result<ExitCode> {
 /// alone, which wait more than they compute, go wherever there is least to do.
 fn in_parts(tests: &[Test]) -> BTreeMap<&'static str, Vec<Test>> {
     // What all that are together take, side by side, in seconds.
-    const TOGETHER: u32 = 200;
+    const TOGETHER: u32 = 150;
     let (together, mut alone): (Vec<Test>, Vec<Test>) = tests
         .iter()
         .copied()
