@@ -93,6 +93,9 @@ pub(crate) enum Scenario {
     /// Endpoints die and heal: time until the mesh has dropped them, and has
     /// them back.
     Ejection,
+    /// Some endpoints answer whatever they like: how much later are the others
+    /// checked?
+    Hostile,
     /// Nothing changes: writes, CPU and memory.
     Idle,
     /// Endpoints are checked: how many a second, and what one costs.
@@ -114,6 +117,7 @@ impl Scenario {
             Self::ColdStart => "cold-start",
             Self::Change => "change",
             Self::Ejection => "ejection",
+            Self::Hostile => "hostile",
             Self::Idle => "idle",
             Self::Probe => "probe",
             Self::Soak => "soak",
@@ -124,7 +128,7 @@ impl Scenario {
 
     /// Whether it is measured on a cluster.
     pub(crate) fn needs_cluster(self) -> bool {
-        !matches!(self, Self::Probe | Self::Soak)
+        !matches!(self, Self::Hostile | Self::Probe | Self::Soak)
     }
 }
 

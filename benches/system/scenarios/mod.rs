@@ -4,6 +4,7 @@ mod change;
 mod cold_start;
 mod deregistration;
 mod ejection;
+mod hostile;
 mod idle;
 mod probe;
 mod servers;
@@ -29,6 +30,7 @@ pub(crate) async fn run(
         Scenario::ColdStart => cold_start::run(bed()?).await,
         Scenario::Change => change::run(bed()?).await,
         Scenario::Ejection => ejection::run(bed()?).await,
+        Scenario::Hostile => hostile::run(options).await,
         Scenario::Idle => idle::run(bed()?).await,
         Scenario::Probe => probe::run(options).await,
         Scenario::Soak => soak::run(options).await,

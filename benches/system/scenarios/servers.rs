@@ -1,9 +1,9 @@
 //! Who answers? Servers on every address of loopback, in a thread of their own.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -20,6 +20,22 @@ const IDLE: Duration = Duration::from_secs(15);
 /// As many as Linux allows without being asked for more.
 const QUEUE: u32 = 4096;
 
+/// Which server was asked when.
+#[derive(Clone, Default)]
+pub(super) struct Arrivals(Arc<Mutex<Vec<(u32, Instant)>>>);
+
+impl Arrivals {
+    fn note(&self, who: u32) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push((who, Instant::now()));
+    }
+
+    /// Those since the last time that somebody asked.
+    pub(super) fn take(&self) -> Vec<(u32, Instant)> {
+        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 /// They answer until this is dropped.
 pub(super) struct Servers {
     /// One of them; all have the same port.
@@ -31,6 +47,15 @@ pub(super) struct Servers {
 
 impl Servers {
     pub(super) fn start() -> Result<Self> {
+        Self::start_with(None)
+    }
+
+    /// They note each request, which costs a little.
+    pub(super) fn noting(arrivals: &Arrivals) -> Result<Self> {
+        Self::start_with(Some(arrivals.clone()))
+    }
+
+    fn start_with(arrivals: Option<Arrivals>) -> Result<Self> {
         let (stop, stopped) = oneshot::channel::<()>();
         let socket = TcpSocket::new_v4()?;
         socket.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
@@ -49,7 +74,7 @@ impl Servers {
                         let listener = TcpListener::from_std(listener)?;
                         loop {
                             let (stream, _) = listener.accept().await?;
-                            tokio::spawn(answer(stream, Arc::clone(&of_thread)));
+                            tokio::spawn(answer(stream, Arc::clone(&of_thread), arrivals.clone()));
                         }
                     };
                     tokio::select! {
@@ -76,7 +101,11 @@ impl Servers {
 }
 
 /// Answers each request; closes where the request asks for it.
-async fn answer(mut stream: TcpStream, dead: Arc<AtomicU32>) -> std::io::Result<()> {
+async fn answer(
+    mut stream: TcpStream,
+    dead: Arc<AtomicU32>,
+    arrivals: Option<Arrivals>,
+) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let own = match stream.local_addr()? {
         SocketAddr::V4(own) => u32::from(*own.ip()),
@@ -88,6 +117,9 @@ async fn answer(mut stream: TcpStream, dead: Arc<AtomicU32>) -> std::io::Result<
         let read = timeout(IDLE, stream.read(&mut request)).await??;
         if read == 0 || dead.load(Ordering::Relaxed) == own {
             return Ok(());
+        }
+        if let Some(arrivals) = &arrivals {
+            arrivals.note(own);
         }
         stream.write_all(ANSWER).await?;
         let closes = b"Connection: close";
