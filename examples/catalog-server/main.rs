@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use axum::serve::ListenerExt as _;
 use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -86,6 +87,13 @@ async fn serve(args: Serve, database_url: String, store: Store) -> anyhow::Resul
         .await
         .with_context(|| format!("cannot listen on {}", args.listen))?;
     let address = listener.local_addr()?;
+    // An event that follows another one closely is not to wait until the client
+    // has acknowledged that one, which takes up to 40 ms.
+    let listener = listener.tap_io(|stream| {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "events may be late");
+        }
+    });
     let serving = axum::serve(listener, api::router(Arc::new(app)))
         .with_graceful_shutdown(stopped(stopping.clone()));
     tracing::info!(%address, "listening");

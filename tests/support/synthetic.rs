@@ -17,6 +17,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, put};
+use axum::serve::ListenerExt as _;
 use axum::{Json, Router};
 use http::{HeaderMap, StatusCode, header};
 use serde_json::{Value, json};
@@ -57,6 +58,13 @@ pub struct Synthetic {
     pub url: String,
     shared: Arc<Shared>,
     running: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+}
+
+/// What is sent goes at once, and does not wait until the client has acknowledged
+/// what went before.
+fn at_once(stream: &mut tokio::net::TcpStream) {
+    // Without it all is right, but late.
+    let _ = stream.set_nodelay(true);
 }
 
 struct Shared {
@@ -119,7 +127,7 @@ impl Synthetic {
                     return;
                 };
                 tokio::select! {
-                    _ = axum::serve(listener, app) => {}
+                    _ = axum::serve(listener.tap_io(at_once), app) => {}
                     _ = stopped => {}
                 }
             });
