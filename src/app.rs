@@ -42,6 +42,7 @@ use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, gauges, watches};
 use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
+use crate::domain::served::Served;
 use crate::metrics::Metrics;
 use life::{Tasks, stop_signal, stopped};
 
@@ -67,6 +68,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
 
     let timing = timing(&args)?;
+    let served = args.served().map_err(anyhow::Error::msg)?;
     let config = reach::kube_config(args.cluster.kubeconfig.as_deref()).await?;
     let (leadership, elector) = if args.read_only {
         // It takes no Lease, so that it stands in nobody's way.
@@ -94,7 +96,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     )
     .context("cannot set up alerts")?;
     let monitor = Monitor::new(prober, view, alerts);
-    let (ctx, source, sender) = context(&args, config, leadership, metrics.clone(), monitor)?;
+    let (ctx, source, sender) =
+        context(&args, served, config, leadership, metrics.clone(), monitor)?;
     let (store, writer) = reflector::store();
     let mut tasks = Tasks::default();
     let us = Arc::clone(&ctx);
@@ -225,6 +228,7 @@ fn timing(args: &RunArgs) -> anyhow::Result<Timing> {
 
 fn context(
     args: &RunArgs,
+    served: Served,
     config: Config,
     leadership: Leadership,
     metrics: Metrics,
@@ -238,7 +242,7 @@ fn context(
         metrics.clone(),
     );
     let options = Options {
-        settings: reach::settings(&args.mapping),
+        settings: reach::settings(&args.mapping, served.clone()),
         period: args.period,
         concurrency: args.concurrency,
         limits: Limits {
@@ -258,9 +262,10 @@ fn context(
         clients,
         cluster: Identity::new(args.cluster_id.clone()),
         mesh_api: MeshApi::default(),
-        world: World::new(
+        world: World::serving(
             args.mapping.cluster_domain.clone(),
             args.cluster.own_namespace.to_string(),
+            &served,
         ),
         catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
         known,
@@ -269,7 +274,7 @@ fn context(
         ejector: Ejector::default(),
         monitor,
         queue: Queue::new(usize::from(args.concurrency)),
-        registrar: Registrar::new(args.register.scope()),
+        registrar: Registrar::new(args.register.scope(&served)),
         events,
         metrics,
         memory: Memory::default(),

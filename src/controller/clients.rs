@@ -5,13 +5,15 @@
 use std::time::Duration;
 
 use http::HeaderValue;
+use k8s_openapi::NamespaceResourceScope;
 use kube::client::ClientBuilder;
-use kube::{Client, Config};
+use kube::{Api, Client, Config};
 
 use super::guard::Guard;
 use super::leadership::Leadership;
 use super::permit::Permit;
 use super::watch::WATCH_TIMEOUT;
+use crate::domain::served::WHOLE;
 
 /// How long one request may take, its answer's body included.
 pub const REQUEST_DEADLINE: Duration = Duration::from_secs(15);
@@ -53,6 +55,18 @@ pub fn for_the_lease(config: Config) -> Result<Client, kube::Error> {
     let mut config = common(config);
     config.connect_timeout = Some(Duration::from_secs(3));
     Ok(ClientBuilder::try_from(config)?.build())
+}
+
+/// The objects of a kind in one part of the cluster.
+pub(super) fn of<K>(client: &Client, part: &str) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    if part == WHOLE {
+        Api::all(client.clone())
+    } else {
+        Api::namespaced(client.clone(), part)
+    }
 }
 
 fn common(mut config: Config) -> Config {

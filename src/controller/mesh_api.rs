@@ -2,10 +2,11 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::core::{ApiResource, DynamicResourceScope, GroupVersionKind};
 use kube::{Api, Client};
 
 use crate::domain::desired::MeshKind;
+use crate::domain::served::WHOLE;
 
 const GROUP: &str = "networking.istio.io";
 
@@ -41,6 +42,17 @@ impl MeshApi {
         K: kube::Resource<DynamicType = ApiResource>,
     {
         Api::all_with(client.clone(), &self.resource(kind))
+    }
+
+    /// The objects of that kind in one part of the cluster, for a watch.
+    pub(crate) fn of<K>(&self, client: &Client, kind: MeshKind, part: &str) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
+    {
+        if part == WHOLE {
+            return self.all(client, kind);
+        }
+        Api::namespaced_with(client.clone(), part, &self.resource(kind))
     }
 
     /// Asks the API server which versions it serves and takes the best one.

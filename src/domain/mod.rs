@@ -30,6 +30,7 @@ pub mod registration;
 pub mod retry;
 pub mod rule;
 pub mod selector;
+pub mod served;
 pub mod situation;
 pub mod slice;
 pub mod status;

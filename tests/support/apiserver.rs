@@ -75,7 +75,7 @@ impl ApiServer {
 
         let kubectl = Cli::new(Tool::Kubectl, &kubeconfig, run);
         apply_crds(&kubectl).await?;
-        let controllers = start_controllers(run, &kubeconfig)?;
+        let controllers = start_controllers(run, &kubeconfig, "", CONTROLLERS)?;
         Ok(Self {
             etcd,
             server,
@@ -87,6 +87,18 @@ impl ApiServer {
             run: run.to_owned(),
             authority: pki.authority(),
         })
+    }
+
+    /// Starts further controllers beside those that always run: of Deployments,
+    /// for example.
+    pub fn more_controllers(&self, name: &str, controllers: &str) -> Result<Process> {
+        start_controllers(&self.run, &self.kubeconfig, name, controllers)
+    }
+
+    /// Applies the CustomResourceDefinitions and the policies of deploy/, as
+    /// they were applied at the start.
+    pub async fn apply_crds(&self) -> Result<()> {
+        apply_crds(&self.kubectl).await
     }
 
     /// Applies a manifest, or the manifests of a folder but not of its
@@ -230,15 +242,20 @@ fn apiserver_spec(run: &Path, files: &ServerFiles, audit_log: &Path) -> Result<S
     )
 }
 
-fn start_controllers(run: &Path, kubeconfig: &Path) -> Result<Process> {
+fn start_controllers(
+    run: &Path,
+    kubeconfig: &Path,
+    name: &str,
+    controllers: &str,
+) -> Result<Process> {
     Spec::new(
-        "kube-controller-manager",
+        format!("kube-controller-manager{name}"),
         Tool::KubeControllerManager.path()?,
         run,
     )
     .arg(format!("--kubeconfig={}", kubeconfig.display()))
     .args(["--leader-elect=false", "--secure-port=0"])
-    .arg(format!("--controllers={CONTROLLERS}"))
+    .arg(format!("--controllers={controllers}"))
     .arg(format!(
         "--service-account-private-key-file={}",
         run.join("service-accounts.key").display()
@@ -247,17 +264,20 @@ fn start_controllers(run: &Path, kubeconfig: &Path) -> Result<Process> {
     .spawn()
 }
 
+/// With them the policies of deploy/: whatever a test has the operator do, it
+/// does under them.
 async fn apply_crds(kubectl: &Cli) -> Result<()> {
-    let istio = tools::istio_crds()?;
-    let own = tools::repository().join("crds");
-    let mut args = vec![
-        "apply",
-        "--server-side",
-        "-f",
-        istio.to_str().context("path")?,
+    let policies = [
+        "50-bindings-elsewhere.yaml",
+        "60-only-own-rules.yaml",
+        "70-only-own-marks.yaml",
     ];
-    if own.is_dir() {
-        args.extend(["-f", own.to_str().context("path")?]);
+    let repository = tools::repository();
+    let mut paths = vec![tools::istio_crds()?, repository.join("crds")];
+    paths.extend(policies.map(|policy| repository.join("deploy").join(policy)));
+    let mut args = vec!["apply", "--server-side", "--force-conflicts"];
+    for path in &paths {
+        args.extend(["-f", path.to_str().context("path")?]);
     }
     kubectl.ok(&args).await?;
     let limit = format!("--timeout={}s", Duration::from_secs(60).as_secs());

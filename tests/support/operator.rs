@@ -57,7 +57,19 @@ impl Operator {
         program: &Path,
         args: impl IntoIterator<Item = A>,
     ) -> Result<Self> {
-        let kubeconfig = api.service_account_kubeconfig(NAMESPACE, account).await?;
+        Self::join_from(run, api, (NAMESPACE, account), name, program, args).await
+    }
+
+    /// The same as an account of any namespace.
+    pub async fn join_from<A: Into<OsString>>(
+        run: &Path,
+        api: &ApiServer,
+        (namespace, account): (&str, &str),
+        name: &str,
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+    ) -> Result<Self> {
+        let kubeconfig = api.service_account_kubeconfig(namespace, account).await?;
         let process = Spec::new(name, program, run)
             .args(args)
             .env("KUBECONFIG", kubeconfig)

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::World;
-use crate::controller::mirror::{Id, Mirror};
+use crate::controller::mirror::Id;
+use crate::controller::mirrors::Mirrors;
 use crate::domain::inputs::NamespaceView;
 use crate::domain::names::{BindingKey, ServiceKey};
 use crate::domain::registration::Surroundings;
@@ -30,7 +31,7 @@ impl World {
     pub fn counts(&self) -> Counts {
         let inner = self.lock();
         let ours =
-            |rules: &Mirror<Arc<Rule>>| rules.iter().filter(|(_, rule)| rule.managed).count();
+            |rules: &Mirrors<Arc<Rule>>| rules.iter().filter(|(_, rule)| rule.managed).count();
         Counts {
             bindings: inner.bindings.len(),
             virtual_services: ours(&inner.virtual_services),
@@ -64,7 +65,8 @@ impl World {
         let id: Id = (service.namespace.to_string(), service.name.to_string());
         let paused = |namespace: &NamespaceView| namespace.paused;
         Surroundings {
-            service: inner.services.get(&id).cloned(),
+            // Who binds it has to be known first.
+            service: (inner.services.get(&id).cloned()).filter(|_| inner.bindings_listed(&id.0)),
             namespace: inner.namespace(&id.0).cloned(),
             all_paused: inner.namespace(&self.own_namespace).is_some_and(paused),
             bindings: inner.bindings_of(&id),

@@ -5,6 +5,7 @@ use kube_runtime::watcher::Event;
 use super::*;
 use crate::controller::sources::seen;
 use crate::domain::fixtures::{HOST, binding, foreign, ours};
+use crate::domain::served::WHOLE;
 use crate::domain::target::Target;
 
 use MeshKind::{DestinationRule, VirtualService};
@@ -224,7 +225,7 @@ async fn the_world_is_complete_when_all_was_listed_or_is_known_to_be_missing() {
     world.rules(VirtualService, Event::InitDone);
     let mut complete = Box::pin(world.complete());
     assert!(futures::poll!(&mut complete).is_pending());
-    world.rules_missing(DestinationRule, "404".to_owned());
+    world.rules_missing(DestinationRule, WHOLE, "404".to_owned());
     assert!(futures::poll!(&mut complete).is_pending());
     world.slices(Event::Init);
     world.slices(Event::InitDone);
@@ -254,7 +255,7 @@ fn a_kind_is_missing_until_a_list_of_it_succeeds_and_then_concerns_everybody() {
         let target = Target::of("shop", &binding.spec).unwrap();
         world.inputs(binding, &target).mesh_api_missing
     };
-    world.rules_missing(VirtualService, "not served".to_owned());
+    world.rules_missing(VirtualService, WHOLE, "not served".to_owned());
     assert_eq!(
         world.rules(VirtualService, Event::Init),
         Concerned::default()
