@@ -1,6 +1,7 @@
 //! The composition root: builds everything, runs it, and decides what happens
 //! when a part of it ends.
 
+mod alive;
 mod debug;
 pub mod diff;
 mod life;
@@ -9,7 +10,6 @@ pub mod release_all;
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use futures::FutureExt;
@@ -38,21 +38,13 @@ use crate::controller::monitor::{self, Monitor};
 use crate::controller::queue::Queue;
 use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
+use crate::controller::world::watched::WATCHED;
 use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, gauges, watches};
 use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
 use crate::metrics::Metrics;
-use life::{Tasks, stop_signal, stopped};
-
-/// How long running work may take to end after the first signal.
-const GRACE: Duration = Duration::from_secs(20);
-
-/// How long letting go of the Lease may take after that.
-const RELEASE: Duration = Duration::from_secs(8);
-
-/// Gate of readiness: every watched kind was listed.
-const GATE_LISTED: &str = "first lists";
+use life::{RELEASE, Tasks, stop_signal, stopped, until_stopped};
 
 /// Runs the operator until it is told to stop, or a part of it fails.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
@@ -60,8 +52,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut stop = stop_signal()?;
     let metrics = Metrics::new().context("cannot register the metrics")?;
-    let readiness = Readiness::default();
-    readiness.set(GATE_LISTED, false);
     let listener = admin::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
@@ -114,7 +104,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         controller::changes::release(Arc::clone(&ctx)),
     );
     let page = move |service: Option<&str>| debug::health(&page, service);
-    let serving = admin::serve(listener, metrics, readiness.clone(), Arc::new(page));
+    let liveness = Arc::new(alive::liveness(&ctx, timing));
+    let readiness = readiness(&ctx, &stop);
+    let serving = admin::serve(listener, metrics, liveness, readiness, Arc::new(page));
     tasks.add("admin port", serving.map(|_| ()));
     tasks.add("event sender", sender.run());
     tasks.add("gauges", gauges::keep(Arc::clone(&ctx)));
@@ -136,20 +128,19 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tokio::select! {
         () = ctx.world.complete() => {}
         () = stopped(&mut stop) => return Ok(()),
-        name = tasks.ended() => return Err(anyhow!("the {name} ended by itself")),
+        ended = tasks.ended() => return Err(anyhow!(ended)),
     }
-    readiness.set(GATE_LISTED, true);
-    tracing::info!("every kind was listed");
+    tracing::info!("all that bindings depend on was listed");
 
     let work = work(Arc::clone(&ctx), store, stop.clone());
     let Some(elector) = elector else {
-        return until_stopped(work, &mut tasks, &mut stop, &readiness).await;
+        return until_stopped(work, &mut tasks, &mut stop).await;
     };
     // Whoever leads without knowing the cluster would only stand in the way.
     let (resign, resigned) = oneshot::channel::<()>();
     let mut election = tokio::spawn(elector.run(resigned.map(|_| ())));
     let ended = tokio::select! {
-        ended = until_stopped(work, &mut tasks, &mut stop, &readiness) => ended,
+        ended = until_stopped(work, &mut tasks, &mut stop) => ended,
         lost = &mut election => return Err(no_longer_leading(lost)),
     };
     // Nothing is looked at any more, so others may, once they can know what is
@@ -182,30 +173,16 @@ async fn work(ctx: Arc<Context>, store: Store<BindingRef>, mut stop: watch::Rece
     controller::run(ctx, store, async move { stopped(&mut stop).await }).await;
 }
 
-/// Lets the work run until the first signal, and end after it.
-async fn until_stopped(
-    work: impl Future<Output = ()>,
-    tasks: &mut Tasks,
-    stop: &mut watch::Receiver<bool>,
-    readiness: &Readiness,
-) -> anyhow::Result<()> {
-    let mut work = std::pin::pin!(work);
-    let ended = tokio::select! {
-        () = &mut work => "controller".to_owned(),
-        name = tasks.ended() => name,
-        () = stopped(stop) => {
-            readiness.set("not stopping", false);
-            if timeout(GRACE, work).await.is_err() {
-                tracing::warn!("running work did not end within {} s and is cut off", GRACE.as_secs());
-            }
-            return Ok(());
-        }
-    };
-    // The signal ends the work as well, and may be noticed there first.
-    if *stop.borrow() {
-        return Ok(());
+/// What has to be so before this replica calls itself ready.
+fn readiness(ctx: &Arc<Context>, stop: &watch::Receiver<bool>) -> Readiness {
+    let readiness = Readiness::default();
+    for kind in WATCHED {
+        let ctx = Arc::clone(ctx);
+        readiness.gate(kind.gate(), move || ctx.world.listed(kind));
     }
-    Err(anyhow!("the {ended} ended by itself"))
+    let stop = stop.clone();
+    readiness.gate("its own end, as it was told", move || !*stop.borrow());
+    readiness
 }
 
 /// Why the process ends with its election.
@@ -283,6 +260,8 @@ async fn write_back(ctx: Arc<Context>) {
         return pending().await;
     }
     let cluster = ctx.cluster.settle(&ctx.clients.requests).await;
+    // What is not known yet must not be told as nothing.
+    ctx.world.slices_listed().await;
     let sender = Sender {
         write_back: Arc::clone(&ctx.write_back),
         catalog: Arc::clone(&ctx.catalog),

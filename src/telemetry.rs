@@ -16,18 +16,23 @@ use tracing_subscriber::registry::LookupSpan;
 const SILENCED: [&str; 1] = ["kube_client::client=error"];
 
 /// Starts logging to standard output, or says what is wrong with the filter.
-pub fn start(filter: &str) -> Result<(), String> {
+pub fn start(text: &str) -> Result<(), String> {
+    tracing_subscriber::fmt()
+        .event_format(JsonLines)
+        .with_env_filter(filter(text)?)
+        .try_init()
+        .map_err(|e| format!("logging was started before: {e}"))
+}
+
+/// What is logged where this filter is asked for, or what is wrong with it.
+pub fn filter(filter: &str) -> Result<EnvFilter, String> {
     let mut parsed = EnvFilter::try_new(filter)
         .map_err(|e| format!("--log {filter:?} is not a filter such as `info` or `info,catalog_mesh_controller=debug`: {e}"))?;
     for silenced in SILENCED {
         let directive = silenced.parse().map_err(|e| format!("{silenced}: {e}"))?;
         parsed = parsed.add_directive(directive);
     }
-    tracing_subscriber::fmt()
-        .event_format(JsonLines)
-        .with_env_filter(parsed)
-        .try_init()
-        .map_err(|e| format!("logging was started before: {e}"))
+    Ok(parsed)
 }
 
 /// One JSON object a line.

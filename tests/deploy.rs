@@ -69,8 +69,8 @@ fn another_replica_stands_by_elsewhere_and_has_the_time_to_take_over() {
     assert_eq!(spread["labelSelector"], spec["selector"]);
     // It must be able to start where there is one node only.
     assert_eq!(spread["whenUnsatisfiable"], "ScheduleAnyway");
-    // 20 s for running work, 8 s for the Lease.
-    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= 28);
+    // It is over within 20 s, whatever hangs.
+    assert!(pod["terminationGracePeriodSeconds"].as_u64().unwrap() >= 25);
 }
 
 #[test]

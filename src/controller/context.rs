@@ -127,7 +127,7 @@ impl Memory {
         let unknown = || Outage {
             reason: match room {
                 Room::Catalog => reasons::CATALOG_UNAVAILABLE,
-                Room::Writes => reasons::WRITE_REFUSED,
+                Room::Writes | Room::Rights => reasons::WRITE_REFUSED,
             },
             message: "it is tried again every few seconds".to_owned(),
         };

@@ -5,6 +5,7 @@ use std::sync::{PoisonError, RwLock};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Api, Client};
 
+use super::apply::in_time;
 use crate::domain::desired::MeshKind;
 
 const GROUP: &str = "networking.istio.io";
@@ -46,7 +47,7 @@ impl MeshApi {
     /// Asks the API server which versions it serves and takes the best one.
     /// Leaves the version as it is where the question cannot be answered.
     pub async fn discover(&self, client: &Client) {
-        let Ok(groups) = client.list_api_groups().await else {
+        let Ok(groups) = in_time(client.list_api_groups()).await else {
             return;
         };
         let served = groups

@@ -12,6 +12,8 @@ pub mod ejection;
 pub mod election;
 pub mod error;
 pub mod events;
+#[cfg(test)]
+mod fixtures;
 pub mod gauges;
 mod guard;
 pub mod leadership;
@@ -47,6 +49,7 @@ use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::time::{Instant, timeout};
 
 use crate::api::service_binding::ServiceBinding;
+use crate::domain::liveness;
 use crate::domain::names::BindingKey;
 use crate::metrics::ReconcileResult;
 use context::Context;
@@ -60,6 +63,8 @@ pub(crate) type BindingRef = PartialObjectMeta<ServiceBinding>;
 /// Longest that one look may take. Each request in it has its own, shorter
 /// deadline; this one is for what nobody foresaw.
 const LOOK_DEADLINE: Duration = Duration::from_secs(90);
+
+const _: () = assert!(LOOK_DEADLINE.as_secs() < liveness::LOOK.as_secs());
 
 /// Runs what the queue releases until `stop`, then lets running looks end.
 ///
@@ -144,3 +149,6 @@ async fn run_one(
     ctx.queue.done(&key, outcome.next, &outcome.worked);
     Ok(Action::await_change())
 }
+
+#[cfg(test)]
+mod tests;

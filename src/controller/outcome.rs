@@ -60,7 +60,7 @@ pub(crate) async fn finish(
     let Looked {
         situation,
         mut findings,
-        worked,
+        mut worked,
         again,
     } = looked;
     let wrote = findings.wrote;
@@ -107,16 +107,23 @@ pub(crate) async fn finish(
         if error == WriteError::NotLeader {
             return no_longer_leading(worked);
         }
-        let stale = error == WriteError::Stale;
-        let next = if stale { Next::Stale } else { Next::Failed };
+        let next = match &error {
+            WriteError::Stale => Next::Stale,
+            WriteError::Denied(_) => Next::Park(Room::Rights),
+            _ => Next::Failed,
+        };
         return Outcome {
             next,
             worked,
-            error: (!stale).then(|| error.to_string()),
+            error: (error != WriteError::Stale).then(|| error.to_string()),
         };
+    }
+    if again.is_none() && (wrote || changed) {
+        worked.push(Room::Rights);
     }
     let refused = matches!(again, Some(WriteError::Refused(_)));
     let next = match situation.row(InForce::Nothing).look {
+        _ if matches!(again, Some(WriteError::Denied(_))) => Next::Park(Room::Rights),
         Look::OnEvent => Next::Wait,
         Look::Period => Next::After(period(ctx.options.period)),
         Look::Confirm => Next::After(until_confirmed(ctx, binding)),

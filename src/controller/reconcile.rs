@@ -165,10 +165,12 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
 /// The look whose write did not come about.
 pub(crate) fn not_written(error: WriteError, findings: Findings) -> Looked {
     let situation = match &error {
-        WriteError::Away(message) | WriteError::Refused(message) => Situation::WriteRefused {
-            reason: reasons::WRITE_REFUSED,
-            message: message.clone(),
-        },
+        WriteError::Away(message) | WriteError::Refused(message) | WriteError::Denied(message) => {
+            Situation::WriteRefused {
+                reason: reasons::WRITE_REFUSED,
+                message: message.clone(),
+            }
+        }
         WriteError::Fight { manager, fields } => Situation::Blocked {
             reason: reasons::FIELD_FIGHT,
             message: format!(

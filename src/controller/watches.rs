@@ -155,7 +155,7 @@ async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
             kind.as_str(),
             ctx.mesh_api.api_version()
         );
-        ctx.world.rules_missing(kind, why);
+        ask(&ctx, ctx.world.rules_missing(kind, why));
     };
     watch::follow(api, sink, failed).await;
 }

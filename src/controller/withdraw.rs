@@ -14,6 +14,7 @@ use super::brake::Refused;
 use super::context::Context;
 use super::error::WriteError;
 use super::outcome::{Looked, Outcome, finish};
+use super::queue::room::Room;
 use super::queue::state::Next;
 use super::write_back::seam;
 use super::{observe, reconcile, report, sources};
@@ -207,7 +208,10 @@ pub(crate) async fn delete(
     ctx.memory
         .found(binding.metadata.uid.as_deref().unwrap_or_default());
     match end_of(ctx, binding).await {
-        Ok(()) => end(Next::Wait),
+        Ok(()) => Outcome {
+            worked: vec![Room::Rights],
+            ..end(Next::Wait)
+        },
         Err(WriteError::Stale) => end(Next::Stale),
         Err(error) => {
             let refused = Looked {

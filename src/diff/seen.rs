@@ -107,7 +107,7 @@ pub(super) async fn list(
                 let rules = rules.iter().map(|rule| sources::rule(kind, rule));
                 take(rules, |event| drop(world.rules(kind, event)));
             }
-            Err(missing) => world.rules_missing(kind, missing),
+            Err(missing) => drop(world.rules_missing(kind, missing)),
         }
     }
     Ok(Cluster { world, wrong })

@@ -18,6 +18,7 @@ pub(crate) mod fixtures;
 pub mod health;
 pub mod inputs;
 pub mod labels;
+pub mod liveness;
 pub mod names;
 pub mod ownership;
 pub mod plan;

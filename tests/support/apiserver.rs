@@ -97,6 +97,24 @@ impl ApiServer {
         Ok(())
     }
 
+    /// Has etcd forget all versions before the present one, as it does by itself
+    /// every few minutes.
+    pub async fn compact(&self) -> Result<()> {
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let ask = async |what: &str, body: Value| -> Result<Value> {
+            let answer = http
+                .post(format!("{ETCD}/v3/kv/{what}"))
+                .body(body.to_string());
+            let answer = answer.send().await?.error_for_status()?;
+            Ok(serde_json::from_str(&answer.text().await?)?)
+        };
+        let header = &ask("range", json!({"key": base64("x")})).await?["header"];
+        let revision = header["revision"].as_str().context("no revision")?;
+        let all = json!({"revision": revision, "physical": true});
+        ask("compaction", all).await?;
+        Ok(())
+    }
+
     /// A kubeconfig with a real token of this service account; makes the
     /// account and its namespace where they are missing.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {

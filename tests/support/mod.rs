@@ -41,4 +41,5 @@ pub mod synthetic;
 pub mod tools;
 pub mod traffic;
 pub mod wait;
+pub mod way;
 pub mod workload;

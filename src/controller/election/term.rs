@@ -30,6 +30,7 @@ impl Elector {
         let mut pause = self.timing.retry();
         let (mut failures, mut conflicts) = (0_u32, 0_u32);
         loop {
+            self.leadership.goes_round();
             tokio::select! {
                 biased;
                 () = self.leadership.over() => return Err(Lost::Expired),

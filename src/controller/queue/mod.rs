@@ -20,11 +20,16 @@ use crate::domain::names::BindingKey;
 use room::Room;
 use state::{Lane, Next, State};
 
+/// How often whoever waits for a key goes round at least, as a sign of life.
+const ROUND: Duration = Duration::from_secs(5);
+
 /// The queue.
 #[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
     changed: Notify,
+    /// When somebody asked for a key, or went on waiting for one.
+    asked: Mutex<Option<Instant>>,
 }
 
 impl Queue {
@@ -33,6 +38,7 @@ impl Queue {
         Self {
             state: Mutex::new(State::new(limit)),
             changed: Notify::new(),
+            asked: Mutex::new(None),
         }
     }
 
@@ -78,9 +84,23 @@ impl Queue {
         self.lock().depth()
     }
 
+    /// How long ago somebody asked for a key, or went on waiting for one:
+    /// whoever runs what is released does so every few seconds. Nothing before
+    /// the first time.
+    pub fn asked_ago(&self) -> Option<Duration> {
+        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.map(|at| at.elapsed())
+    }
+
+    /// For how long the key has run that has run longest.
+    pub fn longest_run(&self) -> Option<Duration> {
+        self.lock().longest_run(Instant::now())
+    }
+
     /// Waits for the next key. One consumer only.
     pub async fn next(&self) -> BindingKey {
         loop {
+            *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             let (key, wake) = {
                 let mut state = self.lock();
                 let key = state.release(fastrand::f64(), Instant::now());
@@ -89,10 +109,10 @@ impl Queue {
             if let Some(key) = key {
                 return key;
             }
-            let far = Instant::now() + Duration::from_secs(3600);
+            let round = Instant::now() + ROUND;
             tokio::select! {
                 () = self.changed.notified() => {}
-                () = sleep_until(wake.unwrap_or(far)) => {}
+                () = sleep_until(wake.map_or(round, |wake| wake.min(round))) => {}
             }
         }
     }

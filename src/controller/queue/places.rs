@@ -226,6 +226,13 @@ impl Places {
         None
     }
 
+    /// When the first of those began that run now.
+    pub(super) fn first_start(&self) -> Option<Instant> {
+        let running = self.entries.values();
+        let running = running.filter(|entry| matches!(entry.place, Place::Running { .. }));
+        running.filter_map(|entry| entry.started).min()
+    }
+
     /// How many are in the lanes.
     pub(super) fn queued(&self) -> usize {
         self.lanes.iter().map(BTreeMap::len).sum()

@@ -149,12 +149,16 @@ impl State {
             return;
         };
         entry.place = Place::Idle;
+        let failed_before = entry.failures > 0;
         self.running -= 1;
         for room in ROOMS {
             self.rooms[room as usize].probes.remove(key);
         }
         for room in worked {
-            self.works(*room, chance, now);
+            // Who never lacked a right has not found out about it.
+            if *room != Room::Rights || failed_before {
+                self.works(*room, chance, now);
+            }
         }
         if gone {
             self.places.remove(key);
@@ -215,6 +219,12 @@ impl State {
     /// Keys that are due, and keys that run.
     pub fn depth(&self) -> (usize, usize) {
         (self.places.queued(), self.running)
+    }
+
+    /// For how long the key has run that has run longest.
+    pub fn longest_run(&self, now: Instant) -> Option<Duration> {
+        let began = self.places.first_start()?;
+        Some(now.saturating_duration_since(began))
     }
 
     /// Whether nothing at all is known any more.

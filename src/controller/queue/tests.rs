@@ -234,6 +234,47 @@ fn a_failing_key_backs_off_and_nothing_but_an_edit_cuts_that_short() {
     assert_eq!(queue.release().as_deref(), Some("a"));
 }
 
+/// A run that needs a right.
+fn write(granted: bool) -> (Next, Vec<Room>) {
+    if granted {
+        (Next::After(Duration::from_secs(3600)), vec![Room::Rights])
+    } else {
+        (Next::Park(Room::Rights), Vec::new())
+    }
+}
+
+#[test]
+fn those_who_lack_a_right_wait_while_one_finds_out_and_nobody_else_waits() {
+    let mut queue = Clocked::new(16);
+    let is_allowed = |name: &str| name.starts_with("allowed");
+    for i in 0..1000 {
+        queue.add(format!("denied{i}"), Lane::Normal);
+    }
+    let first = queue.run_for(SPACING, |_, name| write(is_allowed(name)));
+    assert_eq!(
+        first.len(),
+        1000,
+        "each finds out for itself that it lacks it"
+    );
+    // Whoever does not lack it goes on at once, and sends none of them back.
+    for i in 0..100 {
+        let name = format!("allowed{i}");
+        queue.add(&name, Lane::Normal);
+        let runs = queue.run_for(ms(50), |_, name| write(is_allowed(name)));
+        assert!(
+            runs.iter()
+                .any(|(of, after)| *of == name && after.is_zero())
+        );
+        // Beside the three of whom it was not yet known.
+        assert!(runs.len() <= 4, "{runs:?}");
+    }
+    // One every second or two.
+    let tries = queue.run_for(Duration::from_secs(300), |_, name| write(is_allowed(name)));
+    assert!((150..=1000).contains(&tries.len()), "{}", tries.len());
+    let granted = queue.run_for(Duration::from_secs(5), |_, _| write(true));
+    assert_eq!(granted.len(), 1000);
+}
+
 #[test]
 fn an_edit_during_a_run_that_fails_is_looked_at_and_another_event_is_not() {
     for (edited, soon) in [(true, true), (false, false)] {
@@ -491,4 +532,37 @@ fn a_binding_made_anew_during_the_last_run_of_the_old_one_is_looked_at() {
     queue.done("a", Next::Failed, &[]);
     queue.pass(SPACING);
     assert_eq!(queue.release().as_deref(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_takes_the_keys_shows_a_sign_of_life_and_only_he() {
+    let queue = super::Queue::new(1);
+    assert_eq!(queue.asked_ago(), None);
+    let hour = Duration::from_secs(3600);
+    // Waiting counts, whether there is nothing to do or no room for it.
+    for full in [false, true] {
+        if full {
+            queue.add(&key("a"), Lane::Normal);
+            queue.add(&key("b"), Lane::Normal);
+            assert_eq!(queue.next().await, key("a"));
+        }
+        let waiting = tokio::time::timeout(hour, queue.next());
+        let looks = async {
+            for _ in 0..100 {
+                tokio::time::sleep(Duration::from_secs(7)).await;
+                let ago = queue.asked_ago().unwrap();
+                assert!(ago <= Duration::from_secs(5), "{ago:?}");
+            }
+        };
+        tokio::select! {
+            _ = waiting => panic!("there is none"),
+            () = looks => {}
+        }
+        // Nobody asks any more.
+        tokio::time::sleep(hour).await;
+        assert!(queue.asked_ago() >= Some(hour));
+    }
+    assert!(queue.longest_run() >= Some(hour));
+    queue.done(&key("a"), Next::Wait, &[]);
+    assert_eq!(queue.longest_run(), None);
 }

@@ -41,6 +41,15 @@ pub(super) struct Inner {
 }
 
 impl Inner {
+    /// Whether the kind was listed once, or is known to be missing.
+    pub(super) fn is_settled(&self, kind: MeshKind) -> bool {
+        let mirror = match kind {
+            MeshKind::VirtualService => &self.virtual_services,
+            MeshKind::DestinationRule => &self.destination_rules,
+        };
+        mirror.complete() || self.missing[kind as usize].is_some()
+    }
+
     pub(super) fn rules_mut(&mut self, kind: MeshKind) -> &mut Mirror<Arc<Rule>> {
         match kind {
             MeshKind::VirtualService => &mut self.virtual_services,

@@ -5,6 +5,7 @@ mod index;
 pub mod pods;
 mod slices;
 pub mod sums;
+pub mod watched;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,40 +17,13 @@ use tokio::sync::watch;
 use index::Inner;
 
 use crate::api::service_binding::ServiceBinding;
-use crate::controller::mirror::{Change, Id, Mirror, Seen};
+use crate::controller::mirror::{Change, Id, Seen};
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, ServiceView};
 use crate::domain::names::{BindingKey, CatalogServiceId, ClusterDomain};
 use crate::domain::rule::Rule;
 use crate::domain::target::Target;
 use crate::domain::validate::key;
-
-/// A kind that is watched.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Watched {
-    /// ServiceBindings.
-    Bindings,
-    /// Services.
-    Services,
-    /// Namespaces.
-    Namespaces,
-    /// VirtualServices.
-    VirtualServices,
-    /// DestinationRules.
-    DestinationRules,
-    /// EndpointSlices.
-    EndpointSlices,
-}
-
-/// Every kind that is watched.
-pub const WATCHED: [Watched; 6] = [
-    Watched::Bindings,
-    Watched::Services,
-    Watched::Namespaces,
-    Watched::VirtualServices,
-    Watched::DestinationRules,
-    Watched::EndpointSlices,
-];
 
 /// Which bindings a change concerns, and whether it came with a list.
 #[derive(Debug, Default, PartialEq)]
@@ -81,6 +55,7 @@ pub struct World {
     /// The operator's own namespace: paused, it pauses everything.
     own_namespace: String,
     complete: watch::Sender<bool>,
+    slices_listed: watch::Sender<bool>,
     pods_listed: watch::Sender<bool>,
 }
 
@@ -92,28 +67,16 @@ impl World {
             cluster_domain,
             own_namespace,
             complete: watch::channel(false).0,
+            slices_listed: watch::channel(false).0,
             pods_listed: watch::channel(false).0,
         }
     }
 
-    /// Waits until every kind was listed once, or is known to be missing.
+    /// Waits until every kind that looks depend on was listed once, or is known
+    /// to be missing. Who serves behind a Service is not one of these: what is
+    /// not known of that keeps no binding from being synchronised.
     pub async fn complete(&self) {
-        let mut complete = self.complete.subscribe();
-        // The sender lives as long as we do, so waiting cannot fail.
-        let _ = complete.wait_for(|complete| *complete).await;
-    }
-
-    /// Whether the kind was listed once.
-    pub fn listed(&self, kind: Watched) -> bool {
-        let inner = self.lock();
-        match kind {
-            Watched::Bindings => inner.bindings.complete(),
-            Watched::Services => inner.services.complete(),
-            Watched::Namespaces => inner.namespaces.complete(),
-            Watched::VirtualServices => inner.virtual_services.complete(),
-            Watched::DestinationRules => inner.destination_rules.complete(),
-            Watched::EndpointSlices => inner.slices.mirror.complete(),
-        }
+        until(&self.complete).await;
     }
 
     /// Takes an event about bindings.
@@ -228,11 +191,17 @@ impl World {
         self.lock().rule(kind, &id).cloned()
     }
 
-    /// The API server does not serve this kind, or does not let us see it.
-    pub fn rules_missing(&self, kind: MeshKind, why: String) {
+    /// The API server does not serve this kind, or does not let us see it. That
+    /// concerns every binding when it is news.
+    pub fn rules_missing(&self, kind: MeshKind, why: String) -> Concerned {
         let mut inner = self.lock();
-        inner.missing[kind as usize] = Some(why);
+        let mut concerned = Concerned::default();
+        if inner.missing[kind as usize].replace(why).is_none() {
+            let all = inner.bindings.iter().map(|(_, binding)| key(binding));
+            concerned.listed.extend(all);
+        }
         self.note_complete(&inner);
+        concerned
     }
 
     /// Takes the server's answer to a write of ours.
@@ -340,18 +309,13 @@ impl World {
     }
 
     fn note_complete(&self, inner: &Inner) {
-        let seen = |kind: MeshKind, mirror: &Mirror<Arc<Rule>>| {
-            mirror.complete() || inner.missing[kind as usize].is_some()
-        };
         let complete = inner.bindings.complete()
             && inner.services.complete()
             && inner.namespaces.complete()
-            && inner.slices.mirror.complete()
-            && seen(MeshKind::VirtualService, &inner.virtual_services)
-            && seen(MeshKind::DestinationRule, &inner.destination_rules);
+            && inner.is_settled(MeshKind::VirtualService)
+            && inner.is_settled(MeshKind::DestinationRule);
         if complete {
-            self.complete
-                .send_if_modified(|known| !std::mem::replace(known, true));
+            known(&self.complete);
         }
     }
 
@@ -360,6 +324,17 @@ impl World {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// From now on that is so.
+fn known(so: &watch::Sender<bool>) {
+    so.send_if_modified(|known| !std::mem::replace(known, true));
+}
+
+/// Waits until that is so.
+async fn until(so: &watch::Sender<bool>) {
+    // The sender lives as long as the world, so waiting cannot fail.
+    let _ = so.subscribe().wait_for(|so| *so).await;
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kube_runtime::watcher::Event;
 
-use super::World;
 use super::index::Inner;
+use super::{World, known, until};
 use crate::controller::mirror::{Id, Mirror, Seen};
 use crate::domain::health::ejection::PodKey;
 use crate::domain::health::mark;
@@ -16,7 +16,7 @@ use crate::domain::pod::{KnownPod, Marks, PodView};
 /// All Pods, and which of them bear a mark.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    mirror: Mirror<PodView>,
+    pub(super) mirror: Mirror<PodView>,
     marked: BTreeSet<Id>,
 }
 
@@ -76,8 +76,7 @@ impl World {
         let mut inner = self.lock();
         let (marks, changed) = inner.pods.take(event);
         if inner.pods.mirror.complete() {
-            self.pods_listed
-                .send_if_modified(|known| !std::mem::replace(known, true));
+            known(&self.pods_listed);
         }
         PodsChanged {
             marks,
@@ -87,9 +86,7 @@ impl World {
 
     /// Waits until the Pods were listed once.
     pub async fn pods_listed(&self) {
-        let mut listed = self.pods_listed.subscribe();
-        // The sender lives as long as we do, so waiting cannot fail.
-        let _ = listed.wait_for(|listed| *listed).await;
+        until(&self.pods_listed).await;
     }
 
     /// The Pod as it is known.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kube_runtime::watcher::Event;
 
-use super::World;
+use super::{World, known, until};
 use crate::controller::mirror::{Change, Id, Mirror, Seen};
 use crate::domain::inputs::ServiceView;
 use crate::domain::slice::SliceView;
@@ -71,8 +71,15 @@ impl World {
     pub fn slices(&self, event: Event<Seen<Arc<SliceView>>>) -> BTreeSet<Id> {
         let mut inner = self.lock();
         let concerned = inner.slices.take(event);
-        self.note_complete(&inner);
+        if inner.slices.mirror.complete() {
+            known(&self.slices_listed);
+        }
         concerned
+    }
+
+    /// Waits until the EndpointSlices were listed once.
+    pub async fn slices_listed(&self) {
+        until(&self.slices_listed).await;
     }
 
     /// The Service, if it is there, and who serves behind it.
