@@ -1,16 +1,16 @@
 //! The one port for machines that watch over the operator: `/metrics`,
-//! `/livez`, `/readyz`; and `/debug/health` for people.
+//! `/livez`, `/readyz`. The pages for people have [another](debug).
+
+pub mod debug;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::{Query, State};
+use axum::Router;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
-use serde::Deserialize;
-use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
@@ -45,17 +45,6 @@ impl Readiness {
 struct Served {
     metrics: Metrics,
     readiness: Readiness,
-    health: Arc<HealthPage>,
-}
-
-/// What is known of the health of all services, or of the named one, which may
-/// not be checked.
-pub type HealthPage = dyn Fn(Option<&str>) -> Option<Value> + Send + Sync;
-
-/// Which service is asked for.
-#[derive(Deserialize)]
-struct Asked {
-    service: Option<String>,
 }
 
 /// Opens the port.
@@ -68,38 +57,22 @@ pub async fn serve(
     listener: TcpListener,
     metrics: Metrics,
     readiness: Readiness,
-    health: Arc<HealthPage>,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(metrics, readiness, health)).await
+    axum::serve(listener, router(metrics, readiness)).await
 }
 
-fn router(metrics: Metrics, readiness: Readiness, health: Arc<HealthPage>) -> Router {
+fn router(metrics: Metrics, readiness: Readiness) -> Router {
     Router::new()
         .route("/metrics", get(exposition))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
-        .route("/debug/health", get(checks))
-        .with_state(Served {
-            metrics,
-            readiness,
-            health,
-        })
+        .with_state(Served { metrics, readiness })
 }
 
 async fn exposition(State(served): State<Served>) -> Response {
     match served.metrics.exposition() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-async fn checks(State(served): State<Served>, Query(asked): Query<Asked>) -> Response {
-    match (served.health)(asked.service.as_deref()) {
-        Some(known) => Json(known).into_response(),
-        None => {
-            let why = "this Service is not checked; name it as <namespace>/<name>\n";
-            (StatusCode::NOT_FOUND, why).into_response()
-        }
     }
 }
 

@@ -33,6 +33,7 @@ use crate::controller::context::{Context, Memory, Options};
 use crate::controller::ejection::{self, Ejector};
 use crate::controller::election::Elector;
 use crate::controller::leadership::Leadership;
+use crate::controller::looks::Looks;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::monitor::{self, Monitor};
 use crate::controller::queue::Queue;
@@ -65,6 +66,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let listener = admin::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
+    let for_people = debug::bind(args.debug_listen).await?;
 
     let timing = timing(&args)?;
     let config = reach::kube_config(args.cluster.kubeconfig.as_deref()).await?;
@@ -85,7 +87,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         (leadership, Some(elector))
     };
     let (prober, view, checks) = reach::prober(&args.health, &metrics)?;
-    let page = view.clone();
+    let checked = view.clone();
     let term = leadership.clone();
     let (alerts, telling) = alert::start(
         reach::alerts(&args.alert),
@@ -113,9 +115,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         "return of the catalog",
         controller::changes::release(Arc::clone(&ctx)),
     );
-    let page = move |service: Option<&str>| debug::health(&page, service);
-    let serving = admin::serve(listener, metrics, readiness.clone(), Arc::new(page));
+    let serving = admin::serve(listener, metrics, readiness.clone());
     tasks.add("admin port", serving.map(|_| ()));
+    if let Some(listener) = for_people {
+        let pages = debug::pages(Arc::clone(&ctx), checked);
+        let serving = admin::debug::serve(listener, pages);
+        tasks.add("debug pages", serving.map(|_| ()));
+    }
     tasks.add("event sender", sender.run());
     tasks.add("gauges", gauges::keep(Arc::clone(&ctx)));
     tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
@@ -268,11 +274,12 @@ fn context(
         write_back: Arc::default(),
         ejector: Ejector::default(),
         monitor,
-        queue: Queue::new(usize::from(args.concurrency)),
+        queue: Queue::new(usize::from(args.concurrency), metrics.workqueue.clone()),
         registrar: Registrar::new(args.register.scope()),
         events,
         metrics,
         memory: Memory::default(),
+        looks: Looks::default(),
     };
     Ok((Arc::new(ctx), source, sender))
 }

@@ -3,6 +3,7 @@
 pub mod alert;
 pub mod catalog;
 pub mod cluster;
+pub mod debug;
 pub mod diff;
 pub mod health;
 pub mod release_all;
@@ -20,6 +21,7 @@ use crate::domain::policy::bounds::Bounds;
 use alert::AlertArgs;
 use catalog::CatalogArgs;
 use cluster::ClusterArgs;
+use debug::DebugListen;
 use diff::DiffArgs;
 use health::HealthArgs;
 use release_all::ReleaseAllArgs;
@@ -147,7 +149,7 @@ pub struct RunArgs {
     #[arg(long, env = "CATALOG_MESH_LEASE_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration)]
     pub lease_retry_period: Duration,
 
-    /// Address of /metrics, /livez, /readyz and /debug/health.
+    /// Address of /metrics, /livez and /readyz.
     #[arg(
         long,
         env = "CATALOG_MESH_LISTEN",
@@ -155,6 +157,16 @@ pub struct RunArgs {
         default_value = "0.0.0.0:8080"
     )]
     pub listen: SocketAddr,
+
+    /// Address of loopback for the pages below /debug/, which are for people who
+    /// may forward a port to this Pod; `off` for none.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_DEBUG_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8081"
+    )]
+    pub debug_listen: DebugListen,
 
     /// Which log lines are written, such as `info` or
     /// `info,catalog_mesh_controller=debug`.

@@ -13,6 +13,7 @@ use super::ejection::Ejector;
 use super::error::WriteError;
 use super::events::Events;
 use super::leadership::Leadership;
+use super::looks::Looks;
 use super::mesh_api::MeshApi;
 use super::monitor::Monitor;
 use super::queue::Queue;
@@ -82,6 +83,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// What is remembered between two looks and may be lost.
     pub memory: Memory,
+    /// What the last looks came to, for people who ask.
+    pub looks: Looks,
 }
 
 /// How long an outage is spoken of in the same words.

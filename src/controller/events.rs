@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::apply::in_time;
+use super::audit;
 use super::error::WriteError;
 use crate::domain::labels::{BINDING_API_VERSION, BINDING_KIND, MANAGER};
 use crate::domain::status::Transition;
@@ -101,6 +102,17 @@ impl Sender {
             let event = event(&about, &transition, &self.pod, Timestamp::now());
             let params = PostParams::default();
             let sent = in_time(api.create(&params, &event)).await;
+            let stored = sent.as_ref().ok();
+            let name = stored.and_then(|stored| stored.metadata.name.as_deref());
+            audit::Write {
+                verb: "create",
+                kind: "Event",
+                namespace: &about.namespace,
+                name: name.unwrap_or_default(),
+                binding: Some(&format!("{}/{}", about.namespace, about.name)),
+                reason: &transition.reason,
+            }
+            .ended(&sent);
             self.metrics.wrote("Event", sent.is_ok());
             if let Err(error) = sent {
                 self.metrics.event_dropped();

@@ -13,7 +13,8 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::apply::{in_time, record};
+use super::apply::in_time;
+use super::audit;
 use super::context::Context;
 use super::error::WriteError;
 use super::world::Concerned;
@@ -272,18 +273,20 @@ async fn create(
     // the apply where one of that name exists.
     body["metadata"]["resourceVersion"] = Value::String("1".to_owned());
     let api = Api::<ServiceBinding>::namespaced(ctx.clients.requests.clone(), &key.namespace);
-    let answer = in_time(api.patch(&key.name, &PatchParams::apply(MANAGER), &Patch::Apply(body)))
-        .await
+    let (params, patch) = (PatchParams::apply(MANAGER), Patch::Apply(body));
+    let answer = in_time(api.patch(&key.name, &params, &patch)).await;
+    audit::Write {
+        verb: "patch",
+        kind: BINDING_KIND,
+        namespace: &key.namespace,
+        name: &key.name,
+        binding: Some(&key.to_string()),
+        reason: "the catalog has this service, and no binding is for it",
+    }
+    .ended(&answer);
+    let answer = answer
         .map(|_| ())
         .map_err(|error| WriteError::from_kube(&error));
-    record(
-        "create",
-        BINDING_KIND,
-        &key,
-        &key.namespace,
-        &key.name,
-        answer.as_ref().err(),
-    );
     ctx.metrics.wrote(BINDING_KIND, answer.is_ok());
     if answer.is_ok() {
         tracing::info!(

@@ -196,6 +196,7 @@ fn ask(ctx: &Context, concerned: Concerned) {
     }
     for key in &concerned.gone {
         ctx.queue.forget(key);
+        ctx.looks.forget(key);
         ctx.write_back.release(key);
     }
     ctx.registrar.concerned(&concerned);

@@ -24,6 +24,7 @@ pub mod plan;
 pub mod pod;
 pub mod policy;
 pub mod ports;
+pub mod readiness;
 pub mod reasons;
 pub mod record;
 pub mod registration;

@@ -27,7 +27,7 @@ use crate::scene::{DR, PROGRAM, Scene, VS, rules};
 use crate::support::answers::{Case, OK, TOKEN, cases};
 use crate::support::peer::{Peer, Step};
 use crate::support::rig::Rig;
-use crate::support::stack::{OPERATOR, PATIENCE, Stack};
+use crate::support::stack::{DEBUG, OPERATOR, PATIENCE, Stack};
 use crate::support::wait;
 use crate::support::workload::{Workload, ZONES};
 
@@ -166,16 +166,16 @@ async fn no_byte_of_an_answer_shows_anywhere(rig: &Rig) -> Result<()> {
         log.contains("Endpoint is unhealthy"),
         "it says nothing of them"
     );
-    let page = async |page: &str| -> Result<String> {
+    let page = async |port: &str, page: &str| -> Result<String> {
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let answer = http.get(format!("http://{OPERATOR}{page}")).send().await?;
+        let answer = http.get(format!("http://{port}{page}")).send().await?;
         Ok(answer.text().await?)
     };
     let record = scene.stack.catalog.get(&scene.id("loud")).await?;
     let places = [
         ("log", log),
-        ("metrics", page("/metrics").await?),
-        ("page", page("/debug/health").await?),
+        ("metrics", page(OPERATOR, "/metrics").await?),
+        ("page", page(DEBUG, "/debug/health").await?),
         ("events", everything::<Event>(rig).await?),
         ("core events", everything::<CoreEvent>(rig).await?),
         ("bindings", everything::<ServiceBinding>(rig).await?),

@@ -23,6 +23,7 @@ macro_rules! behaviours {
 
 behaviours![
     apply_preconditions,
+    audited,
     canary,
     catalog_events,
     catalog_faults,
@@ -35,6 +36,7 @@ behaviours![
     diff,
     doubt,
     ejection,
+    explained,
     fields,
     foreign,
     frozen,
@@ -55,6 +57,7 @@ behaviours![
     loop_closed,
     mesh_api_missing,
     names,
+    observed,
     only_targets,
     outage,
     poison,

@@ -85,7 +85,7 @@ async fn what_rbac_grants_is_what_the_operator_uses(rig: &Rig) -> Result<()> {
 }
 
 /// Everything that a binding can live through.
-async fn walk(scene: &Scene<'_>) -> Result<()> {
+pub(crate) async fn walk(scene: &Scene<'_>) -> Result<()> {
     ejection::left_over(scene, "left-over").await?;
     // One that the catalog makes and takes.
     scene.service("made").await?;

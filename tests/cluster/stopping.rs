@@ -48,6 +48,7 @@ async fn it_ends_at_once_before_the_first_list(rig: &Rig) -> Result<()> {
             "http://127.0.0.1:1",
             "--listen",
             OPERATOR,
+            "--debug-listen=off",
         ])
         .env("KUBECONFIG", kubeconfig)
         .spawn()?;

@@ -31,6 +31,7 @@ pub mod pki;
 pub mod policy;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod replicas;
 pub mod rig;
 pub mod rundir;

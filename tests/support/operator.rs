@@ -61,6 +61,8 @@ impl Operator {
         let process = Spec::new(name, program, run)
             .args(args)
             .env("KUBECONFIG", kubeconfig)
+            // Several run side by side: whoever reads these pages says where.
+            .env("CATALOG_MESH_DEBUG_LISTEN", "127.0.0.1:0")
             .spawn()?;
         Ok(Self {
             process,

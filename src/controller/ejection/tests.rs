@@ -21,6 +21,7 @@ use crate::controller::clients::Clients;
 use crate::controller::cluster_id::Identity;
 use crate::controller::context::{Memory, Options};
 use crate::controller::leadership::Leadership;
+use crate::controller::looks::Looks;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::monitor::{self, Monitor};
 use crate::controller::permit::Permit;
@@ -222,11 +223,12 @@ fn context(client: Client, leadership: Leadership, read_only: bool) -> Context {
         write_back: Arc::default(),
         ejector: Ejector::default(),
         monitor: Monitor::new(prober, view, alerts),
-        queue: Queue::new(1),
+        queue: Queue::new(1, metrics.workqueue.clone()),
         registrar: Registrar::new(Scope::default()),
         events,
         metrics,
         memory: Memory::default(),
+        looks: Looks::default(),
     }
 }
 

@@ -5,7 +5,7 @@ use k8s_openapi::api::coordination::v1::Lease;
 
 use futures::StreamExt;
 
-use super::lease::{self, Failure};
+use super::lease::{self, Failure, Why};
 use super::{Elector, Held};
 use crate::domain::election::Free;
 
@@ -119,7 +119,7 @@ impl Elector {
         let epoch = said.epoch;
         let mut wanted = self.read.clone().unwrap_or_else(|| self.requests.blank());
         lease::write(&mut wanted, said);
-        let lease = self.requests.store(&wanted).await?;
+        let lease = self.requests.store(&wanted, Why::Claimed).await?;
         let held = Held {
             lease,
             proved,

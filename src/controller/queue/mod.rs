@@ -17,22 +17,24 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::domain::names::BindingKey;
+use crate::metrics::workqueue::Workqueue;
 use room::Room;
-use state::{Lane, Next, State};
+use state::{Lane, Next, Standing, State};
 
 /// The queue.
-#[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
     changed: Notify,
+    metrics: Workqueue,
 }
 
 impl Queue {
     /// A queue that releases at most `limit` keys at once.
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limit: usize, metrics: Workqueue) -> Self {
         Self {
             state: Mutex::new(State::new(limit)),
             changed: Notify::new(),
+            metrics,
         }
     }
 
@@ -52,7 +54,12 @@ impl Queue {
     /// The run of the key has ended; `worked` names what it found working.
     pub fn done(&self, key: &BindingKey, next: Next, worked: &[Room]) {
         let now = Instant::now();
-        self.lock().done(key, next, worked, fastrand::f64(), now);
+        let mut state = self.lock();
+        if let Some(took) = state.running_for(key, now) {
+            self.metrics.worked(took);
+        }
+        state.done(key, next, worked, fastrand::f64(), now);
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -73,9 +80,19 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// Where the key is, if anything is known of it.
+    pub fn standing(&self, key: &BindingKey) -> Option<Standing> {
+        self.lock().standing(key)
+    }
+
     /// How many keys are due, and how many run.
     pub fn depth(&self) -> (usize, usize) {
         self.lock().depth()
+    }
+
+    /// For how long runs have been under way: all together, and the longest.
+    pub fn under_way(&self) -> (Duration, Duration) {
+        self.lock().under_way(Instant::now())
     }
 
     /// Waits for the next key. One consumer only.
@@ -84,6 +101,11 @@ impl Queue {
             let (key, wake) = {
                 let mut state = self.lock();
                 let key = state.release(fastrand::f64(), Instant::now());
+                let tally = state.take_tally();
+                self.metrics.grew(tally.adds, tally.retries);
+                if let Some(waited) = tally.waited {
+                    self.metrics.waited(waited);
+                }
                 (key, state.next_wake())
             };
             if let Some(key) = key {

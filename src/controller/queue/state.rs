@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::places::{Again, Place, Places};
+use super::places::{Again, Place, Places, Tally};
 use super::room::{ROOMS, Room, WaitingRoom};
 use crate::domain::names::BindingKey;
 use crate::domain::retry;
@@ -45,6 +45,17 @@ pub enum Next {
     Failed,
     /// Another look when what the room waits for is back.
     Park(Room),
+}
+
+/// Where a key is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// In words.
+    pub place: &'static str,
+    /// Until when, where that is known.
+    pub until: Option<Instant>,
+    /// Failures in a row.
+    pub failures: u32,
 }
 
 /// The state behind the queue.
@@ -210,6 +221,43 @@ impl State {
             Place::Running { again, gone, .. } => (*again, *gone) = (None, true),
             _ => self.places.remove(key),
         }
+    }
+
+    /// How long the key has run by now, if it runs.
+    pub fn running_for(&self, key: &BindingKey, now: Instant) -> Option<Duration> {
+        self.places.look(key)?.running_for(now)
+    }
+
+    /// For how long runs have been under way: all together, and the longest.
+    pub fn under_way(&self, now: Instant) -> (Duration, Duration) {
+        let runs = self.places.all().filter_map(|entry| entry.running_for(now));
+        runs.fold(Default::default(), |(all, longest), run| {
+            (all + run, run.max(longest))
+        })
+    }
+
+    /// What happened since this was asked last.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.places.tally)
+    }
+
+    /// Where the key is, if anything is known of it.
+    pub fn standing(&self, key: &BindingKey) -> Option<Standing> {
+        let entry = self.places.look(key)?;
+        let (place, until) = match entry.place {
+            Place::Idle => ("waits for a change", None),
+            Place::Delayed { until, firm, .. } if firm => ("backs off", Some(until)),
+            Place::Delayed { until, .. } => ("waits for its next look", Some(until)),
+            Place::Queued { .. } => ("is due", None),
+            Place::Parked(Room::Catalog) => ("waits for the catalog", None),
+            Place::Parked(Room::Writes) => ("waits for the API server to take writes", None),
+            Place::Running { .. } => ("is looked at", None),
+        };
+        Some(Standing {
+            place,
+            until,
+            failures: entry.failures,
+        })
     }
 
     /// Keys that are due, and keys that run.

@@ -492,3 +492,65 @@ fn a_binding_made_anew_during_the_last_run_of_the_old_one_is_looked_at() {
     queue.pass(SPACING);
     assert_eq!(queue.release().as_deref(), Some("a"));
 }
+
+#[test]
+fn how_long_a_key_was_due_and_runs_is_counted() {
+    let mut queue = Clocked::new(1);
+    queue.add("a", Lane::Bulk);
+    queue.add("b", Lane::Bulk);
+    // It is due already, only in a better lane.
+    queue.pass(ms(100));
+    queue.add("b", Lane::Normal);
+    assert_eq!(queue.release().as_deref(), Some("b"));
+    let tally = queue.state.take_tally();
+    assert_eq!((tally.adds, tally.retries), (2, 0));
+    assert_eq!(tally.waited, Some(ms(100)));
+
+    queue.pass(ms(50));
+    assert_eq!(queue.state.running_for(&key("b"), queue.now), Some(ms(50)));
+    assert_eq!(queue.state.running_for(&key("a"), queue.now), None);
+    assert_eq!(queue.state.under_way(queue.now), (ms(50), ms(50)));
+    queue.done("b", Next::Failed, &[]);
+    assert_eq!(queue.state.under_way(queue.now), (ms(0), ms(0)));
+    assert_eq!(queue.state.take_tally().retries, 1);
+
+    assert_eq!(queue.release().as_deref(), Some("a"));
+    assert_eq!(queue.state.take_tally().waited, Some(ms(150)));
+}
+
+#[test]
+fn what_a_key_waits_for_is_said() {
+    let mut queue = Clocked::new(1);
+    let says = |queue: &Clocked, name| {
+        let standing = queue.state.standing(&key(name)).unwrap();
+        (standing.place, standing.until, standing.failures)
+    };
+    assert_eq!(queue.state.standing(&key("a")), None);
+    queue.add("a", Lane::Bulk);
+    assert_eq!(says(&queue, "a"), ("is due", None, 0));
+    queue.release();
+    assert_eq!(says(&queue, "a"), ("is looked at", None, 0));
+    queue.done("a", Next::Wait, &[]);
+    assert_eq!(says(&queue, "a"), ("waits for a change", None, 0));
+    queue.add("a", Lane::Bulk);
+    let next = Some(queue.now + SPACING);
+    assert_eq!(says(&queue, "a"), ("waits for its next look", next, 0));
+    queue.pass(SPACING);
+    queue.release();
+    queue.done("a", Next::Failed, &[]);
+    let (place, until, failures) = says(&queue, "a");
+    assert_eq!((place, failures), ("backs off", 1));
+    assert!(until > Some(queue.now));
+}
+
+#[test]
+fn who_waits_for_the_catalog_says_so() {
+    let mut queue = Clocked::new(10);
+    for name in ["a", "b", "c"] {
+        queue.add(name, Lane::Bulk);
+        queue.release();
+        queue.done(name, Next::Park(Room::Catalog), &[]);
+    }
+    let standing = queue.state.standing(&key("c")).unwrap();
+    assert_eq!(standing.place, "waits for the catalog");
+}

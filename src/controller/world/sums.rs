@@ -1,6 +1,7 @@
 //! What the world comes to: how many there are of each, who waits for the
 //! catalog, and what surrounds a Service.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::World;
@@ -9,8 +10,8 @@ use crate::domain::inputs::NamespaceView;
 use crate::domain::names::{BindingKey, ServiceKey};
 use crate::domain::registration::Surroundings;
 use crate::domain::rule::Rule;
-use crate::domain::status;
 use crate::domain::validate::key;
+use crate::domain::{readiness, status};
 
 /// How many objects there are.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -51,6 +52,18 @@ impl World {
             .iter()
             .filter(|(_, binding)| status::is_denied(binding.status.as_ref()));
         denied.map(|(_, binding)| key(binding)).collect()
+    }
+
+    /// How many bindings there are by what their condition Ready says: its
+    /// value, and its reason.
+    pub fn by_ready(&self) -> BTreeMap<(&'static str, &'static str), usize> {
+        let inner = self.lock();
+        let mut counts = BTreeMap::new();
+        for (_, binding) in inner.bindings.iter() {
+            let (truth, reason) = readiness::of(binding.status.as_ref());
+            *counts.entry((truth.as_str(), reason)).or_insert(0) += 1;
+        }
+        counts
     }
 
     /// How many bindings are known.
