@@ -10,6 +10,8 @@ mod support;
 mod checked;
 mod patients;
 mod scene;
+#[path = "../hostile/targets.rs"]
+mod targets;
 
 macro_rules! behaviours {
     ($($file:ident,)*) => {
@@ -28,6 +30,7 @@ behaviours![
     catalog_faults,
     catalog_pace,
     catalog_sync,
+    catalog_token,
     chaos,
     conditions,
     crd,
@@ -40,6 +43,7 @@ behaviours![
     frozen,
     handover,
     health_alerts,
+    hostile_bindings,
     hostile_endpoints,
     health_dies_properly,
     health_failures,

@@ -38,6 +38,7 @@ pub mod runner;
 pub mod sidecar;
 pub mod stack;
 pub mod synthetic;
+pub mod token;
 pub mod tools;
 pub mod traffic;
 pub mod wait;
