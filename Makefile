@@ -1,6 +1,6 @@
 # Each target is one command that also works alone.
 
-.PHONY: test check audit tools test-cluster chaos outage demo bench
+.PHONY: test check audit tools test-cluster chaos outage upgrade image-check demo bench
 
 # Everything that has to hold, from nothing: also what CI runs.
 test: check tools
@@ -52,6 +52,19 @@ outage: tools
 	cargo build --locked --example catalog-server
 	OUTAGE_SECONDS="$(or $(SECONDS),600)" TEST_LIMIT=7200 \
 	cargo test --locked --test cluster an_outage_with_restarts
+
+# An upgrade under traffic with 200 bindings, from 0.1.0 to what is here;
+# `make upgrade FROM=<commit> BINDINGS=20` from another version.
+upgrade: tools
+	cargo build --locked --example catalog-server
+	UPGRADE_FROM="$$(tests/tools/upgrade-from.sh $(or $(FROM),4317ba4e122e335a9442d8e2684d00b57fcc7632))" \
+	UPGRADE_BINDINGS="$(or $(BINDINGS),200)" TEST_LIMIT=1800 \
+	cargo test --locked --test cluster an_upgrade_under_traffic
+
+# The image, built on bases made here, and the operator in it at work; needs root,
+# buildah and debootstrap. PROFILE=dev for a quick one.
+image-check: tools
+	PROFILE="$(or $(PROFILE),release)" tests/tools/image-check.sh
 
 # Random changes of the catalog while everything around it fails, and whether
 # all is right in the end; `make chaos CHANGES=100000 SEED=1` for a long run.

@@ -33,6 +33,7 @@ behaviours![
     crd,
     denials,
     diff,
+    documented,
     doubt,
     ejection,
     fields,
@@ -79,6 +80,7 @@ behaviours![
     transitions,
     two_operators,
     two_way,
+    upgrade,
     write_back,
 ];
 

@@ -16,6 +16,7 @@ pub mod backend;
 pub mod catalog;
 pub mod chaos;
 pub mod cut;
+pub mod documents;
 pub mod endpoint;
 pub mod envoy;
 pub mod fleet;
