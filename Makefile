@@ -1,6 +1,6 @@
 # Each target is one command that also works alone.
 
-.PHONY: test check audit tools test-cluster chaos outage demo bench
+.PHONY: test check audit sbom release reproducible tools test-cluster chaos outage upgrade image-check demo bench
 
 # Everything that has to hold, from nothing: also what CI runs.
 test: check tools
@@ -21,6 +21,37 @@ audit: target/tools/bin/cargo-deny
 
 target/tools/bin/cargo-deny:
 	cargo install --locked --root target/tools --version 0.20.2 cargo-deny
+
+# What the program is made of, as CycloneDX: target/sbom/*.cdx.json. The tool
+# writes beside Cargo.toml only, and where that is.
+sbom: target/tools/bin/cargo-cyclonedx
+	mkdir -p target/sbom
+	target/tools/bin/cargo-cyclonedx cyclonedx --format json --spec-version 1.5 \
+		--target x86_64-unknown-linux-gnu --override-filename sbom.made
+	sed 's|$(CURDIR)|/source|g' sbom.made.json > target/sbom/catalog-mesh-controller.cdx.json
+	rm sbom.made.json
+
+target/tools/bin/cargo-cyclonedx:
+	cargo install --locked --root target/tools --version 0.5.9 cargo-cyclonedx
+
+# The program as it is shipped. No path of this machine is to get into it: the
+# same source should make the same bytes wherever it stands.
+PATHS = $(CURDIR)=/source $(or $(CARGO_HOME),$(HOME)/.cargo)=/cargo
+release:
+	RUSTFLAGS="$(PATHS:%=--remap-path-prefix=%)" CFLAGS="$(PATHS:%=-ffile-prefix-map=%)" \
+	cargo build --locked --release --bin catalog-mesh-controller
+
+# Whether it does: the last commit, in two folders, compared. Two whole builds.
+reproducible:
+	rm -rf target/reproducible
+	for folder in one another/and-a-longer-one; do \
+		mkdir -p target/reproducible/$$folder && \
+		git archive HEAD | tar -x -C target/reproducible/$$folder && \
+		$(MAKE) -C target/reproducible/$$folder release || exit 1; \
+	done
+	sha256sum target/reproducible/one/target/release/catalog-mesh-controller
+	cmp target/reproducible/one/target/release/catalog-mesh-controller \
+		target/reproducible/another/and-a-longer-one/target/release/catalog-mesh-controller
 
 # Builds the real parts (Kubernetes, Istio, Envoy) into target/tools, once.
 tools:
@@ -52,6 +83,19 @@ outage: tools
 	cargo build --locked --example catalog-server
 	OUTAGE_SECONDS="$(or $(SECONDS),600)" TEST_LIMIT=7200 \
 	cargo test --locked --test cluster an_outage_with_restarts
+
+# An upgrade under traffic with 200 bindings, from 0.1.0 to what is here;
+# `make upgrade FROM=<commit> BINDINGS=20` from another version.
+upgrade: tools
+	cargo build --locked --example catalog-server
+	UPGRADE_FROM="$$(tests/tools/upgrade-from.sh $(or $(FROM),4317ba4e122e335a9442d8e2684d00b57fcc7632))" \
+	UPGRADE_BINDINGS="$(or $(BINDINGS),200)" TEST_LIMIT=1800 \
+	cargo test --locked --test cluster an_upgrade_under_traffic
+
+# The image, built on bases made here, and the operator in it at work; needs root,
+# buildah and debootstrap. PROFILE=dev for a quick one.
+image-check: tools
+	PROFILE="$(or $(PROFILE),release)" tests/tools/image-check.sh
 
 # Random changes of the catalog while everything around it fails, and whether
 # all is right in the end; `make chaos CHANGES=100000 SEED=1` for a long run.

@@ -1,61 +1,52 @@
 //! The one port for machines that watch over the operator: `/metrics`,
-//! `/livez`, `/readyz`; and `/debug/health` for people.
+//! `/livez`, `/readyz`. The pages for people have [another](debug).
+
+pub mod debug;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::extract::{Query, State};
+use axum::Router;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
-use serde::Deserialize;
-use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::metrics::Metrics;
 
+/// Whether a gate is open now.
+type IsOpen = Box<dyn Fn() -> bool + Send + Sync>;
+
 /// Named gates that must all be open before the operator calls itself ready.
-/// Cloning shares them.
+/// Whoever asks looks at each; cloning shares them.
 #[derive(Clone, Default)]
-pub struct Readiness(Arc<Mutex<Vec<(&'static str, bool)>>>);
+pub struct Readiness(Arc<Mutex<Vec<(&'static str, IsOpen)>>>);
 
 impl Readiness {
-    /// Opens or closes a gate. A gate that was never named does not count.
-    pub fn set(&self, gate: &'static str, open: bool) {
+    /// Adds a gate. The name says what is waited for while it is closed.
+    pub fn gate(&self, name: &'static str, is_open: impl Fn() -> bool + Send + Sync + 'static) {
         let mut gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        match gates.iter_mut().find(|(name, _)| *name == gate) {
-            Some(known) => known.1 = open,
-            None => gates.push((gate, open)),
-        }
+        gates.push((name, Box::new(is_open)));
     }
 
     /// The gates that are closed.
     pub fn closed(&self) -> Vec<&'static str> {
         let gates = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        gates
-            .iter()
-            .filter(|(_, open)| !open)
-            .map(|(name, _)| *name)
-            .collect()
+        let closed = gates.iter().filter(|(_, is_open)| !is_open());
+        closed.map(|(name, _)| *name).collect()
     }
 }
+
+/// What is wrong with this process so that only a new one helps, a line for
+/// each; nothing where it is alive.
+pub type Liveness = dyn Fn() -> Vec<String> + Send + Sync;
 
 #[derive(Clone)]
 struct Served {
     metrics: Metrics,
+    liveness: Arc<Liveness>,
     readiness: Readiness,
-    health: Arc<HealthPage>,
-}
-
-/// What is known of the health of all services, or of the named one, which may
-/// not be checked.
-pub type HealthPage = dyn Fn(Option<&str>) -> Option<Value> + Send + Sync;
-
-/// Which service is asked for.
-#[derive(Deserialize)]
-struct Asked {
-    service: Option<String>,
 }
 
 /// Opens the port.
@@ -67,39 +58,40 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     metrics: Metrics,
+    liveness: Arc<Liveness>,
     readiness: Readiness,
-    health: Arc<HealthPage>,
 ) -> std::io::Result<()> {
-    axum::serve(listener, router(metrics, readiness, health)).await
+    let served = Served {
+        metrics,
+        liveness,
+        readiness,
+    };
+    axum::serve(listener, router(served)).await
 }
 
-fn router(metrics: Metrics, readiness: Readiness, health: Arc<HealthPage>) -> Router {
+fn router(served: Served) -> Router {
     Router::new()
         .route("/metrics", get(exposition))
-        .route("/livez", get(|| async { "ok\n" }))
+        .route("/livez", get(alive))
         .route("/readyz", get(ready))
-        .route("/debug/health", get(checks))
-        .with_state(Served {
-            metrics,
-            readiness,
-            health,
-        })
+        .with_state(served)
+}
+
+async fn alive(State(served): State<Served>) -> Response {
+    let wrong = (served.liveness)();
+    if wrong.is_empty() {
+        return "ok\n".into_response();
+    }
+    let wrong = wrong.join("; ");
+    // Whoever restarts the process for it does not say why.
+    tracing::error!(wrong, "this process is stuck and wants to be started anew");
+    (StatusCode::SERVICE_UNAVAILABLE, format!("{wrong}\n")).into_response()
 }
 
 async fn exposition(State(served): State<Served>) -> Response {
     match served.metrics.exposition() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
-    }
-}
-
-async fn checks(State(served): State<Served>, Query(asked): Query<Asked>) -> Response {
-    match (served.health)(asked.service.as_deref()) {
-        Some(known) => Json(known).into_response(),
-        None => {
-            let why = "this Service is not checked; name it as <namespace>/<name>\n";
-            (StatusCode::NOT_FOUND, why).into_response()
-        }
     }
 }
 
@@ -113,4 +105,65 @@ async fn ready(State(served): State<Served>) -> Response {
         format!("waiting for: {}\n", closed.join(", ")),
     )
         .into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use axum::body::{Body, to_bytes};
+    use http::Request;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    async fn asked(served: &Served, path: &str) -> (u16, String) {
+        let request = Request::get(path).body(Body::empty()).unwrap();
+        let answer = router(served.clone()).oneshot(request).await.unwrap();
+        let status = answer.status().as_u16();
+        let body = to_bytes(answer.into_body(), 10_000).await.unwrap();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn it_is_ready_when_every_gate_is_open_and_names_those_that_are_not() {
+        let readiness = Readiness::default();
+        let open = Arc::new(AtomicBool::new(false));
+        let is_open = Arc::clone(&open);
+        readiness.gate("first list of Pods", move || {
+            is_open.load(Ordering::Relaxed)
+        });
+        readiness.gate("something else", || true);
+        let served = Served {
+            metrics: Metrics::new().unwrap(),
+            liveness: Arc::new(Vec::new),
+            readiness,
+        };
+        let (status, said) = asked(&served, "/readyz").await;
+        assert_eq!(
+            (status, said.as_str()),
+            (503, "waiting for: first list of Pods\n")
+        );
+        open.store(true, Ordering::Relaxed);
+        assert_eq!(asked(&served, "/readyz").await, (200, "ok\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn it_is_alive_until_something_is_stuck_which_it_names() {
+        let stuck = Arc::new(AtomicBool::new(false));
+        let is_stuck = Arc::clone(&stuck);
+        let wrong = move || {
+            let stuck = is_stuck.load(Ordering::Relaxed);
+            stuck.then(|| "a 61 s ago".to_owned()).into_iter().collect()
+        };
+        let served = Served {
+            metrics: Metrics::new().unwrap(),
+            liveness: Arc::new(wrong),
+            readiness: Readiness::default(),
+        };
+        assert_eq!(asked(&served, "/livez").await, (200, "ok\n".to_owned()));
+        stuck.store(true, Ordering::Relaxed);
+        let said = asked(&served, "/livez").await;
+        assert_eq!(said, (503, "a 61 s ago\n".to_owned()));
+    }
 }

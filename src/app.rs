@@ -1,6 +1,7 @@
 //! The composition root: builds everything, runs it, and decides what happens
 //! when a part of it ends.
 
+mod alive;
 mod debug;
 pub mod diff;
 mod life;
@@ -9,7 +10,6 @@ pub mod release_all;
 
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use futures::FutureExt;
@@ -33,26 +33,20 @@ use crate::controller::context::{Context, Memory, Options};
 use crate::controller::ejection::{self, Ejector};
 use crate::controller::election::Elector;
 use crate::controller::leadership::Leadership;
+use crate::controller::looks::Looks;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::monitor::{self, Monitor};
 use crate::controller::queue::Queue;
 use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
+use crate::controller::world::watched::WATCHED;
 use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, gauges, watches};
 use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
+use crate::domain::served::Served;
 use crate::metrics::Metrics;
-use life::{Tasks, stop_signal, stopped};
-
-/// How long running work may take to end after the first signal.
-const GRACE: Duration = Duration::from_secs(20);
-
-/// How long letting go of the Lease may take after that.
-const RELEASE: Duration = Duration::from_secs(8);
-
-/// Gate of readiness: every watched kind was listed.
-const GATE_LISTED: &str = "first lists";
+use life::{RELEASE, Tasks, stop_signal, stopped, until_stopped};
 
 /// Runs the operator until it is told to stop, or a part of it fails.
 pub async fn run(args: RunArgs) -> anyhow::Result<()> {
@@ -60,13 +54,13 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut stop = stop_signal()?;
     let metrics = Metrics::new().context("cannot register the metrics")?;
-    let readiness = Readiness::default();
-    readiness.set(GATE_LISTED, false);
     let listener = admin::bind(args.listen)
         .await
         .with_context(|| format!("cannot listen on {}; choose another --listen", args.listen))?;
+    let for_people = debug::bind(args.debug_listen).await?;
 
     let timing = timing(&args)?;
+    let served = args.served().map_err(anyhow::Error::msg)?;
     let config = reach::kube_config(args.cluster.kubeconfig.as_deref()).await?;
     let (leadership, elector) = if args.read_only {
         // It takes no Lease, so that it stands in nobody's way.
@@ -85,7 +79,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         (leadership, Some(elector))
     };
     let (prober, view, checks) = reach::prober(&args.health, &metrics)?;
-    let page = view.clone();
+    let checked = view.clone();
     let term = leadership.clone();
     let (alerts, telling) = alert::start(
         reach::alerts(&args.alert),
@@ -94,7 +88,8 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     )
     .context("cannot set up alerts")?;
     let monitor = Monitor::new(prober, view, alerts);
-    let (ctx, source, sender) = context(&args, config, leadership, metrics.clone(), monitor)?;
+    let (ctx, source, sender) =
+        context(&args, served, config, leadership, metrics.clone(), monitor)?;
     let (store, writer) = reflector::store();
     let mut tasks = Tasks::default();
     let us = Arc::clone(&ctx);
@@ -113,9 +108,15 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         "return of the catalog",
         controller::changes::release(Arc::clone(&ctx)),
     );
-    let page = move |service: Option<&str>| debug::health(&page, service);
-    let serving = admin::serve(listener, metrics, readiness.clone(), Arc::new(page));
+    let liveness = Arc::new(alive::liveness(&ctx, timing));
+    let readiness = readiness(&ctx, &stop);
+    let serving = admin::serve(listener, metrics, liveness, readiness);
     tasks.add("admin port", serving.map(|_| ()));
+    if let Some(listener) = for_people {
+        let pages = debug::pages(Arc::clone(&ctx), checked);
+        let serving = admin::debug::serve(listener, pages);
+        tasks.add("debug pages", serving.map(|_| ()));
+    }
     tasks.add("event sender", sender.run());
     tasks.add("gauges", gauges::keep(Arc::clone(&ctx)));
     tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
@@ -136,20 +137,19 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tokio::select! {
         () = ctx.world.complete() => {}
         () = stopped(&mut stop) => return Ok(()),
-        name = tasks.ended() => return Err(anyhow!("the {name} ended by itself")),
+        ended = tasks.ended() => return Err(anyhow!(ended)),
     }
-    readiness.set(GATE_LISTED, true);
-    tracing::info!("every kind was listed");
+    tracing::info!("all that bindings depend on was listed");
 
     let work = work(Arc::clone(&ctx), store, stop.clone());
     let Some(elector) = elector else {
-        return until_stopped(work, &mut tasks, &mut stop, &readiness).await;
+        return until_stopped(work, &mut tasks, &mut stop).await;
     };
     // Whoever leads without knowing the cluster would only stand in the way.
     let (resign, resigned) = oneshot::channel::<()>();
     let mut election = tokio::spawn(elector.run(resigned.map(|_| ())));
     let ended = tokio::select! {
-        ended = until_stopped(work, &mut tasks, &mut stop, &readiness) => ended,
+        ended = until_stopped(work, &mut tasks, &mut stop) => ended,
         lost = &mut election => return Err(no_longer_leading(lost)),
     };
     // Nothing is looked at any more, so others may, once they can know what is
@@ -182,30 +182,16 @@ async fn work(ctx: Arc<Context>, store: Store<BindingRef>, mut stop: watch::Rece
     controller::run(ctx, store, async move { stopped(&mut stop).await }).await;
 }
 
-/// Lets the work run until the first signal, and end after it.
-async fn until_stopped(
-    work: impl Future<Output = ()>,
-    tasks: &mut Tasks,
-    stop: &mut watch::Receiver<bool>,
-    readiness: &Readiness,
-) -> anyhow::Result<()> {
-    let mut work = std::pin::pin!(work);
-    let ended = tokio::select! {
-        () = &mut work => "controller".to_owned(),
-        name = tasks.ended() => name,
-        () = stopped(stop) => {
-            readiness.set("not stopping", false);
-            if timeout(GRACE, work).await.is_err() {
-                tracing::warn!("running work did not end within {} s and is cut off", GRACE.as_secs());
-            }
-            return Ok(());
-        }
-    };
-    // The signal ends the work as well, and may be noticed there first.
-    if *stop.borrow() {
-        return Ok(());
+/// What has to be so before this replica calls itself ready.
+fn readiness(ctx: &Arc<Context>, stop: &watch::Receiver<bool>) -> Readiness {
+    let readiness = Readiness::default();
+    for kind in WATCHED {
+        let ctx = Arc::clone(ctx);
+        readiness.gate(kind.gate(), move || ctx.world.listed(kind));
     }
-    Err(anyhow!("the {ended} ended by itself"))
+    let stop = stop.clone();
+    readiness.gate("its own end, as it was told", move || !*stop.borrow());
+    readiness
 }
 
 /// Why the process ends with its election.
@@ -225,6 +211,7 @@ fn timing(args: &RunArgs) -> anyhow::Result<Timing> {
 
 fn context(
     args: &RunArgs,
+    served: Served,
     config: Config,
     leadership: Leadership,
     metrics: Metrics,
@@ -238,7 +225,7 @@ fn context(
         metrics.clone(),
     );
     let options = Options {
-        settings: reach::settings(&args.mapping),
+        settings: reach::settings(&args.mapping, served.clone()),
         period: args.period,
         concurrency: args.concurrency,
         limits: Limits {
@@ -258,9 +245,10 @@ fn context(
         clients,
         cluster: Identity::new(args.cluster_id.clone()),
         mesh_api: MeshApi::default(),
-        world: World::new(
+        world: World::serving(
             args.mapping.cluster_domain.clone(),
             args.cluster.own_namespace.to_string(),
+            &served,
         ),
         catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
         known,
@@ -268,11 +256,12 @@ fn context(
         write_back: Arc::default(),
         ejector: Ejector::default(),
         monitor,
-        queue: Queue::new(usize::from(args.concurrency)),
-        registrar: Registrar::new(args.register.scope()),
+        queue: Queue::new(usize::from(args.concurrency), metrics.workqueue.clone()),
+        registrar: Registrar::new(args.register.scope(&served)),
         events,
         metrics,
         memory: Memory::default(),
+        looks: Looks::default(),
     };
     Ok((Arc::new(ctx), source, sender))
 }
@@ -283,6 +272,8 @@ async fn write_back(ctx: Arc<Context>) {
         return pending().await;
     }
     let cluster = ctx.cluster.settle(&ctx.clients.requests).await;
+    // What is not known yet must not be told as nothing.
+    ctx.world.slices_listed().await;
     let sender = Sender {
         write_back: Arc::clone(&ctx.write_back),
         catalog: Arc::clone(&ctx.catalog),

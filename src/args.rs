@@ -3,10 +3,12 @@
 pub mod alert;
 pub mod catalog;
 pub mod cluster;
+pub mod debug;
 pub mod diff;
 pub mod health;
 pub mod release_all;
 pub mod sync;
+pub mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -17,13 +19,16 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::domain::duration::Millis;
 use crate::domain::names::{ClusterDomain, ClusterId, Namespace};
 use crate::domain::policy::bounds::Bounds;
+use crate::domain::served::Served;
 use alert::AlertArgs;
 use catalog::CatalogArgs;
 use cluster::ClusterArgs;
+use debug::DebugListen;
 use diff::DiffArgs;
 use health::HealthArgs;
 use release_all::ReleaseAllArgs;
 use sync::{Policy, RegisterArgs};
+use watch::WatchArgs;
 
 /// Keeps a company's service catalog and its Istio mesh in step.
 #[derive(Debug, Parser)]
@@ -80,6 +85,10 @@ pub struct RunArgs {
     /// kube-system.
     #[arg(long, env = "CATALOG_MESH_CLUSTER_ID", value_name = "ID", value_parser = ClusterId::parse)]
     pub cluster_id: Option<ClusterId>,
+
+    /// Which namespaces are served.
+    #[command(flatten)]
+    pub watch: WatchArgs,
 
     /// Time between two looks at a binding that nobody touches.
     #[arg(long, env = "CATALOG_MESH_PERIOD", value_name = "DURATION", default_value = "30s", value_parser = duration)]
@@ -147,7 +156,7 @@ pub struct RunArgs {
     #[arg(long, env = "CATALOG_MESH_LEASE_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration)]
     pub lease_retry_period: Duration,
 
-    /// Address of /metrics, /livez, /readyz and /debug/health.
+    /// Address of /metrics, /livez and /readyz.
     #[arg(
         long,
         env = "CATALOG_MESH_LISTEN",
@@ -155,6 +164,16 @@ pub struct RunArgs {
         default_value = "0.0.0.0:8080"
     )]
     pub listen: SocketAddr,
+
+    /// Address of loopback for the pages below /debug/, which are for people who
+    /// may forward a port to this Pod; `off` for none.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_DEBUG_LISTEN",
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8081"
+    )]
+    pub debug_listen: DebugListen,
 
     /// Which log lines are written, such as `info` or
     /// `info,catalog_mesh_controller=debug`.
@@ -178,6 +197,26 @@ pub struct RunArgs {
         default_value = "catalog-mesh-controller"
     )]
     pub pod_name: String,
+}
+
+impl RunArgs {
+    /// Which namespaces are served, where the other flags go with that.
+    pub fn served(&self) -> Result<Served, String> {
+        let served = self.watch.served();
+        if !served.is_all() && self.cluster_id.is_none() {
+            return Err(
+                "--watch-namespaces takes a --cluster-id: kube-system, whose uid names the cluster otherwise, cannot be read, and another operator of the same cluster needs another one"
+                    .to_owned(),
+            );
+        }
+        let mut elsewhere = self.register.namespaces.iter();
+        match elsewhere.find(|namespace| !served.has(namespace.as_str())) {
+            Some(namespace) => Err(format!(
+                "--register-namespaces names {namespace}, which is none of --watch-namespaces: no binding can be made there"
+            )),
+            None => Ok(served),
+        }
+    }
 }
 
 /// What every decision depends on, whoever makes it.
@@ -329,6 +368,35 @@ mod tests {
         ] {
             assert!(Cli::try_parse_from(["x", "run", flag]).is_err(), "{flag}");
         }
+    }
+
+    fn served(flags: &[&str]) -> Result<Served, String> {
+        let words = ["x", "run"].iter().chain(flags);
+        match Cli::try_parse_from(words).unwrap().command {
+            Some(Command::Run(run)) => run.served(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn some_namespaces_are_served_where_the_cluster_is_named() {
+        let shop = "--watch-namespaces=shop,billing";
+        assert!(served(&[]).unwrap().is_all());
+        let some = served(&[shop, "--cluster-id=east"]).unwrap();
+        assert!(some.has("shop") && some.has("billing") && !some.has("other"));
+        assert!(served(&[shop]).unwrap_err().contains("--cluster-id"));
+        let words = ["x", "run", "--watch-namespaces=My Shop"];
+        assert!(Cli::try_parse_from(words).is_err());
+    }
+
+    #[test]
+    fn a_namespace_in_which_bindings_are_to_be_made_is_served() {
+        let flags = ["--watch-namespaces=shop", "--cluster-id=east"];
+        let with = |more| served(&[flags[0], flags[1], more]);
+        assert!(with("--register-namespaces=shop").is_ok());
+        let refused = with("--register-namespaces=shop,other").unwrap_err();
+        assert!(refused.contains("other"), "{refused}");
+        assert!(served(&["--register-namespaces=other"]).is_ok());
     }
 
     #[test]

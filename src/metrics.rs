@@ -7,9 +7,14 @@ pub mod catalog;
 pub mod ejections;
 pub mod health;
 mod leadership;
+pub mod reconcile;
 pub mod reports;
 pub mod verdicts;
+pub mod workqueue;
 
+use std::time::SystemTime;
+
+use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
     TextEncoder,
@@ -28,23 +33,13 @@ pub enum SyncResult {
     Failure,
 }
 
-/// How a reconciliation ended, in controller-runtime's words.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum ReconcileResult {
-    /// Nothing more to do until something changes.
-    Success,
-    /// Another look at a set time.
-    RequeueAfter,
-    /// It failed and is tried again.
-    Error,
-}
-
 /// Every metric that the operator serves. Cloning shares them.
 #[derive(Clone)]
 pub struct Metrics {
     registry: Registry,
     sync_total: IntCounterVec,
     sync_duration: Histogram,
+    last_success: Gauge,
     virtual_services: [IntGauge; 2],
     destination_rules: [IntGauge; 2],
     bindings: [IntGauge; 2],
@@ -53,16 +48,13 @@ pub struct Metrics {
     undecodable: IntCounter,
     made: BindingMetrics,
     events_dropped: IntCounter,
-    reconcile_total: IntCounterVec,
-    reconcile_errors: IntCounter,
-    reconcile_panics: IntCounter,
-    reconcile_time: Histogram,
-    workers: IntGauge,
-    workers_max: IntGauge,
-    depth: Gauge,
     watch_errors: IntCounterVec,
     catalog: CatalogMetrics,
     leadership: leadership::Leadership,
+    /// Looks at bindings.
+    pub reconciles: reconcile::Reconciles,
+    /// What is due.
+    pub workqueue: workqueue::Workqueue,
     /// Health checks.
     pub health: health::HealthMetrics,
     /// Reports to the catalog.
@@ -76,6 +68,28 @@ pub struct Metrics {
 }
 
 const CONTROLLER: &str = "servicebinding";
+
+/// What is written, its Lease aside.
+const WRITTEN: [&str; 6] = [
+    "DestinationRule",
+    "Event",
+    "Pod",
+    "ServiceBinding",
+    "ServiceBinding/status",
+    "VirtualService",
+];
+
+/// What is watched, its Lease aside.
+const WATCHED: [&str; 7] = [
+    "DestinationRule",
+    "EndpointSlice",
+    "Namespace",
+    "Pod",
+    "Service",
+    "ServiceBinding",
+    "VirtualService",
+];
+
 const SECONDS: [f64; 12] = [
     0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
 ];
@@ -89,8 +103,6 @@ impl Metrics {
         let counters = |name: &str, help: &str, labels: &[&str]| {
             registered(&r, IntCounterVec::new(Opts::new(name, help), labels)?)
         };
-        let of_controller =
-            |name: &str, help: &str| Opts::new(name, help).const_label("controller", CONTROLLER);
         let histogram = |name: &str, help: &str| {
             registered(
                 &r,
@@ -107,6 +119,13 @@ impl Metrics {
             sync_duration: histogram(
                 "catalog_mesh_sync_duration_seconds",
                 "Time that a synchronisation of a binding took.",
+            )?,
+            last_success: registered(
+                &r,
+                Gauge::new(
+                    "catalog_mesh_last_sync_success_timestamp_seconds",
+                    "When a synchronisation of a binding last succeeded, in seconds since 1970; 0 where none did yet.",
+                )?,
             )?,
             virtual_services: [
                 gauge(
@@ -140,7 +159,7 @@ impl Metrics {
             ],
             writes: counters(
                 "catalog_mesh_writes_total",
-                "Requests to the API server that change something, by kind and outcome.",
+                "Requests to the API server that change something, by kind and outcome; the Lease aside.",
                 &["kind", "outcome"],
             )?,
             fence_skips: counter(
@@ -156,61 +175,6 @@ impl Metrics {
                 "catalog_mesh_events_dropped_total",
                 "Kubernetes Events that were dropped: too many, or refused.",
             )?,
-            reconcile_total: registered(
-                &r,
-                IntCounterVec::new(
-                    of_controller(
-                        "controller_runtime_reconcile_total",
-                        "Reconciliations by result.",
-                    ),
-                    &["result"],
-                )?,
-            )?,
-            reconcile_errors: registered(
-                &r,
-                IntCounter::with_opts(of_controller(
-                    "controller_runtime_reconcile_errors_total",
-                    "Reconciliations that failed.",
-                ))?,
-            )?,
-            reconcile_panics: registered(
-                &r,
-                IntCounter::with_opts(of_controller(
-                    "controller_runtime_reconcile_panics_total",
-                    "Reconciliations that panicked.",
-                ))?,
-            )?,
-            reconcile_time: registered(
-                &r,
-                Histogram::with_opts(
-                    HistogramOpts::from(of_controller(
-                        "controller_runtime_reconcile_time_seconds",
-                        "Time that a reconciliation took.",
-                    ))
-                    .buckets(SECONDS.to_vec()),
-                )?,
-            )?,
-            workers: registered(
-                &r,
-                IntGauge::with_opts(of_controller(
-                    "controller_runtime_active_workers",
-                    "Reconciliations that run.",
-                ))?,
-            )?,
-            workers_max: registered(
-                &r,
-                IntGauge::with_opts(of_controller(
-                    "controller_runtime_max_concurrent_reconciles",
-                    "Most reconciliations at once.",
-                ))?,
-            )?,
-            depth: registered(
-                &r,
-                Gauge::with_opts(
-                    Opts::new("workqueue_depth", "Bindings that are due.")
-                        .const_label("name", CONTROLLER),
-                )?,
-            )?,
             watch_errors: counters(
                 "catalog_mesh_watch_errors_total",
                 "Failures of a watch, by kind.",
@@ -218,6 +182,8 @@ impl Metrics {
             )?,
             catalog: CatalogMetrics::new(&r)?,
             leadership: leadership::Leadership::new(&r)?,
+            reconciles: reconcile::Reconciles::new(&r)?,
+            workqueue: workqueue::Workqueue::new(&r)?,
             health: health::HealthMetrics::new(&r)?,
             reports: reports::Reports::new(&r)?,
             ejections: ejections::Ejections::new(&r)?,
@@ -229,15 +195,20 @@ impl Metrics {
         for result in [SyncResult::Success, SyncResult::Failure] {
             metrics.sync_total.with_label_values(&[sync_label(result)]);
         }
-        for result in [
-            ReconcileResult::Success,
-            ReconcileResult::RequeueAfter,
-            ReconcileResult::Error,
-        ] {
-            metrics
-                .reconcile_total
-                .with_label_values(&[result_label(result)]);
+        for kind in WRITTEN {
+            metrics.writes.with_label_values(&[kind, "success"]);
+            metrics.writes.with_label_values(&[kind, "failure"]);
         }
+        for kind in WATCHED {
+            metrics.watch_errors.with_label_values(&[kind]);
+        }
+        r.register(Box::new(ProcessCollector::for_self()))?;
+        let build = Opts::new(
+            "catalog_mesh_build_info",
+            "Always 1; the label says which version runs.",
+        );
+        let build = build.const_label("version", env!("CARGO_PKG_VERSION"));
+        registered(&r, IntGauge::with_opts(build)?)?.set(1);
         Ok(metrics)
     }
 
@@ -252,6 +223,10 @@ impl Metrics {
             .with_label_values(&[sync_label(result)])
             .inc();
         self.sync_duration.observe(seconds);
+        if result == SyncResult::Success {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            self.last_success.set(now.unwrap_or_default().as_secs_f64());
+        }
     }
 
     /// How many objects there are.
@@ -293,30 +268,6 @@ impl Metrics {
         self.events_dropped.inc();
     }
 
-    /// A reconciliation ended.
-    pub fn reconciled(&self, result: ReconcileResult, seconds: f64) {
-        self.reconcile_total
-            .with_label_values(&[result_label(result)])
-            .inc();
-        self.reconcile_time.observe(seconds);
-        if result == ReconcileResult::Error {
-            self.reconcile_errors.inc();
-        }
-    }
-
-    /// A reconciliation panicked.
-    pub fn panicked(&self) {
-        self.reconcile_panics.inc();
-    }
-
-    /// How many bindings are due and how many run, of how many at most.
-    pub fn queue(&self, due: usize, running: usize, most: usize) {
-        self.depth.set(due as f64);
-        self.workers.set(i64::try_from(running).unwrap_or(i64::MAX));
-        self.workers_max
-            .set(i64::try_from(most).unwrap_or(i64::MAX));
-    }
-
     /// A watch failed.
     pub fn watch_failed(&self, kind: &'static str) {
         self.watch_errors.with_label_values(&[kind]).inc();
@@ -342,13 +293,5 @@ fn sync_label(result: SyncResult) -> &'static str {
     match result {
         SyncResult::Success => "success",
         SyncResult::Failure => "failure",
-    }
-}
-
-fn result_label(result: ReconcileResult) -> &'static str {
-    match result {
-        ReconcileResult::Success => "success",
-        ReconcileResult::RequeueAfter => "requeue_after",
-        ReconcileResult::Error => "error",
     }
 }

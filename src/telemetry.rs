@@ -1,7 +1,10 @@
 //! Logs: one JSON object a line, `level` in lower case and the message under
 //! `msg`, with the fields of the event beside them.
+//!
+//! What comes from outside cannot end a line, move a terminal's cursor or turn
+//! text around, and no field is longer than a bound.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -15,19 +18,27 @@ use tracing_subscriber::registry::LookupSpan;
 /// cannot be decoded; they may hold anything, so they are never logged.
 const SILENCED: [&str; 1] = ["kube_client::client=error"];
 
+/// Most bytes of a field; what is longer is cut, and says so.
+pub const LONGEST_FIELD: usize = 8 * 1024;
+
 /// Starts logging to standard output, or says what is wrong with the filter.
-pub fn start(filter: &str) -> Result<(), String> {
+pub fn start(text: &str) -> Result<(), String> {
+    tracing_subscriber::fmt()
+        .event_format(JsonLines)
+        .with_env_filter(filter(text)?)
+        .try_init()
+        .map_err(|e| format!("logging was started before: {e}"))
+}
+
+/// What is logged where this filter is asked for, or what is wrong with it.
+pub fn filter(filter: &str) -> Result<EnvFilter, String> {
     let mut parsed = EnvFilter::try_new(filter)
         .map_err(|e| format!("--log {filter:?} is not a filter such as `info` or `info,catalog_mesh_controller=debug`: {e}"))?;
     for silenced in SILENCED {
         let directive = silenced.parse().map_err(|e| format!("{silenced}: {e}"))?;
         parsed = parsed.add_directive(directive);
     }
-    tracing_subscriber::fmt()
-        .event_format(JsonLines)
-        .with_env_filter(parsed)
-        .try_init()
-        .map_err(|e| format!("logging was started before: {e}"))
+    Ok(parsed)
 }
 
 /// One JSON object a line.
@@ -50,8 +61,35 @@ where
         fields.set("level", metadata.level().as_str().to_ascii_lowercase());
         fields.set("target", metadata.target());
         event.record(&mut fields);
-        writeln!(writer, "{}", Value::Object(fields.0))
+        for c in Value::Object(fields.0).to_string().chars() {
+            if is_unseen(c) {
+                // All of them have four digits at most.
+                write!(writer, "\\u{:04x}", u32::from(c))?;
+            } else {
+                writer.write_char(c)?;
+            }
+        }
+        writeln!(writer)
     }
+}
+
+/// What JSON lets stand and no reader sees: control characters beyond ASCII,
+/// ends of lines, and what hides text or turns it around.
+fn is_unseen(c: char) -> bool {
+    matches!(c,
+        '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+}
+
+/// As much of the text as a field holds.
+fn cut(mut text: String) -> String {
+    let length = text.len();
+    if length > LONGEST_FIELD {
+        text.truncate(text.floor_char_boundary(LONGEST_FIELD));
+        // Writing to a String never fails.
+        let _ = write!(text, "… ({length} bytes)");
+    }
+    text
 }
 
 /// The fields of an event as JSON. Text from outside is escaped by that.
@@ -66,11 +104,11 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.set(field.name(), format!("{value:?}"));
+        self.set(field.name(), cut(format!("{value:?}")));
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.set(field.name(), value);
+        self.set(field.name(), cut(value.to_owned()));
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {

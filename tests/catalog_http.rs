@@ -221,6 +221,49 @@ async fn a_redirect_is_not_followed_and_the_key_goes_nowhere() {
 }
 
 #[tokio::test]
+async fn a_catalog_that_repeats_the_credential_is_not_repeated() {
+    let site = Site::serve(|n, request| {
+        let key = header(request, "x-api-key").unwrap();
+        let bearer = header(request, "authorization").unwrap();
+        // Far into the text, where it would be cut off in the middle.
+        let detail = format!("{} {key} or {bearer}", "no ".repeat(95));
+        match n % 2 {
+            0 => problem("401 Unauthorized", "Connection: close\r\n", &detail),
+            _ => answer(
+                "500 Internal Server Error",
+                "Connection: close\r\nContent-Type: application/problem+json\r\n",
+                &format!(r#"{{"status":500,"title":"{bearer}"}}"#),
+            ),
+        }
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let secret = |name: &str, content: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        Some(path)
+    };
+    let mut config = config(&site.url());
+    config.access.api_key_file = secret("key", "canary-key-1234567890");
+    config.access.token_file = secret("token", "canary.token.1234567890");
+    let catalog = HttpCatalog::new(config).unwrap();
+    for _ in 0..2 {
+        for error in [
+            get(&catalog).await.unwrap_err(),
+            catalog.subscribe(None).await.err().unwrap(),
+            catalog
+                .report_health(&writer(), &[health("a")])
+                .await
+                .unwrap_err(),
+        ] {
+            let said = format!("{error} {error:?}");
+            assert!(!said.contains("canary"), "{said}");
+            assert!(said.contains("[redacted]"), "{said}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_drips_ends_with_the_deadline() {
     let head = "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n";
     let site = Site::serve(move |_, _| Reply::Drip(head.into())).await;

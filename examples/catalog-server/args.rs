@@ -71,6 +71,24 @@ pub(crate) struct Serve {
     #[arg(skip = std::env::var("CATALOG_API_KEY").ok())]
     pub(crate) api_key: Option<String>,
 
+    /// Accept tokens of service accounts that are for this audience
+    ///
+    /// Clients send them as `Authorization: Bearer`. Each is reviewed by the
+    /// Kubernetes API server that KUBECONFIG, or the Pod's own account, leads
+    /// to; that account needs the ClusterRole system:auth-delegator. Where
+    /// there is a key too, either opens.
+    #[arg(long, value_name = "AUDIENCE", requires = "token_account")]
+    pub(crate) token_audience: Option<String>,
+
+    /// Service account whose tokens are accepted; repeated for several
+    #[arg(long, value_name = "NAMESPACE/NAME", requires = "token_audience", value_parser = account)]
+    pub(crate) token_account: Vec<String>,
+
+    /// Time for which a token that was accepted is not reviewed again, at most
+    /// 1m: one that is revoked opens for so long
+    #[arg(long, default_value = "10s", value_parser = short, value_name = "DURATION")]
+    pub(crate) token_trusted_for: Duration,
+
     /// Changes that can be replayed to a follower
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(i64).range(1..), value_name = "NUMBER")]
     pub(crate) retention_revisions: i64,
@@ -107,6 +125,27 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
         .ok_or("must be a duration such as 30s, 1h30m or 500ms")
 }
 
+fn short(text: &str) -> Result<Duration, &'static str> {
+    let duration = duration(text)?;
+    (duration <= Duration::from_secs(60))
+        .then_some(duration)
+        .ok_or("must be at most 1m")
+}
+
+/// The user that a service account is to the API server.
+fn account(text: &str) -> Result<String, &'static str> {
+    let label = |part: &str| {
+        let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b);
+        !part.is_empty() && part.bytes().all(good)
+    };
+    match text.split_once('/') {
+        Some((namespace, name)) if label(namespace) && label(name) => {
+            Ok(format!("system:serviceaccount:{namespace}:{name}"))
+        }
+        _ => Err("must be NAMESPACE/NAME"),
+    }
+}
+
 fn at_least_one(text: &str) -> Result<usize, &'static str> {
     match text.parse() {
         Ok(number) if (1..=1_000_000).contains(&number) => Ok(number),
@@ -122,5 +161,26 @@ mod tests {
     fn the_command_line_is_consistent() {
         use clap::CommandFactory;
         Args::command().debug_assert();
+    }
+    #[test]
+    fn an_account_is_named_by_namespace_and_name() {
+        assert_eq!(
+            account("infra/my.app-1").as_deref(),
+            Ok("system:serviceaccount:infra:my.app-1")
+        );
+        for text in [
+            "", "infra", "infra/", "/x", "a:b/c", "a/b/c", "A/b", "system:x",
+        ] {
+            assert!(account(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_accepted_of_named_accounts_for_a_named_audience_only() {
+        let parsed = |flags: &[&str]| Args::try_parse_from(["x"].iter().chain(flags)).is_ok();
+        assert!(parsed(&["--token-audience=catalog", "--token-account=a/b"]));
+        assert!(!parsed(&["--token-audience=catalog"]));
+        assert!(!parsed(&["--token-account=a/b"]));
+        assert!(!parsed(&["--token-trusted-for=61s"]));
     }
 }

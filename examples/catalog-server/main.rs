@@ -24,7 +24,8 @@ use tokio::sync::{Semaphore, watch};
 use tracing_subscriber::EnvFilter;
 
 use api::App;
-use api::guard::ApiKey;
+use api::guard::{Access, ApiKey};
+use api::token::{Rule, Tokens};
 use args::{Args, Command, LogFormat, Serve};
 use store::Store;
 use store::history::Retention;
@@ -54,9 +55,24 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn serve(args: Serve, database_url: String, store: Store) -> anyhow::Result<()> {
-    let key = api_key(args.api_key_file.as_deref(), args.api_key)?;
-    if key.is_none() {
-        tracing::warn!("no API key is configured: whoever reaches the server may write");
+    let access = Access {
+        key: api_key(args.api_key_file.as_deref(), args.api_key)?,
+        tokens: match args.token_audience {
+            Some(audience) => {
+                let rule = Rule {
+                    audience,
+                    users: args.token_account.into_iter().collect(),
+                    trusted_for: args.token_trusted_for,
+                };
+                Some(Tokens::new(rule, api_server().await?))
+            }
+            None => None,
+        },
+    };
+    if access.key.is_none() && access.tokens.is_none() {
+        tracing::warn!(
+            "neither a key nor tokens are asked for: whoever reaches the server may write"
+        );
     }
     if let Some(file) = &args.seed {
         seed::load(&store, file).await?;
@@ -76,7 +92,7 @@ async fn serve(args: Serve, database_url: String, store: Store) -> anyhow::Resul
     ));
     let app = App {
         store,
-        key,
+        access,
         requests: Semaphore::new(args.max_requests),
         streams: Arc::new(Semaphore::new(args.max_streams)),
         stream_age: args.stream_age,
@@ -148,8 +164,26 @@ fn api_key(file: Option<&Path>, given: Option<String>) -> anyhow::Result<Option<
     Ok(Some(ApiKey::new(key)))
 }
 
+/// A client of the API server that reviews tokens.
+async fn api_server() -> anyhow::Result<kube::Client> {
+    // Fails where a provider is there already, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let found = kube::Config::infer().await;
+    let mut config = found.context("--token-audience needs a Kubernetes API server")?;
+    config.connect_timeout = Some(Duration::from_secs(3));
+    // A review has a deadline of its own.
+    config.default_retry = false;
+    kube::Client::try_from(config).context("cannot set up the client of the API server")
+}
+
 fn log_to_stderr(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    // The library logs whole answers that it cannot decode; those to a review
+    // hold the token.
+    let filter = match "kube_client::client=error".parse() {
+        Ok(silenced) => filter.add_directive(silenced),
+        Err(_) => filter,
+    };
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr);

@@ -9,6 +9,7 @@ use crate::controller::clients::Clients;
 use crate::controller::leadership::Leadership;
 use crate::diff::question::Question;
 use crate::diff::{self, Printed, Reach};
+use crate::domain::served::Served;
 use crate::metrics::Metrics;
 
 /// What a sync would change in the cluster now. An error means that it cannot
@@ -17,7 +18,7 @@ pub async fn diff(args: DiffArgs) -> anyhow::Result<Printed> {
     // Every TLS client takes the process' provider; one that finds none panics.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let config = reach::kube_config(args.cluster.kubeconfig.as_deref()).await?;
-    let settings = reach::settings(&args.mapping);
+    let settings = reach::settings(&args.mapping, Served::default());
     let namespace = config.default_namespace.clone();
     let question = Question::read(&args, settings, namespace, &mut std::io::stdin())?;
     // It may not write, and so never does.

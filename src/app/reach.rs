@@ -27,6 +27,7 @@ use crate::catalog::limited::Limit;
 use crate::catalog::paced::Pace;
 use crate::catalog::patient::Patience;
 use crate::domain::inputs::Settings;
+use crate::domain::served::Served;
 use crate::health;
 use crate::health::prober::{Limits, Prober};
 use crate::health::view::HealthView;
@@ -36,11 +37,12 @@ use crate::metrics::Metrics;
 const TURN: Duration = Duration::from_secs(20);
 
 /// What every decision depends on.
-pub(super) fn settings(args: &MappingArgs) -> Settings {
+pub(super) fn settings(args: &MappingArgs, served: Served) -> Settings {
     Settings {
         cluster_domain: args.cluster_domain.clone(),
         root_namespace: args.root_namespace.clone(),
         mesh_locality: args.locality == Locality::Mesh,
+        served,
         bounds: args.bounds.clone(),
     }
 }

@@ -18,7 +18,7 @@ pub async fn release_all(args: ReleaseAllArgs) -> anyhow::Result<Released> {
     // It is not the operator, and waits for nobody's Lease.
     let clients = Clients::new(config, &Leadership::granted(0))
         .context("cannot set up the client of the API server")?;
-    release_all::release_all(&clients.requests, args.dry_run)
+    release_all::release_all(&clients.requests, &args.watch.served(), args.dry_run)
         .await
         .map_err(|error| {
             anyhow!(error).context(

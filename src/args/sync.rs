@@ -6,6 +6,7 @@ use crate::domain::brake::SyncPolicy;
 use crate::domain::names::Namespace;
 use crate::domain::registration::Scope;
 use crate::domain::selector::LabelSelector;
+use crate::domain::served::Served;
 
 /// Which services of the catalog get a binding by themselves.
 #[derive(Args, Clone, Debug)]
@@ -54,10 +55,15 @@ pub struct RegisterArgs {
 
 impl RegisterArgs {
     /// The same as the core needs it.
-    pub fn scope(&self) -> Scope {
+    pub fn scope(&self, served: &Served) -> Scope {
+        let namespaces = if self.namespaces.is_empty() && !served.is_all() {
+            served.parts()
+        } else {
+            self.namespaces.iter().map(ToString::to_string).collect()
+        };
         Scope {
             on: self.on == Switch::On,
-            namespaces: self.namespaces.iter().map(ToString::to_string).collect(),
+            namespaces,
             service_labels: self.service_labels.clone(),
             record_labels: self.record_labels.clone(),
         }

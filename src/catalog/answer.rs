@@ -15,6 +15,7 @@ use reqwest::header::{
 use reqwest::{Response, StatusCode};
 use serde_json::Value;
 
+use super::credentials::Access;
 use super::error::{CatalogError, one_line};
 
 const LARGEST_PROBLEM: usize = 64 * 1024;
@@ -36,8 +37,13 @@ pub(super) enum Answer {
     Gone,
 }
 
-/// Reads an answer whose body may have `cap` bytes.
-pub(super) async fn read(response: Response, cap: usize) -> Result<Answer, CatalogError> {
+/// Reads the answer to a request with this access, whose body may have `cap`
+/// bytes.
+pub(super) async fn read(
+    response: Response,
+    cap: usize,
+    access: &Access,
+) -> Result<Answer, CatalogError> {
     match response.status() {
         StatusCode::OK => {
             if let Some(encoding) = text_header(response.headers(), CONTENT_ENCODING)
@@ -60,7 +66,14 @@ pub(super) async fn read(response: Response, cap: usize) -> Result<Answer, Catal
         StatusCode::GONE => Ok(Answer::Gone),
         status => {
             let headers = response.headers().clone();
-            let problem = problem(response, &headers).await;
+            let mut problem = problem(response, &headers).await;
+            // Whoever refuses a credential may repeat it.
+            for part in ["title", "detail"] {
+                let part = problem.as_mut().and_then(|problem| problem.get_mut(part));
+                if let Some(Value::String(text)) = part {
+                    *text = access.redacted(text);
+                }
+            }
             Err(refusal(
                 status,
                 &headers,

@@ -67,6 +67,16 @@ impl fmt::Debug for Access {
 }
 
 impl Access {
+    /// Somebody's text without what we authenticate with.
+    pub(super) fn redacted(&self, text: &str) -> String {
+        let sent = self.api_key.iter().chain(&self.bearer);
+        sent.filter_map(|secret| secret.to_str().ok())
+            .map(|secret| secret.strip_prefix("Bearer ").unwrap_or(secret))
+            .fold(text.to_owned(), |text, secret| {
+                text.replace(secret, "[redacted]")
+            })
+    }
+
     /// The URL of a path below the catalog's own. Segments are escaped.
     pub(super) fn url(&self, segments: &[&str]) -> Result<Url, CatalogError> {
         let mut url = self.base.clone();
@@ -328,6 +338,31 @@ mod tests {
         assert_eq!(key_sent(&reader).await, "first");
         tokio::time::advance(READ_AGAIN_AFTER).await;
         assert_eq!(key_sent(&reader).await, "other");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_token_is_replaced_as_the_kubelet_does_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let mount = |version: &str, token: &str| {
+            let data = folder.path().join(version);
+            std::fs::create_dir(&data).unwrap();
+            std::fs::write(data.join("token"), token).unwrap();
+            let link = folder.path().join("..new");
+            std::os::unix::fs::symlink(version, &link).unwrap();
+            std::fs::rename(link, folder.path().join("..data")).unwrap();
+        };
+        mount("..1", "first");
+        std::os::unix::fs::symlink("..data/token", folder.path().join("token")).unwrap();
+        let mut reader = reader(Path::new("/nonexistent/api-key"));
+        reader.config.token_file = Some(folder.path().join("token"));
+        let sent = async || {
+            let access = reader.current().await.unwrap();
+            access.bearer.as_ref().unwrap().to_str().unwrap().to_owned()
+        };
+        assert_eq!(sent().await, "Bearer first");
+        mount("..2", "other");
+        tokio::time::advance(READ_AGAIN_AFTER).await;
+        assert_eq!(sent().await, "Bearer other");
     }
 
     #[tokio::test(start_paused = true)]

@@ -86,7 +86,7 @@ impl HttpCatalog {
                 .send()
                 .await
                 .map_err(answer::no_answer)?;
-            answer::read(response, cap).await
+            answer::read(response, cap, &access).await
         };
         timeout(deadline, exchange).await.unwrap_or_else(|_| {
             Err(CatalogError::unavailable(format!(
@@ -106,7 +106,7 @@ impl HttpCatalog {
                 request = request.header("last-event-id", position.to_string());
             }
             let response = request.send().await.map_err(answer::no_answer)?;
-            subscription::begin(response).await
+            subscription::begin(response, &access).await
         };
         timeout(deadline, opening).await.unwrap_or_else(|_| {
             Err(CatalogError::unavailable(format!(

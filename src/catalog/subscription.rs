@@ -10,6 +10,7 @@ use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 
 use super::answer::{self, no_answer, reason};
+use super::credentials::Access;
 use super::error::{CatalogError, one_line};
 use super::event::{CatalogEvent, EventKind, EventStream};
 use super::report::WriterPosition;
@@ -18,11 +19,15 @@ use super::sse::{Fields, Parser};
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::CatalogPosition;
 
-/// The events of an answer, once its head has come.
-pub(super) async fn begin(response: Response) -> Result<EventStream, CatalogError> {
+/// The events of an answer to a request with this access, once its head has
+/// come.
+pub(super) async fn begin(
+    response: Response,
+    access: &Access,
+) -> Result<EventStream, CatalogError> {
     if response.status() != StatusCode::OK {
         // Of an error nothing but its problem document is read.
-        return match answer::read(response, 0).await {
+        return match answer::read(response, 0, access).await {
             Ok(_) => Err(CatalogError::unavailable("the answer is no event stream")),
             Err(CatalogError::NotFound) => Err(answer::unexpected(StatusCode::NOT_FOUND)),
             Err(error) => Err(error),

@@ -1,14 +1,15 @@
 //! Performs a plan: writes VirtualServices and DestinationRules by
-//! server-side apply, each under a precondition, and deletes them by uid.
+//! server-side apply, each under a precondition.
 
 use std::time::Duration;
 
 use kube::Api;
-use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, Preconditions};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::core::{PartialObjectMeta, Status};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
+use super::audit;
 use super::clients::REQUEST_DEADLINE;
 use super::context::{Context, Fight};
 use super::error::WriteError;
@@ -17,7 +18,7 @@ use crate::api::service_binding::ChildStatus;
 use crate::domain::desired::{DesiredObject, MeshKind};
 use crate::domain::labels::MANAGER;
 use crate::domain::names::{BindingKey, shown};
-use crate::domain::plan::{Guard, Plan, Removal, Write};
+use crate::domain::plan::{Guard, Plan, Write};
 
 /// A field that is taken back twice within this time is fought for; and how
 /// long we then leave the object as it is, unless it changes.
@@ -94,21 +95,22 @@ async fn store(
             require(&mut body, "resourceVersion", resource_version, true)
         }
     };
-    let answer = match patch(&api, object, &body, force).await {
+    let applied = put(
+        ctx,
+        &api,
+        binding,
+        object,
+        &body,
+        force,
+        reason(&write.guard),
+    )
+    .await;
+    let answer = match applied {
         Err(kube::Error::Api(status)) if status.code == 409 && !force => {
-            resolve(ctx, &api, write, &mut body, &status).await?
+            resolve(ctx, &api, binding, write, &mut body, &status).await
         }
         answer => answer.map_err(|e| WriteError::from_kube(&e)),
     };
-    audit(
-        "apply",
-        object.kind(),
-        binding,
-        &object.namespace,
-        &object.name,
-        answer.as_ref().err(),
-    );
-    ctx.metrics.wrote(object.kind().as_str(), answer.is_ok());
     let stored = answer?;
     let rule = sources::rule_from(object.kind(), &stored.metadata, vec![host.to_owned()], true);
     let child = ChildStatus {
@@ -129,10 +131,11 @@ async fn store(
 async fn resolve(
     ctx: &Context,
     api: &Api<DynamicObject>,
+    binding: &BindingKey,
     write: &Write,
     body: &mut Value,
     status: &Status,
-) -> Result<Result<PartialObjectMeta<DynamicObject>, WriteError>, WriteError> {
+) -> Result<PartialObjectMeta<DynamicObject>, WriteError> {
     let Guard::Present { uid } = &write.guard else {
         return Err(WriteError::Stale);
     };
@@ -152,7 +155,7 @@ async fn resolve(
             error: error.clone(),
         };
         ctx.memory.give_up(uid, fight, FIGHT_WINDOW);
-        return Ok(Err(error));
+        return Err(error);
     }
     let live = timeout(REQUEST_DEADLINE, api.get_metadata(&object.name))
         .await
@@ -171,9 +174,10 @@ async fn resolve(
         true,
     );
     ctx.memory.take_back(uid, &holders.fields, FIGHT_WINDOW);
-    Ok(patch(api, object, body, true)
+    let reason = "somebody's edit took fields of ours, which are taken back once";
+    put(ctx, api, binding, object, body, true, reason)
         .await
-        .map_err(|e| WriteError::from_kube(&e)))
+        .map_err(|e| WriteError::from_kube(&e))
 }
 
 /// What a write is about: the object as it is known, and what it should be.
@@ -218,68 +222,8 @@ impl Holders {
     }
 }
 
-/// Performs one step of a removal. An object that is already gone is gone.
-///
-/// Writes; when cancelled, the next look finds out.
-pub(crate) async fn remove(
-    ctx: &Context,
-    binding: &BindingKey,
-    step: &Removal,
-) -> Result<(), WriteError> {
-    let (verb, kind, namespace, name) = match step {
-        Removal::Delete {
-            kind,
-            namespace,
-            name,
-            ..
-        } => ("delete", *kind, namespace, name),
-        Removal::Release {
-            kind,
-            namespace,
-            name,
-            ..
-        } => ("patch", *kind, namespace, name),
-    };
-    let api = api(ctx, kind, namespace);
-    let answer = match step {
-        Removal::Delete { uid, .. } => {
-            let guard = Preconditions {
-                uid: Some(uid.clone()),
-                resource_version: None,
-            };
-            let params = DeleteParams {
-                preconditions: Some(guard),
-                ..DeleteParams::default()
-            };
-            in_time(api.delete(name, &params)).await.map(|_| ())
-        }
-        Removal::Release { owner, index, .. } => {
-            let place = format!("/metadata/ownerReferences/{index}");
-            let patch: json_patch::Patch = json_patch_of(json!([
-                {"op": "test", "path": format!("{place}/uid"), "value": owner},
-                {"op": "remove", "path": place},
-            ]))?;
-            in_time(api.patch_metadata(name, &PatchParams::default(), &Patch::<()>::Json(patch)))
-                .await
-                .map(|_| ())
-        }
-    };
-    let answer = match answer {
-        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        // Another uid: not the object that we meant.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-        answer => answer.map_err(|e| WriteError::from_kube(&e)),
-    };
-    audit(verb, kind, binding, namespace, name, answer.as_ref().err());
-    ctx.metrics.wrote(kind.as_str(), answer.is_ok());
-    answer
-}
-
-fn json_patch_of(value: Value) -> Result<json_patch::Patch, WriteError> {
-    serde_json::from_value(value).map_err(|e| WriteError::Refused(e.to_string()))
-}
-
-fn api(ctx: &Context, kind: MeshKind, namespace: &str) -> Api<DynamicObject> {
+/// The API of that kind in that namespace.
+pub(super) fn api(ctx: &Context, kind: MeshKind, namespace: &str) -> Api<DynamicObject> {
     let resource: ApiResource = ctx.mesh_api.resource(kind);
     Api::namespaced_with(ctx.clients.requests.clone(), namespace, &resource)
 }
@@ -290,17 +234,41 @@ fn require(body: &mut Value, field: &str, value: &str, force: bool) -> bool {
     force
 }
 
-async fn patch(
+/// One apply, counted and with its word in the log.
+async fn put(
+    ctx: &Context,
     api: &Api<DynamicObject>,
+    binding: &BindingKey,
     object: &DesiredObject,
     body: &Value,
     force: bool,
+    reason: &str,
 ) -> Result<PartialObjectMeta<DynamicObject>, kube::Error> {
     let params = PatchParams {
         force,
         ..PatchParams::apply(MANAGER)
     };
-    in_time(api.patch_metadata(&object.name, &params, &Patch::Apply(body))).await
+    let answer = in_time(api.patch_metadata(&object.name, &params, &Patch::Apply(body))).await;
+    audit::Write {
+        verb: "patch",
+        kind: object.kind().as_str(),
+        namespace: &object.namespace,
+        name: &object.name,
+        binding: Some(&binding.to_string()),
+        reason,
+    }
+    .ended(&answer);
+    ctx.metrics.wrote(object.kind().as_str(), answer.is_ok());
+    answer
+}
+
+/// Why an object is written, as the audit record says it.
+fn reason(guard: &Guard) -> &'static str {
+    match guard {
+        Guard::Absent => "there is none yet",
+        Guard::Present { .. } => "it is not what catalog and binding say",
+        Guard::HandedOver { .. } => "its owner hands it over",
+    }
 }
 
 /// The request's own deadline, so that a silent server is an error.
@@ -311,34 +279,4 @@ pub(crate) async fn in_time<T>(
         Ok(answer) => answer,
         Err(elapsed) => Err(kube::Error::Service(Box::new(elapsed))),
     }
-}
-
-/// One line for every write, whatever came of it.
-pub(crate) fn audit(
-    verb: &str,
-    kind: MeshKind,
-    binding: &BindingKey,
-    namespace: &str,
-    name: &str,
-    error: Option<&WriteError>,
-) {
-    record(verb, kind.as_str(), binding, namespace, name, error);
-}
-
-/// The same for kinds that are not the mesh's.
-pub(crate) fn record(
-    verb: &str,
-    kind: &str,
-    binding: &BindingKey,
-    namespace: &str,
-    name: &str,
-    error: Option<&WriteError>,
-) {
-    let outcome = if error.is_none() {
-        "success"
-    } else {
-        "failure"
-    };
-    let reason = error.map(ToString::to_string).unwrap_or_default();
-    tracing::info!(audit = true, verb, kind, namespace, name, %binding, outcome, reason, "wrote");
 }

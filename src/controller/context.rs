@@ -13,6 +13,7 @@ use super::ejection::Ejector;
 use super::error::WriteError;
 use super::events::Events;
 use super::leadership::Leadership;
+use super::looks::Looks;
 use super::mesh_api::MeshApi;
 use super::monitor::Monitor;
 use super::queue::Queue;
@@ -82,6 +83,8 @@ pub struct Context {
     pub metrics: Metrics,
     /// What is remembered between two looks and may be lost.
     pub memory: Memory,
+    /// What the last looks came to, for people who ask.
+    pub looks: Looks,
 }
 
 /// How long an outage is spoken of in the same words.
@@ -127,7 +130,7 @@ impl Memory {
         let unknown = || Outage {
             reason: match room {
                 Room::Catalog => reasons::CATALOG_UNAVAILABLE,
-                Room::Writes => reasons::WRITE_REFUSED,
+                Room::Writes | Room::Rights => reasons::WRITE_REFUSED,
             },
             message: "it is tried again every few seconds".to_owned(),
         };

@@ -14,6 +14,10 @@ pub enum WriteError {
     /// The server refused this write, and will again until somebody acts.
     #[error("{0}")]
     Refused(String),
+    /// The operator lacks a right, which the server's words name: all writes
+    /// of this kind fail, there or everywhere, until somebody grants it.
+    #[error("{0}")]
+    Denied(String),
     /// What we had seen is no longer so: look again.
     #[error("the object changed under way")]
     Stale,
@@ -51,7 +55,15 @@ impl WriteError {
         let precondition = ["the server rejected our request", "metadata.uid:"]
             .iter()
             .any(|words| status.message.contains(words));
+        // RBAC's own words; quotas and policies answer 403 as well.
+        let lacks_a_right = ["is forbidden: User ", " cannot "]
+            .iter()
+            .all(|words| status.message.contains(words));
+        let ends = "custom resource definition is terminating";
         match status.code {
+            // The kind goes, with all objects of it.
+            403 | 405 if status.message.contains(ends) => Self::Away(message),
+            403 if lacks_a_right => Self::Denied(message),
             409 => Self::Stale,
             422 if precondition => Self::Stale,
             404 if status.details.as_ref().is_none_or(|d| d.name.is_empty()) => Self::Away(
@@ -129,14 +141,27 @@ mod tests {
     }
 
     #[test]
-    fn overload_is_an_outage_and_missing_rights_are_a_refusal() {
-        assert!(matches!(
-            status(429, "too many requests"),
-            WriteError::Away(_)
-        ));
-        assert!(matches!(
-            status(403, "virtualservices is forbidden"),
-            WriteError::Refused(_)
-        ));
+    fn overload_is_an_outage_and_so_is_a_kind_that_is_being_taken_away() {
+        for (code, words) in [
+            (429, "too many requests"),
+            (
+                403,
+                "\"web\" is forbidden: create not allowed while custom resource definition is terminating",
+            ),
+        ] {
+            assert!(matches!(status(code, words), WriteError::Away(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_right_that_is_missing_is_told_from_other_refusals_and_named() {
+        let lacking = "virtualservices.networking.istio.io \"web\" is forbidden: User \"system:serviceaccount:a:b\" cannot patch resource \"virtualservices\" in API group \"networking.istio.io\" in the namespace \"shop\"";
+        assert_eq!(status(403, lacking), WriteError::Denied(lacking.to_owned()));
+        for other in [
+            "virtualservices \"web\" is forbidden: exceeded quota: few",
+            "virtualservices \"web\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: User x cannot",
+        ] {
+            assert_eq!(status(403, other), WriteError::Refused(other.to_owned()));
+        }
     }
 }

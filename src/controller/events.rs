@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::apply::in_time;
+use super::audit;
 use super::error::WriteError;
 use crate::domain::labels::{BINDING_API_VERSION, BINDING_KIND, MANAGER};
 use crate::domain::status::Transition;
@@ -101,6 +102,17 @@ impl Sender {
             let event = event(&about, &transition, &self.pod, Timestamp::now());
             let params = PostParams::default();
             let sent = in_time(api.create(&params, &event)).await;
+            let stored = sent.as_ref().ok();
+            let name = stored.and_then(|stored| stored.metadata.name.as_deref());
+            audit::Write {
+                verb: "create",
+                kind: "Event",
+                namespace: &about.namespace,
+                name: name.unwrap_or_default(),
+                binding: Some(&format!("{}/{}", about.namespace, about.name)),
+                reason: &transition.reason,
+            }
+            .ended(&sent);
             self.metrics.wrote("Event", sent.is_ok());
             if let Err(error) = sent {
                 self.metrics.event_dropped();
@@ -138,8 +150,10 @@ impl Sender {
             *used = used.saturating_sub(refilled);
             *since = Instant::now();
         }
-        *used += 1;
-        *used <= BURST
+        // What is dropped costs nothing: who never rests is heard now and then.
+        let allowed = *used < BURST;
+        *used += u32::from(allowed);
+        allowed
     }
 }
 
@@ -185,6 +199,14 @@ fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> E
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use futures::FutureExt;
+    use http::{Request, Response};
+    use kube::client::{Body, ClientBuilder};
+    use serde_json::Value;
+    use tower::BoxError;
+
     use super::*;
 
     fn prefix(name: &str) -> String {
@@ -201,6 +223,99 @@ mod tests {
             .metadata
             .generate_name
             .unwrap()
+    }
+
+    /// An API server that stores Events, after that time each.
+    fn stored(takes: Duration) -> (Events, Sender, Arc<Mutex<Vec<Value>>>) {
+        let notes = Arc::<Mutex<Vec<Value>>>::default();
+        let kept = Arc::clone(&notes);
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let kept = Arc::clone(&kept);
+            async move {
+                assert_eq!(request.method(), http::Method::POST);
+                let body = request.into_body().collect_bytes().await?;
+                tokio::time::sleep(takes).await;
+                let event: Value = serde_json::from_slice(&body)?;
+                kept.lock().unwrap().push(event);
+                Ok::<_, BoxError>(Response::new(Body::from(body.to_vec())))
+            }
+            .boxed()
+        });
+        let client = ClientBuilder::new(service, "default").build();
+        let metrics = Metrics::new().unwrap();
+        let (events, sender) = channel(client, "pod".to_owned(), metrics);
+        (events, sender, notes)
+    }
+
+    fn tell(events: &Events, uid: &str, note: String) {
+        let about = About {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            uid: uid.to_owned(),
+        };
+        let transition = Transition {
+            reason: "Synced".to_owned(),
+            note,
+            warning: false,
+        };
+        events.tell(about, transition);
+    }
+
+    fn dropped(events: &Events) -> usize {
+        let text = events.metrics.exposition().unwrap();
+        let mut lines = text.lines();
+        let name = "catalog_mesh_events_dropped_total ";
+        let count = lines.find_map(|line| line.strip_prefix(name)).unwrap();
+        count.parse().unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_note_is_an_event_of_its_own_and_never_an_older_one_again() {
+        let (events, sender, stored) = stored(Duration::ZERO);
+        tokio::spawn(sender.run());
+        for note in ["first", "second", "first"] {
+            tell(&events, "a", note.to_owned());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let stored = stored.lock().unwrap();
+        let notes: Vec<_> = stored.iter().map(|event| event["note"].clone()).collect();
+        assert_eq!(notes, ["first", "second", "first"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_binding_without_rest_costs_a_bounded_number_and_no_other_binding_any() {
+        let (events, sender, stored) = stored(Duration::ZERO);
+        tokio::spawn(sender.run());
+        for second in 0..600 {
+            tell(&events, "restless", second.to_string());
+            if second % 200 == 0 {
+                tell(&events, "calm", second.to_string());
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        let of = |uid: &str| {
+            let stored = stored.lock().unwrap();
+            let of = stored
+                .iter()
+                .filter(|event| event["regarding"]["uid"] == uid);
+            of.count()
+        };
+        assert_eq!(of("calm"), 3);
+        // Ten at once, and one in ten seconds.
+        assert!((50..=75).contains(&of("restless")), "{}", of("restless"));
+        assert_eq!(dropped(&events), 600 - of("restless"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_tells_never_waits_and_what_is_too_much_is_dropped_and_counted() {
+        let (events, sender, stored) = stored(Duration::from_secs(5));
+        for n in 0..WAITING + 100 {
+            tell(&events, &n.to_string(), String::new());
+        }
+        assert_eq!(dropped(&events), 100);
+        tokio::spawn(sender.run());
+        tokio::time::sleep(Duration::from_secs(3600 * 2)).await;
+        assert_eq!(stored.lock().unwrap().len(), WAITING);
     }
 
     #[test]

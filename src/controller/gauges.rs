@@ -19,6 +19,7 @@ pub async fn keep(ctx: Arc<Context>) {
             counts.destination_rules,
         );
         ctx.metrics.bindings().deletions_held(counts.deletions_held);
+        ctx.metrics.bindings().by_ready(&ctx.world.by_ready());
         for (reason, records) in ctx.registrar.problems() {
             ctx.metrics.bindings().unbound_records(reason, records);
         }
@@ -31,7 +32,10 @@ pub async fn keep(ctx: Arc<Context>) {
         // What waits here while another replica leads is no backlog.
         let idle = leads.is_none() && !ctx.options.read_only;
         let (due, running) = if idle { (0, 0) } else { ctx.queue.depth() };
-        ctx.metrics
-            .queue(due, running, usize::from(ctx.options.concurrency));
+        ctx.metrics.workqueue.depth(due);
+        let most = usize::from(ctx.options.concurrency);
+        ctx.metrics.reconciles.workers(running, most);
+        let (all, longest) = ctx.queue.under_way();
+        ctx.metrics.workqueue.under_way(all, longest);
     }
 }

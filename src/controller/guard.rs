@@ -14,9 +14,14 @@ use kube::client::Body;
 use tokio::time::{Instant, sleep_until, timeout};
 use tower::{BoxError, Layer, Service};
 
+use crate::domain::retry;
+
 /// How long the head of an answer may take. A watch's head comes at once; a
 /// page of a list is read from memory.
 const HEAD_DEADLINE: Duration = Duration::from_secs(15);
+
+// Whatever hung when it was mended, half a minute later it is asked for anew.
+const _: () = assert!(HEAD_DEADLINE.as_secs() + retry::WATCH.cap.as_secs() < 30);
 
 /// Least time between two starts of a watch on the same resource.
 pub(crate) const BETWEEN_STARTS: Duration = Duration::from_secs(1);

@@ -2,10 +2,11 @@
 //! writes to the cluster or to the catalog; set by the elector.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{OwnedRwLockReadGuard, RwLock, mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use super::clock::{Clock, MachineClock};
 use crate::domain::election::Moment;
@@ -26,6 +27,8 @@ pub struct Leadership {
     wishes: Option<mpsc::Sender<Wish>>,
     /// Held by every write under way.
     writes: Arc<RwLock<()>>,
+    /// When the elector went round.
+    round: Arc<Mutex<Option<Instant>>>,
 }
 
 /// A term of leadership.
@@ -91,6 +94,7 @@ impl Leadership {
             clock: Arc::new(MachineClock),
             wishes: None,
             writes: Arc::default(),
+            round: Arc::default(),
         }
     }
 
@@ -110,6 +114,20 @@ impl Leadership {
         let term = self.term.borrow();
         let term = term.as_ref().filter(|term| !term.closing)?;
         (self.left(term) > Duration::ZERO).then_some(term.epoch)
+    }
+
+    /// How long ago the Lease was renewed that this process holds.
+    pub fn renewed_ago(&self) -> Option<Duration> {
+        let term = self.term.borrow();
+        let (since, _) = term.as_ref()?.certain.as_ref()?;
+        Some(self.clock.now().since(since))
+    }
+
+    /// How long ago whoever takes and keeps the Lease went round: every few
+    /// seconds, whatever the API server answers. Nothing before the first time.
+    pub fn went_round_ago(&self) -> Option<Duration> {
+        let round = *self.round.lock().unwrap_or_else(PoisonError::into_inner);
+        round.map(|at| at.elapsed())
     }
 
     /// Waits until this process leads; returns the number of the term.
@@ -216,6 +234,11 @@ impl Leadership {
     }
 
     // --- for the elector -------------------------------------------------------
+
+    /// The elector goes round.
+    pub(super) fn goes_round(&self) {
+        *self.round.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
 
     /// A term begins, or goes on, with this; `None` ends it.
     pub(super) fn set(&self, term: Option<Term>) {

@@ -2,10 +2,12 @@
 
 use std::sync::{PoisonError, RwLock};
 
-use kube::core::{ApiResource, GroupVersionKind};
+use kube::core::{ApiResource, DynamicResourceScope, GroupVersionKind};
 use kube::{Api, Client};
 
+use super::apply::in_time;
 use crate::domain::desired::MeshKind;
+use crate::domain::served::WHOLE;
 
 const GROUP: &str = "networking.istio.io";
 
@@ -43,10 +45,21 @@ impl MeshApi {
         Api::all_with(client.clone(), &self.resource(kind))
     }
 
+    /// The objects of that kind in one part of the cluster, for a watch.
+    pub(crate) fn of<K>(&self, client: &Client, kind: MeshKind, part: &str) -> Api<K>
+    where
+        K: kube::Resource<DynamicType = ApiResource, Scope = DynamicResourceScope>,
+    {
+        if part == WHOLE {
+            return self.all(client, kind);
+        }
+        Api::namespaced_with(client.clone(), part, &self.resource(kind))
+    }
+
     /// Asks the API server which versions it serves and takes the best one.
     /// Leaves the version as it is where the question cannot be answered.
     pub async fn discover(&self, client: &Client) {
-        let Ok(groups) = client.list_api_groups().await else {
+        let Ok(groups) = in_time(client.list_api_groups()).await else {
             return;
         };
         let served = groups

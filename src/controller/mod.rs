@@ -2,6 +2,7 @@
 //! them the queue and kube's `Controller`, which runs what the queue releases.
 
 pub mod apply;
+mod audit;
 pub mod brake;
 pub mod changes;
 pub mod clients;
@@ -12,12 +13,19 @@ pub mod ejection;
 pub mod election;
 pub mod error;
 pub mod events;
+pub mod explain;
+#[cfg(test)]
+mod fixtures;
 pub mod gauges;
 mod guard;
 pub mod leadership;
+pub mod looks;
 pub mod mesh_api;
 pub mod mirror;
+pub mod mirrors;
 pub mod monitor;
+mod named;
+mod namespaces;
 pub mod observe;
 pub mod outcome;
 mod permit;
@@ -26,6 +34,7 @@ pub mod queue;
 pub(crate) mod readable;
 pub mod reconcile;
 pub mod registrar;
+mod remove;
 pub mod report;
 mod slices;
 pub mod sources;
@@ -47,8 +56,9 @@ use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::time::{Instant, timeout};
 
 use crate::api::service_binding::ServiceBinding;
+use crate::domain::liveness;
 use crate::domain::names::BindingKey;
-use crate::metrics::ReconcileResult;
+use crate::metrics::reconcile::ReconcileResult;
 use context::Context;
 use outcome::Outcome;
 use queue::state::Next;
@@ -60,6 +70,8 @@ pub(crate) type BindingRef = PartialObjectMeta<ServiceBinding>;
 /// Longest that one look may take. Each request in it has its own, shorter
 /// deadline; this one is for what nobody foresaw.
 const LOOK_DEADLINE: Duration = Duration::from_secs(90);
+
+const _: () = assert!(LOOK_DEADLINE.as_secs() < liveness::LOOK.as_secs());
 
 /// Runs what the queue releases until `stop`, then lets running looks end.
 ///
@@ -120,13 +132,16 @@ async fn run_one(
     let outcome = match timeout(LOOK_DEADLINE, look).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => {
-            ctx.metrics.panicked();
+            ctx.metrics.reconciles.panicked();
             failed("the reconciliation panicked; please report this".to_owned())
         }
-        Err(_) => failed(format!(
-            "the reconciliation took longer than {} s",
-            LOOK_DEADLINE.as_secs()
-        )),
+        Err(_) => {
+            ctx.metrics.reconciles.cut_off();
+            failed(format!(
+                "the reconciliation took longer than {} s",
+                LOOK_DEADLINE.as_secs()
+            ))
+        }
     };
     if let Some(error) = &outcome.error {
         tracing::warn!(binding = %key, error, "will be tried again");
@@ -134,13 +149,18 @@ async fn run_one(
     let result = match (&outcome.error, outcome.next) {
         (Some(_), _) => ReconcileResult::Error,
         (None, Next::After(_)) => ReconcileResult::RequeueAfter,
+        (None, Next::Stale) => ReconcileResult::Requeue,
         (None, _) => ReconcileResult::Success,
     };
     ctx.metrics
-        .reconciled(result, started.elapsed().as_secs_f64());
+        .reconciles
+        .ended(result, started.elapsed().as_secs_f64());
     for room in &outcome.worked {
         ctx.memory.came_back(*room);
     }
     ctx.queue.done(&key, outcome.next, &outcome.worked);
     Ok(Action::await_change())
 }
+
+#[cfg(test)]
+mod tests;

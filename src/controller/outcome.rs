@@ -9,11 +9,13 @@ use tokio::time::Instant;
 
 use super::context::Context;
 use super::error::WriteError;
+use super::looks;
 use super::queue::room::Room;
 use super::queue::state::Next;
 use super::write_back::seam;
 use super::{observe, report};
-use crate::api::service_binding::ServiceBinding;
+use crate::api::service_binding::{HealthStatus, ServiceBinding};
+use crate::domain::inputs::CatalogAnswer;
 use crate::domain::situation::{InForce, Look, Situation};
 use crate::domain::status::Findings;
 use crate::domain::{status, validate};
@@ -37,6 +39,8 @@ pub(crate) struct Looked {
     pub(crate) worked: Vec<Room>,
     /// Something that is simply tried again, without a word to the user.
     pub(crate) again: Option<WriteError>,
+    /// What the catalog answered, if it was asked.
+    pub(crate) catalog: CatalogAnswer,
 }
 
 impl Looked {
@@ -46,6 +50,7 @@ impl Looked {
             findings: Findings::default(),
             worked: Vec::new(),
             again: None,
+            catalog: CatalogAnswer::NotAsked,
         }
     }
 }
@@ -60,8 +65,9 @@ pub(crate) async fn finish(
     let Looked {
         situation,
         mut findings,
-        worked,
+        mut worked,
         again,
+        catalog,
     } = looked;
     let wrote = findings.wrote;
     if matches!(again, Some(WriteError::Stale)) {
@@ -77,13 +83,25 @@ pub(crate) async fn finish(
     if matches!(again, Some(WriteError::NotLeader)) {
         return no_longer_leading(worked);
     }
+    let key = validate::key(binding);
+    if ctx.world.binding(&key).is_some() {
+        let look = looks::Look {
+            at: Timestamp::now(),
+            took: started.elapsed(),
+            catalog,
+            situation: situation.clone(),
+            wrote,
+            again: again.as_ref().map(ToString::to_string),
+        };
+        ctx.looks.ended(&key, look);
+    }
     // The finalizer was written meanwhile: the latest binding counts.
     let latest = ctx
         .world
-        .binding(&validate::key(binding))
+        .binding(&key)
         .filter(|latest| latest.metadata.uid == binding.metadata.uid)
         .unwrap_or_else(|| Arc::clone(binding));
-    findings.health = ctx.monitor.shown(&validate::key(binding));
+    findings.health = ctx.monitor.shown(&key);
     seam::judged(ctx, &latest, &situation, findings.health.as_ref());
     let generation = binding.metadata.generation;
     let next_status = status::next(
@@ -98,7 +116,11 @@ pub(crate) async fn finish(
         ctx,
         &latest,
         &situation,
-        Told { wrote, changed },
+        Told {
+            wrote,
+            changed,
+            health: next_status.health_status,
+        },
         started.elapsed(),
     );
     if !ctx.options.read_only
@@ -107,16 +129,23 @@ pub(crate) async fn finish(
         if error == WriteError::NotLeader {
             return no_longer_leading(worked);
         }
-        let stale = error == WriteError::Stale;
-        let next = if stale { Next::Stale } else { Next::Failed };
+        let next = match &error {
+            WriteError::Stale => Next::Stale,
+            WriteError::Denied(_) => Next::Park(Room::Rights),
+            _ => Next::Failed,
+        };
         return Outcome {
             next,
             worked,
-            error: (!stale).then(|| error.to_string()),
+            error: (error != WriteError::Stale).then(|| error.to_string()),
         };
+    }
+    if again.is_none() && (wrote || changed) {
+        worked.push(Room::Rights);
     }
     let refused = matches!(again, Some(WriteError::Refused(_)));
     let next = match situation.row(InForce::Nothing).look {
+        _ if matches!(again, Some(WriteError::Denied(_))) => Next::Park(Room::Rights),
         Look::OnEvent => Next::Wait,
         Look::Period => Next::After(period(ctx.options.period)),
         Look::Confirm => Next::After(until_confirmed(ctx, binding)),
@@ -168,6 +197,8 @@ struct Told {
     wrote: bool,
     /// The status says something new.
     changed: bool,
+    /// Health of the service, where it is known.
+    health: Option<HealthStatus>,
 }
 
 /// Metrics and the log line of a look.
@@ -199,6 +230,7 @@ fn tell(
     let service = &binding.spec.service_name;
     let target = binding.spec.namespace.as_deref().or(namespace);
     let duration = format!("{}ms", took.as_millis());
+    let health = told.health.map(|health| format!("{health:?}"));
     if ok && (told.wrote || told.changed) {
         tracing::info!(
             audit = true,
@@ -208,6 +240,7 @@ fn tell(
             namespace = target,
             binding = name,
             syncDuration = duration,
+            healthStatus = health,
             "Synced service"
         );
     } else if told.changed && matches!(situation, Situation::DeletionHeld(_)) {
@@ -230,11 +263,14 @@ fn tell(
         );
     } else {
         tracing::warn!(
+            audit = true,
+            event = "SyncFailed",
             catalogServiceId = id,
             serviceName = service,
             namespace = target,
             binding = name,
             syncDuration = duration,
+            healthStatus = health,
             situation = ?situation,
             "Not synced"
         );

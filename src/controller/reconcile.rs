@@ -74,11 +74,7 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     }
     let mut looked = match validate::validate(&inputs, &target, settings) {
         Ok(mut valid) => {
-            let tightened = ctx.ejector.tightened(&key);
-            let detection = valid.binding.policy.outlier_detection.as_mut();
-            if let Some(policy) = detection {
-                *policy = outlier::in_force(policy, tightened);
-            }
+            tighten(ctx, &key, &mut valid);
             program(ctx, &inputs, &target, valid).await
         }
         Err(Situation::Removed { .. }) => withdraw::gone_from_catalog(ctx, &inputs, &target).await,
@@ -96,7 +92,15 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
             .brake
             .shown(binding.metadata.uid.as_deref().unwrap_or_default());
     }
+    looked.catalog = inputs.catalog;
     looked
+}
+
+/// Envoy's own detection as it is to be while an unhealthy endpoint has to stay.
+pub(crate) fn tighten(ctx: &Context, key: &BindingKey, valid: &mut Valid) {
+    if let Some(policy) = valid.binding.policy.outlier_detection.as_mut() {
+        *policy = outlier::in_force(policy, ctx.ejector.tightened(key));
+    }
 }
 
 /// Brings the mesh to what the valid binding says.
@@ -120,10 +124,8 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     if ctx.options.read_only {
         tracing::info!(binding = %key, writes = plan.writes.len(), "read-only: nothing is written");
         return Looked {
-            situation: programmed,
             findings,
-            worked: Vec::new(),
-            again: None,
+            ..Looked::found(programmed)
         };
     }
     if !plan.writes.is_empty() && !ctx.queue.may_try(&key, Room::Writes) {
@@ -153,11 +155,10 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
         }
         Some(error) => not_written(error, findings),
         None => Looked {
-            situation: programmed,
             findings,
             // Where nothing had to be written, nothing was found out.
             worked: (written > 0).then_some(Room::Writes).into_iter().collect(),
-            again: None,
+            ..Looked::found(programmed)
         },
     }
 }
@@ -165,10 +166,12 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
 /// The look whose write did not come about.
 pub(crate) fn not_written(error: WriteError, findings: Findings) -> Looked {
     let situation = match &error {
-        WriteError::Away(message) | WriteError::Refused(message) => Situation::WriteRefused {
-            reason: reasons::WRITE_REFUSED,
-            message: message.clone(),
-        },
+        WriteError::Away(message) | WriteError::Refused(message) | WriteError::Denied(message) => {
+            Situation::WriteRefused {
+                reason: reasons::WRITE_REFUSED,
+                message: message.clone(),
+            }
+        }
         WriteError::Fight { manager, fields } => Situation::Blocked {
             reason: reasons::FIELD_FIGHT,
             message: format!(
@@ -182,9 +185,8 @@ pub(crate) fn not_written(error: WriteError, findings: Findings) -> Looked {
         },
     };
     Looked {
-        situation,
         findings,
-        worked: Vec::new(),
         again: Some(error),
+        ..Looked::found(situation)
     }
 }

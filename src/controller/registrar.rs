@@ -13,7 +13,8 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-use super::apply::{in_time, record};
+use super::apply::in_time;
+use super::audit;
 use super::context::Context;
 use super::error::WriteError;
 use super::world::Concerned;
@@ -49,6 +50,9 @@ struct State {
     made: HashMap<ServiceKey, Instant>,
     /// Service → how often in a row no binding could be made for it.
     failed: HashMap<ServiceKey, u32>,
+    /// No binding at all could be made when it was tried last: until then
+    /// nobody tries again, and how often that has been so.
+    away: Option<(Instant, u32)>,
     problems: HashMap<CatalogServiceId, Problem>,
 }
 
@@ -161,6 +165,24 @@ impl Registrar {
         self.later(service, Instant::now() + delay);
     }
 
+    /// The API server makes no bindings at all: those that come due together
+    /// when it is asked again find out for all.
+    fn is_away(&self, service: &ServiceKey) {
+        let at = self.state(|state| {
+            let times = state.away.map_or(1, |(_, times)| times.saturating_add(1));
+            let at = Instant::now() + retry::PROBE.delay(times, fastrand::f64());
+            state.away = Some((at, times));
+            at
+        });
+        self.later(service, at);
+    }
+
+    /// When it is tried again, where nobody is to try before.
+    fn away_until(&self) -> Option<Instant> {
+        let until = self.state(|state| state.away.map(|(until, _)| until));
+        until.filter(|until| *until > Instant::now())
+    }
+
     fn later(&self, service: &ServiceKey, at: Instant) {
         self.state(|state| {
             let due = state.due.entry(service.clone()).or_insert(at);
@@ -239,18 +261,26 @@ async fn register(ctx: &Context, service: &ServiceKey) {
         registrar.later(service, again);
         return;
     }
+    if let Some(until) = registrar.away_until() {
+        registrar.later(service, until);
+        return;
+    }
     match create(ctx, service, &id).await {
         Ok(()) => registrar.state(|state| {
             state.made.retain(|_, at| *at + MADE_AGAIN_AFTER > now);
             state.made.insert(service.clone(), now);
             state.failed.remove(service);
+            state.away = None;
         }),
         // Somebody was faster; the watch tells who.
         Err(WriteError::Stale) => {}
         Err(WriteError::NotLeader) => registrar.later(service, now),
         Err(error) => {
             tracing::warn!(%service, catalogServiceId = %id, %error, "no binding could be made; it is tried again");
-            registrar.failed(service);
+            match error {
+                WriteError::Away(_) | WriteError::Denied(_) => registrar.is_away(service),
+                _ => registrar.failed(service),
+            }
         }
     }
 }
@@ -272,18 +302,20 @@ async fn create(
     // the apply where one of that name exists.
     body["metadata"]["resourceVersion"] = Value::String("1".to_owned());
     let api = Api::<ServiceBinding>::namespaced(ctx.clients.requests.clone(), &key.namespace);
-    let answer = in_time(api.patch(&key.name, &PatchParams::apply(MANAGER), &Patch::Apply(body)))
-        .await
+    let (params, patch) = (PatchParams::apply(MANAGER), Patch::Apply(body));
+    let answer = in_time(api.patch(&key.name, &params, &patch)).await;
+    audit::Write {
+        verb: "patch",
+        kind: BINDING_KIND,
+        namespace: &key.namespace,
+        name: &key.name,
+        binding: Some(&key.to_string()),
+        reason: "the catalog has this service, and no binding is for it",
+    }
+    .ended(&answer);
+    let answer = answer
         .map(|_| ())
         .map_err(|error| WriteError::from_kube(&error));
-    record(
-        "create",
-        BINDING_KIND,
-        &key,
-        &key.namespace,
-        &key.name,
-        answer.as_ref().err(),
-    );
     ctx.metrics.wrote(BINDING_KIND, answer.is_ok());
     if answer.is_ok() {
         tracing::info!(
@@ -418,6 +450,33 @@ mod tests {
             at_once.push(next(&registrar).await.len());
         }
         assert!(at_once.iter().all(|count| *count <= 20), "{at_once:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn where_no_binding_can_be_made_at_all_few_find_out_and_all_are_made_soon_after() {
+        let names: Vec<_> = (0..1000).map(|n| format!("s{n}")).collect();
+        let registrar = registrar(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        let all: Vec<_> = names.iter().map(String::as_str).collect();
+        registrar.concerned(&services(&all));
+        let (start, mut tries) = (Instant::now(), 0);
+        let mut away = true;
+        let mut made = 0;
+        while made < names.len() {
+            for service in registrar.next().await {
+                if let Some(until) = registrar.away_until() {
+                    registrar.later(&service, until);
+                } else if away {
+                    tries += 1;
+                    registrar.is_away(&service);
+                    away = start.elapsed() < 60 * SOON;
+                } else {
+                    registrar.state(|state| state.away = None);
+                    made += 1;
+                }
+            }
+        }
+        assert!((150..=400).contains(&tries), "{tries} in five minutes");
+        assert!(start.elapsed() < 60 * SOON + Duration::from_secs(5));
     }
 
     #[test]

@@ -7,7 +7,8 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::apply::{in_time, record};
+use super::apply::in_time;
+use super::audit;
 use super::context::Context;
 use super::error::WriteError;
 use super::events::About;
@@ -15,6 +16,9 @@ use super::sources;
 use crate::api::service_binding::{ServiceBinding, ServiceBindingStatus};
 use crate::domain::labels::{BINDING_API_VERSION, BINDING_KIND, FINALIZER, MANAGER};
 use crate::domain::{status, validate};
+
+/// The status as audit records and metrics name it.
+const STATUS: &str = "ServiceBinding/status";
 
 /// Whether the binding carries our finalizer.
 pub(crate) fn has_finalizer(binding: &ServiceBinding) -> bool {
@@ -40,7 +44,8 @@ pub(crate) async fn add_finalizer(
         }
         _ => json!({"op": "add", "path": "/metadata/finalizers", "value": [FINALIZER]}),
     };
-    edit(ctx, binding, add).await
+    let reason = "what is made for it is to go before it does";
+    edit(ctx, binding, add, reason).await
 }
 
 /// Takes our finalizer off. The binding may be gone afterwards.
@@ -57,16 +62,17 @@ pub(crate) async fn remove_finalizer(
     else {
         return Ok(());
     };
-    edit(
-        ctx,
-        binding,
-        json!({"op": "remove", "path": format!("/metadata/finalizers/{index}")}),
-    )
-    .await
+    let remove = json!({"op": "remove", "path": format!("/metadata/finalizers/{index}")});
+    edit(ctx, binding, remove, "nothing is left to be taken back").await
 }
 
 /// Changes the binding's metadata if it is still the one that we saw.
-async fn edit(ctx: &Context, binding: &ServiceBinding, operation: Value) -> Result<(), WriteError> {
+async fn edit(
+    ctx: &Context,
+    binding: &ServiceBinding,
+    operation: Value,
+    reason: &str,
+) -> Result<(), WriteError> {
     let version = &binding.metadata.resource_version;
     let test = json!({"op": "test", "path": "/metadata/resourceVersion", "value": version});
     let patch = serde_json::from_value(json!([test, operation]))
@@ -74,21 +80,19 @@ async fn edit(ctx: &Context, binding: &ServiceBinding, operation: Value) -> Resu
     let key = validate::key(binding);
     let api = Api::<ServiceBinding>::namespaced(ctx.clients.requests.clone(), &key.namespace);
     let (params, patch) = (PatchParams::default(), Patch::<()>::Json(patch));
-    let answer = match in_time(api.patch(&key.name, &params, &patch)).await {
-        Ok(stored) => {
-            ctx.world.wrote_binding(sources::binding(stored));
-            Ok(())
-        }
-        Err(error) => Err(WriteError::from_kube(&error)),
-    };
-    record(
-        "patch",
-        BINDING_KIND,
-        &key,
-        &key.namespace,
-        &key.name,
-        answer.as_ref().err(),
-    );
+    let answer = in_time(api.patch(&key.name, &params, &patch)).await;
+    audit::Write {
+        verb: "patch",
+        kind: BINDING_KIND,
+        namespace: &key.namespace,
+        name: &key.name,
+        binding: Some(&key.to_string()),
+        reason,
+    }
+    .ended(&answer);
+    let answer = answer
+        .map(|stored| ctx.world.wrote_binding(sources::binding(stored)))
+        .map_err(|error| WriteError::from_kube(&error));
     ctx.metrics.wrote(BINDING_KIND, answer.is_ok());
     answer
 }
@@ -112,18 +116,18 @@ pub(crate) async fn store_status(
     let api = Api::<ServiceBinding>::namespaced(ctx.clients.requests.clone(), &key.namespace);
     let params = PatchParams::apply(MANAGER).force();
     let patch = Patch::Apply(&body);
-    let answer = in_time(api.patch_status(&key.name, &params, &patch))
-        .await
-        .map_err(|e| WriteError::from_kube(&e));
-    record(
-        "patch",
-        "ServiceBinding/status",
-        &key,
-        &key.namespace,
-        &key.name,
-        answer.as_ref().err(),
-    );
-    ctx.metrics.wrote("ServiceBinding/status", answer.is_ok());
+    let answer = in_time(api.patch_status(&key.name, &params, &patch)).await;
+    audit::Write {
+        verb: "patch",
+        kind: STATUS,
+        namespace: &key.namespace,
+        name: &key.name,
+        binding: Some(&key.to_string()),
+        reason: status::why_ready(&next),
+    }
+    .ended(&answer);
+    let answer = answer.map_err(|e| WriteError::from_kube(&e));
+    ctx.metrics.wrote(STATUS, answer.is_ok());
     let stored = answer?;
     let told = status::tells_of_rival(Some(&next));
     if told && !status::tells_of_rival(binding.status.as_ref()) {

@@ -87,9 +87,13 @@ pub async fn follow_some<K>(
 }
 
 /// Whether the server no longer knows the version that the watch was to start
-/// from. The library would ask for the same one for ever.
+/// from, or the kind: the library would ask for the same one for ever, and only
+/// a list says what is so.
 fn is_gone(error: &watcher::Error) -> bool {
-    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
+    let watcher::Error::WatchStartFailed(kube::Error::Api(status)) = error else {
+        return false;
+    };
+    matches!(status.code, 404 | 410)
 }
 
 /// Failures of a watch in a row.
@@ -118,13 +122,14 @@ impl Failures {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Mutex};
 
-    use futures::FutureExt;
+    use axum::body::Body;
+    use futures::{FutureExt, stream};
     use http::{Request, Response};
     use k8s_openapi::api::core::v1::Service;
-    use kube::client::{Body, ClientBuilder};
+    use kube::client::ClientBuilder;
     use serde_json::{Value, json};
     use tokio::time::timeout;
     use tower::BoxError;
@@ -145,6 +150,7 @@ mod tests {
     struct Counts {
         lists: AtomicUsize,
         watches: AtomicUsize,
+        queries: Mutex<Vec<String>>,
     }
 
     impl Counts {
@@ -193,8 +199,19 @@ mod tests {
         stub: impl Fn(Asked) -> Option<Response<Body>> + Send + Clone + 'static,
     ) -> (usize, usize, usize) {
         let counts = Arc::new(Counts::default());
-        let counted = Arc::clone(&counts);
-        let service = tower::service_fn(move |request: Request<Body>| {
+        let failures = counted(span, stub, &counts).await;
+        let (lists, watches) = counts.all();
+        (lists, watches, failures)
+    }
+
+    /// The same, with what was asked; says how many failures there were.
+    async fn counted(
+        span: Duration,
+        stub: impl Fn(Asked) -> Option<Response<Body>> + Send + Clone + 'static,
+        counts: &Arc<Counts>,
+    ) -> usize {
+        let counted = Arc::clone(counts);
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
             let watch = request
                 .uri()
                 .query()
@@ -205,6 +222,8 @@ mod tests {
                 (Asked::List, &counted.lists)
             };
             count.fetch_add(1, Ordering::Relaxed);
+            let query = request.uri().query().unwrap_or_default().to_owned();
+            counted.queries.lock().unwrap().push(query);
             let answer = stub(asked);
             async move {
                 match answer {
@@ -220,8 +239,7 @@ mod tests {
         let metrics = Metrics::new().unwrap();
         let failed = failure(&metrics, "Service");
         let _ = timeout(span, follow(api, |_| (), failed)).await;
-        let (lists, watches) = counts.all();
-        (lists, watches, failures(&metrics))
+        failures(&metrics)
     }
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -244,8 +262,20 @@ mod tests {
             Asked::Watch => Some(refused(410)),
         })
         .await;
-        assert!((10..=60).contains(&lists), "{lists}");
+        assert!((50..=90).contains(&lists), "{lists}");
         assert_eq!(watches, lists, "each list is followed by one watch");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_kind_that_goes_is_listed_at_once_which_says_that_it_is_gone() {
+        let listed_before = Arc::new(AtomicUsize::default());
+        let stub = move |asked| match asked {
+            Asked::List if listed_before.fetch_add(1, Ordering::Relaxed) == 0 => Some(listed()),
+            Asked::List | Asked::Watch => Some(refused(404)),
+        };
+        let (lists, watches, _) = followed(Duration::from_secs(3), stub).await;
+        assert!(lists >= 2, "{lists}");
+        assert_eq!(watches, 1);
     }
 
     #[tokio::test(start_paused = true)]
@@ -259,14 +289,14 @@ mod tests {
             )),
         })
         .await;
-        assert!((10..=60).contains(&lists), "{lists}");
+        assert!((50..=90).contains(&lists), "{lists}");
         assert!(watches <= lists + 1, "{watches} watches for {lists} lists");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_list_that_is_refused_is_tried_less_and_less_often() {
         let (lists, _, failures) = followed(10 * MINUTE, |_| Some(refused(403))).await;
-        assert!((20..=50).contains(&lists), "{lists}");
+        assert!((50..=90).contains(&lists), "{lists}");
         assert!(failures + 1 >= lists, "{failures} of {lists}");
     }
 
@@ -277,9 +307,9 @@ mod tests {
             Asked::Watch => Some(refused(403)),
         })
         .await;
-        assert!((20..=60).contains(&watches), "{watches}");
+        assert!((50..=90).contains(&watches), "{watches}");
         assert!(failures + 1 >= watches, "{failures} of {watches}");
-        assert!((5..=15).contains(&lists), "{lists}");
+        assert!((12..=23).contains(&lists), "{lists}");
     }
 
     #[tokio::test(start_paused = true)]
@@ -300,6 +330,49 @@ mod tests {
             failures + 1 >= watches && lists < watches,
             "{failures} {lists}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_falls_silent_is_begun_anew_before_anybody_cuts_it() {
+        let (lists, watches, failures) = followed(60 * MINUTE, |asked| match asked {
+            Asked::List => Some(listed()),
+            // The head comes, and nothing after it.
+            Asked::Watch => Some(Response::new(Body::from_stream(
+                stream::pending::<Silence>(),
+            ))),
+        })
+        .await;
+        assert!((15..=19).contains(&watches), "{watches}");
+        assert_eq!((lists, failures), (1, 0));
+    }
+
+    /// What a body without a word would say.
+    type Silence = Result<Vec<u8>, BoxError>;
+
+    #[tokio::test(start_paused = true)]
+    async fn lists_come_in_small_pages_and_a_watch_ends_before_a_load_balancer_ends_it() {
+        let counts = Arc::new(Counts::default());
+        let stub = |asked| match asked {
+            Asked::List => Some(listed()),
+            Asked::Watch => None,
+        };
+        counted(MINUTE, stub, &counts).await;
+        let queries = counts.queries.lock().unwrap();
+        let (watches, lists): (Vec<_>, Vec<_>) = queries
+            .iter()
+            .partition(|query| query.contains("watch=true"));
+        assert!(!watches.is_empty() && !lists.is_empty());
+        for list in lists {
+            assert!(list.contains("limit=250"), "{list}");
+            // With a version the limit would be ignored, or the list be stale.
+            assert!(!list.contains("resourceVersion"), "{list}");
+        }
+        for watch in watches {
+            // Some drop a connection that was silent for 240 s.
+            assert!(watch.contains("timeoutSeconds=200"), "{watch}");
+            // Not every server that is still in use knows how to stream a list.
+            assert!(!watch.contains("sendInitialEvents"), "{watch}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,120 +1,152 @@
 //! Which kinds are watched, and where their events go.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::Service;
 use kube::Api;
-use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube_runtime::reflector::store::Writer;
 use kube_runtime::watcher::{Error, Event};
+use tokio::time::sleep;
 
 use super::context::Context;
 use super::events::About;
 use super::mirror::Seen;
+use super::mirrors::Told;
+use super::named::Names;
 use super::queue::state::Lane;
 use super::readable::{Readable, Unreadable};
 use super::world::Concerned;
-use super::{BindingRef, error, pods, slices, sources, watch};
+use super::{BindingRef, clients, error, namespaces, pods, slices, sources, watch};
 use crate::api::endpoint_slice::EndpointSlice;
 use crate::api::mesh_rule::MeshRule;
 use crate::api::pod::Pod;
 use crate::api::service_binding::ServiceBinding;
 use crate::domain::desired::MeshKind;
+use crate::domain::served::{Part, WHOLE};
 use crate::domain::status::Transition;
 use crate::metrics::Metrics;
+
+/// How soon it is looked again whether a namespace, or its lists, are there.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// All watches as tasks that never end, with the name of each.
 pub fn all(
     ctx: &Arc<Context>,
     bindings: Writer<BindingRef>,
 ) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
-    vec![
-        (
-            "watch of ServiceBindings",
-            Box::pin(follow_bindings(Arc::clone(ctx), bindings)),
-        ),
-        (
-            "watch of Services",
-            Box::pin(follow_services(Arc::clone(ctx))),
-        ),
-        (
-            "watch of Namespaces",
-            Box::pin(follow_namespaces(Arc::clone(ctx))),
-        ),
-        (
-            "watch of EndpointSlices",
-            Box::pin(follow_slices(Arc::clone(ctx))),
-        ),
-        ("watch of Pods", Box::pin(follow_pods(Arc::clone(ctx)))),
-        (
-            "watch of VirtualServices",
-            Box::pin(follow_rules(Arc::clone(ctx), MeshKind::VirtualService)),
-        ),
-        (
-            "watch of DestinationRules",
-            Box::pin(follow_rules(Arc::clone(ctx), MeshKind::DestinationRule)),
-        ),
-    ]
+    type Task = (&'static str, BoxFuture<'static, ()>);
+    let names = Names::new(bindings);
+    let served = &ctx.options.settings.served;
+    let mut tasks: Vec<Task> = Vec::new();
+    if served.is_all() {
+        let watch = namespaces::watch(Arc::clone(ctx));
+        tasks.push(("watch of Namespaces", Box::pin(watch)));
+    } else {
+        let mut read = served.parts();
+        read.insert(ctx.world.own_namespace().to_owned());
+        for name in read {
+            let reads = namespaces::read(Arc::clone(ctx), name);
+            tasks.push(("reads of a Namespace", Box::pin(reads)));
+        }
+    }
+    for part in served.parts() {
+        let us = || (Arc::clone(ctx), part.clone());
+        let rules = |kind| Box::pin(follow_rules(us(), kind));
+        let of_part: [Task; 6] = [
+            (
+                "watch of ServiceBindings",
+                Box::pin(follow_bindings(us(), names.clone())),
+            ),
+            ("watch of Services", Box::pin(follow_services(us()))),
+            ("watch of EndpointSlices", Box::pin(follow_slices(us()))),
+            ("watch of Pods", Box::pin(follow_pods(us()))),
+            ("watch of VirtualServices", rules(MeshKind::VirtualService)),
+            (
+                "watch of DestinationRules",
+                rules(MeshKind::DestinationRule),
+            ),
+        ];
+        tasks.extend(of_part);
+    }
+    tasks
 }
 
-async fn follow_bindings(ctx: Arc<Context>, mut writer: Writer<BindingRef>) {
-    let api = || ready_with(Api::<Readable>::all(ctx.clients.watches.clone()));
+/// Who watches, and what.
+type Us = (Arc<Context>, Part);
+
+/// Waits until the part may be watched: who may read a Namespace has a Role in
+/// it.
+async fn may_watch(ctx: &Context, part: &str) {
+    while part != WHOLE && !ctx.world.knows_namespace(part) {
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Waits until all is known of a namespace but its bindings: where it was made,
+/// or its Role granted, long after the start, none of them is looked at before.
+async fn surroundings(ctx: &Context, part: &str) {
+    while part != WHOLE && !ctx.world.ready_for_bindings_of(part) {
+        sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// The objects of a kind that one watch is of.
+fn of<K>(ctx: &Context, part: &str) -> Api<K>
+where
+    K: kube::Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    clients::of(&ctx.clients.watches, part)
+}
+
+async fn follow_bindings((ctx, part): Us, names: Names) {
+    surroundings(&ctx, &part).await;
+    let api = || ready_with(of::<Readable>(&ctx, &part));
     let sink = |event: Event<Readable>| {
-        let Some(event) = decoded(&ctx, event) else {
+        let Some(event) = decoded(&ctx, &part, event) else {
             return;
         };
         // First the Controller's store, so that a released key is in it.
-        writer.apply_watcher_event(&map(&event, |binding| name_only(&binding.metadata)));
-        let concerned = ctx
-            .world
-            .bindings(map(&event, |binding| sources::binding(binding.clone())));
+        names.add(&event);
+        let event = map(&event, |binding| sources::binding(binding.clone()));
+        let concerned = ctx.world.bindings(Told::of(&part, event));
+        names.remove(&concerned.gone);
         ask(&ctx, concerned);
     };
     watch::follow(api, sink, failure(&ctx.metrics, "ServiceBinding")).await;
 }
 
-async fn follow_services(ctx: Arc<Context>) {
-    let api = || ready_with(Api::<Service>::all(ctx.clients.watches.clone()));
+async fn follow_services((ctx, part): Us) {
+    may_watch(&ctx, &part).await;
+    let api = || ready_with(of::<Service>(&ctx, &part));
     let sink = |event: Event<Service>| {
-        let concerned = ctx
-            .world
-            .services(map(&event, |service| sources::service(service.clone())));
-        ask(&ctx, concerned);
+        let event = map(&event, |service| sources::service(service.clone()));
+        ask(&ctx, ctx.world.services(Told::of(&part, event)));
     };
     watch::follow(api, sink, failure(&ctx.metrics, "Service")).await;
 }
 
-async fn follow_namespaces(ctx: Arc<Context>) {
-    let api = || {
-        ready_with(Api::<PartialObjectMeta<Namespace>>::all(
-            ctx.clients.watches.clone(),
-        ))
-    };
-    let sink = |event: Event<PartialObjectMeta<Namespace>>| {
-        let concerned = ctx.world.namespaces(map(&event, |namespace| {
-            sources::namespace(namespace.clone())
-        }));
-        ask(&ctx, concerned);
-    };
-    watch::follow(api, sink, failure(&ctx.metrics, "Namespace")).await;
-}
-
-async fn follow_slices(ctx: Arc<Context>) {
-    let api = || ready_with(Api::<EndpointSlice>::all(ctx.clients.watches.clone()));
+async fn follow_slices((ctx, part): Us) {
+    may_watch(&ctx, &part).await;
+    let api = || ready_with(of::<EndpointSlice>(&ctx, &part));
     let sink = |event: Event<EndpointSlice>| {
-        let services = ctx.world.slices(map(&event, slices::slice));
+        let event = map(&event, slices::slice);
+        let services = ctx.world.slices(Told::of(&part, event));
         ctx.write_back.touched(&services);
         ctx.monitor.served(&services);
     };
     watch::follow(api, sink, failure(&ctx.metrics, "EndpointSlice")).await;
 }
 
-async fn follow_pods(ctx: Arc<Context>) {
-    let api = || ready_with(Api::<Pod>::all(ctx.clients.watches.clone()));
+async fn follow_pods((ctx, part): Us) {
+    may_watch(&ctx, &part).await;
+    let api = || ready_with(of::<Pod>(&ctx, &part));
     let sink = |event: Event<Pod>| {
-        let changed = ctx.world.pods(map(&event, pods::pod));
+        let event = map(&event, pods::pod);
+        let changed = ctx.world.pods(Told::of(&part, event));
         if changed.marks {
             ctx.ejector.look();
         }
@@ -124,21 +156,21 @@ async fn follow_pods(ctx: Arc<Context>) {
     watch::follow_some(api, pods::UNFINISHED, sink, failed).await;
 }
 
-async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
+async fn follow_rules((ctx, part): Us, kind: MeshKind) {
+    may_watch(&ctx, &part).await;
     let api = || {
-        let ctx = Arc::clone(&ctx);
+        let (ctx, part) = (Arc::clone(&ctx), part.clone());
         // Which version is served may have changed with Istio itself.
         async move {
             ctx.mesh_api.discover(&ctx.clients.requests).await;
-            ctx.mesh_api.all::<MeshRule>(&ctx.clients.watches, kind)
+            ctx.mesh_api
+                .of::<MeshRule>(&ctx.clients.watches, kind, &part)
         }
         .boxed()
     };
     let sink = |event: Event<MeshRule>| {
-        let concerned = ctx
-            .world
-            .rules(kind, map(&event, |rule| sources::rule(kind, rule)));
-        ask(&ctx, concerned);
+        let event = map(&event, |rule| sources::rule(kind, rule));
+        ask(&ctx, ctx.world.rules(kind, Told::of(&part, event)));
     };
     let mut counted = failure(&ctx.metrics, kind.as_str());
     let failed = |error: &Error, failures: u32| {
@@ -155,7 +187,7 @@ async fn follow_rules(ctx: Arc<Context>, kind: MeshKind) {
             kind.as_str(),
             ctx.mesh_api.api_version()
         );
-        ctx.world.rules_missing(kind, why);
+        ask(&ctx, ctx.world.rules_missing(kind, &part, why));
     };
     watch::follow(api, sink, failed).await;
 }
@@ -180,7 +212,7 @@ pub(super) fn failure(metrics: &Metrics, kind: &'static str) -> impl FnMut(&Erro
 }
 
 /// Hands what a change concerns to the queue.
-fn ask(ctx: &Context, concerned: Concerned) {
+pub(super) fn ask(ctx: &Context, concerned: Concerned) {
     for (keys, lane) in [
         (&concerned.urgent, Lane::Urgent),
         (&concerned.now, Lane::Normal),
@@ -196,6 +228,7 @@ fn ask(ctx: &Context, concerned: Concerned) {
     }
     for key in &concerned.gone {
         ctx.queue.forget(key);
+        ctx.looks.forget(key);
         ctx.write_back.release(key);
     }
     ctx.registrar.concerned(&concerned);
@@ -205,9 +238,9 @@ fn ask(ctx: &Context, concerned: Concerned) {
 /// The event, if its object could be decoded. One that could not is told of,
 /// and counts as what it last was, deleted or not: it must not stop the
 /// others, nor its own end.
-fn decoded(ctx: &Context, event: Event<Readable>) -> Option<Event<ServiceBinding>> {
+fn decoded(ctx: &Context, part: &str, event: Event<Readable>) -> Option<Event<ServiceBinding>> {
     if let Some(event) = unreadable(&event) {
-        ctx.world.unreadable(event);
+        ctx.world.unreadable(Told::of(part, event));
     }
     let deleted = matches!(event, Event::Delete(_));
     let (object, event): (_, fn(ServiceBinding) -> Event<ServiceBinding>) = match event {
@@ -288,21 +321,8 @@ fn note(invalid: &Unreadable) -> String {
     )
 }
 
-/// A binding by name alone.
-fn name_only(metadata: &ObjectMeta) -> BindingRef {
-    let metadata = ObjectMeta {
-        name: metadata.name.clone(),
-        namespace: metadata.namespace.clone(),
-        ..ObjectMeta::default()
-    };
-    BindingRef {
-        types: None,
-        metadata,
-        _phantom: std::marker::PhantomData,
-    }
-}
-
-fn map<K, V>(event: &Event<K>, value: impl Fn(&K) -> V) -> Event<V> {
+/// The event about something else that is made of its object.
+pub(super) fn map<K, V>(event: &Event<K>, value: impl Fn(&K) -> V) -> Event<V> {
     match event {
         Event::Init => Event::Init,
         Event::InitDone => Event::InitDone,

@@ -9,14 +9,16 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use tokio::time::Instant;
 
-use super::apply::{self, in_time, record};
+use super::apply::in_time;
+use super::audit;
 use super::brake::Refused;
 use super::context::Context;
 use super::error::WriteError;
 use super::outcome::{Looked, Outcome, finish};
+use super::queue::room::Room;
 use super::queue::state::Next;
 use super::write_back::seam;
-use super::{observe, reconcile, report, sources};
+use super::{observe, reconcile, remove, report, sources};
 use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
 use crate::domain::brake::{Held, Removal};
 use crate::domain::inputs::Inputs;
@@ -76,11 +78,12 @@ pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &T
     }
     let key = validate::key(&inputs.binding);
     for step in &steps {
-        if let Err(error) = apply::remove(ctx, &key, step).await {
+        if let Err(error) = remove::remove(ctx, &key, step).await {
             return reconcile::not_written(error, Findings::default());
         }
     }
     ctx.metrics.bindings().removed(Bound::ByUser);
+    deregistered(&inputs.binding, "its objects were removed");
     let findings = Findings {
         removed: true,
         wrote: true,
@@ -90,6 +93,20 @@ pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &T
         findings,
         ..found(Situation::Removed { kept: None })
     }
+}
+
+/// A word for the audit: the catalog lost a service, and this followed.
+fn deregistered(binding: &ServiceBinding, what: &str) {
+    let own = binding.metadata.namespace.as_deref();
+    tracing::info!(
+        audit = true,
+        event = "ServiceDeregistered",
+        catalogServiceId = binding.spec.catalog_service_id,
+        serviceName = binding.spec.service_name,
+        namespace = binding.spec.namespace.as_deref().or(own),
+        binding = binding.metadata.name,
+        "The catalog no longer has this service; {what}"
+    );
 }
 
 async fn admit(ctx: &Context, inputs: &Inputs, target: &Target) -> Result<(), Refused> {
@@ -132,26 +149,31 @@ async fn drop_binding(ctx: &Context, binding: &ServiceBinding, reason: &str, not
         }),
         ..DeleteParams::default()
     };
-    let answer = match in_time(api.delete(&key.name, &params)).await {
+    let answer = in_time(api.delete(&key.name, &params)).await;
+    audit::Write {
+        verb: "delete",
+        kind: BINDING_KIND,
+        namespace: &key.namespace,
+        name: &key.name,
+        binding: Some(&key.to_string()),
+        reason: note,
+    }
+    .ended(&answer);
+    let answer = match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         answer => answer
             .map(|answer| answer.left())
             .map_err(|error| WriteError::from_kube(&error)),
     };
-    record(
-        "delete",
-        BINDING_KIND,
-        &key,
-        &key.namespace,
-        &key.name,
-        answer.as_ref().err(),
-    );
     ctx.metrics.wrote(BINDING_KIND, answer.is_ok());
     let going = match answer {
         Ok(going) => going,
         Err(error) => return reconcile::not_written(error, Findings::default()),
     };
     ctx.metrics.bindings().removed(Bound::ForCatalog);
+    if reason == reasons::REMOVED {
+        deregistered(binding, "the binding that was made for it was removed");
+    }
     let transition = Transition {
         reason: reason.to_owned(),
         note: note.to_owned(),
@@ -207,7 +229,10 @@ pub(crate) async fn delete(
     ctx.memory
         .found(binding.metadata.uid.as_deref().unwrap_or_default());
     match end_of(ctx, binding).await {
-        Ok(()) => end(Next::Wait),
+        Ok(()) => Outcome {
+            worked: vec![Room::Rights],
+            ..end(Next::Wait)
+        },
         Err(WriteError::Stale) => end(Next::Stale),
         Err(error) => {
             let refused = Looked {
@@ -231,7 +256,7 @@ async fn end_of(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), Writ
         let frozen = validate::frozen(&inputs).is_some();
         seam::deleted(ctx, binding, &target, frozen);
         for step in plan::removal(&inputs, &target.service, frozen) {
-            apply::remove(ctx, &key, &step).await?;
+            remove::remove(ctx, &key, &step).await?;
         }
     }
     // Its Pods come back first: the ejector asks for another look then.

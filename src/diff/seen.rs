@@ -30,6 +30,7 @@ use crate::controller::world::World;
 use crate::domain::desired::{DesiredObject, MeshKind};
 use crate::domain::inputs::ServiceView;
 use crate::domain::names::{BindingKey, ServiceKey};
+use crate::domain::served::WHOLE;
 use crate::domain::situation::Situation;
 
 /// Objects in one page of a list.
@@ -107,7 +108,7 @@ pub(super) async fn list(
                 let rules = rules.iter().map(|rule| sources::rule(kind, rule));
                 take(rules, |event| drop(world.rules(kind, event)));
             }
-            Err(missing) => world.rules_missing(kind, missing),
+            Err(missing) => drop(world.rules_missing(kind, WHOLE, missing)),
         }
     }
     Ok(Cluster { world, wrong })

@@ -14,6 +14,7 @@ use super::policy::bounds::Bounds;
 use super::ports::ServicePort;
 use super::record::ServiceRecord;
 use super::rule::Rule;
+use super::served::Served;
 use super::target::Target;
 use crate::api::service_binding::{ServiceBinding, ServiceBindingSpec};
 
@@ -78,6 +79,7 @@ pub(crate) fn settings() -> Settings {
         cluster_domain: ClusterDomain::parse("cluster.local").unwrap(),
         root_namespace: "istio-system".to_owned(),
         mesh_locality: false,
+        served: Served::default(),
         bounds: Bounds::default(),
     }
 }

@@ -108,6 +108,8 @@ pub struct Settings {
     pub root_namespace: String,
     /// Whether locality is left to the mesh's own settings.
     pub mesh_locality: bool,
+    /// Which namespaces are served.
+    pub served: super::served::Served,
     /// Bounds of the values that are accepted.
     pub bounds: super::policy::bounds::Bounds,
 }

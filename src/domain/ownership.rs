@@ -9,6 +9,13 @@ use super::reasons;
 use super::rule::Rule;
 use crate::api::service_binding::ServiceBinding;
 
+/// Obstacles by which a binding has nothing to do with the Service at all.
+pub const SHUT_OUT: [&str; 3] = [
+    reasons::ANOTHER_BINDING,
+    reasons::NAMESPACE_NOT_ALLOWED,
+    reasons::NAMESPACE_NOT_SERVED,
+];
+
 /// Somebody else is in the way.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Obstacle {
@@ -44,10 +51,25 @@ pub enum Whose {
 /// The first obstacle there is, in the order in which a person would mend
 /// them.
 pub fn obstacle(inputs: &Inputs, service: &ServiceKey, settings: &Settings) -> Option<Obstacle> {
-    namespace_does_not_allow(inputs, service)
+    namespace_is_not_served(service, settings)
+        .or_else(|| namespace_does_not_allow(inputs, service))
         .or_else(|| another_binding_counts(inputs, service))
         .or_else(|| object_of_our_name_is_not_ours(inputs, service))
         .or_else(|| another_rule_claims_the_host(inputs, service, settings))
+}
+
+/// Nothing is known of a namespace that is not served, and nothing may be written.
+fn namespace_is_not_served(service: &ServiceKey, settings: &Settings) -> Option<Obstacle> {
+    let target = &service.namespace;
+    if settings.served.has(target.as_str()) {
+        return None;
+    }
+    Obstacle::new(
+        reasons::NAMESPACE_NOT_SERVED,
+        format!(
+            "this operator serves some namespaces only (--watch-namespaces), and {target} is none of them: make the binding where it is served, or have the namespace added"
+        ),
+    )
 }
 
 /// A binding may only name its own namespace, unless the other one allows it.
@@ -263,7 +285,8 @@ mod tests {
     use super::*;
     use crate::api::service_binding::{ChildStatus, ServiceBindingStatus};
     use crate::domain::fixtures::{HOST, UID, binding, foreign, inputs, ours, settings, target};
-    use crate::domain::names::BindingKey;
+    use crate::domain::names::{BindingKey, Namespace};
+    use crate::domain::served::Served;
 
     use MeshKind::{DestinationRule, VirtualService};
 
@@ -524,6 +547,25 @@ mod tests {
             rival("other", 1, false),
             taken()
         ));
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_served_is_out_of_reach_whatever_it_allows() {
+        let mut binding = binding();
+        binding.spec.namespace = Some("payments".to_owned());
+        let mut seen = inputs(binding);
+        seen.target.allow_from.insert("shop".to_owned());
+        let serving = |names: &[&str]| {
+            let names: Vec<_> = names.iter().map(|n| Namespace::parse(n).unwrap()).collect();
+            let settings = Settings {
+                served: Served::only(&names),
+                ..settings()
+            };
+            obstacle(&seen, &target(&seen).service, &settings).map(|o| o.reason)
+        };
+        assert_eq!(serving(&["shop"]), Some(reasons::NAMESPACE_NOT_SERVED));
+        assert_eq!(serving(&["shop", "payments"]), None);
+        assert_eq!(serving(&[]), None);
     }
 
     #[test]

@@ -46,6 +46,8 @@ pub const NOT_OURS: &str = "NotOurs";
 pub const ANOTHER_BINDING: &str = "AnotherBinding";
 /// The Service's Namespace does not allow bindings from this one.
 pub const NAMESPACE_NOT_ALLOWED: &str = "NamespaceNotAllowed";
+/// The Service's Namespace is none of those that the operator serves.
+pub const NAMESPACE_NOT_SERVED: &str = "NamespaceNotServed";
 /// Somebody else's rule claims the host.
 pub const FOREIGN_RULE: &str = "ForeignRule";
 /// Somebody takes a field back that we set.

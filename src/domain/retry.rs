@@ -26,10 +26,12 @@ pub const PROBE: Backoff = Backoff {
     cap: Duration::from_secs(2),
 };
 
-/// Between two requests of a watch that fails.
+/// Between two requests of a watch that fails. Together with the deadline of one
+/// that hangs it is less than half a minute, within which it is found out that
+/// whatever it was is over.
 pub const WATCH: Backoff = Backoff {
     base: Duration::from_secs(1),
-    cap: Duration::from_secs(30),
+    cap: Duration::from_secs(12),
 };
 
 /// Between two tries to follow the catalog's events.

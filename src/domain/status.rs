@@ -103,6 +103,13 @@ pub fn is_denied(status: Option<&ServiceBindingStatus>) -> bool {
     ready_says(status, r::NOT_FOUND)
 }
 
+/// Why the status says that the binding is Ready, or is not; empty where it
+/// says neither.
+pub fn why_ready(status: &ServiceBindingStatus) -> &str {
+    let ready = status.conditions.iter().find(|c| c.type_ == r::READY);
+    ready.map_or("", |ready| &ready.reason)
+}
+
 /// Whether the status says that another process reports as this cluster.
 pub fn tells_of_rival(status: Option<&ServiceBindingStatus>) -> bool {
     says(status, r::CATALOG_SYNCED, r::DUPLICATE_WRITER)

@@ -180,6 +180,10 @@ impl Board {
             soon: None,
             ask_others: false,
         };
+        let service = self.services.get_mut(key);
+        if let Some(endpoint) = service.and_then(|s| s.endpoints.get_mut(&address)) {
+            endpoint.last = Some((now.at, told.answer));
+        }
         let answer = match told.answer {
             Ok(answer) => answer,
             Err(why) => {

@@ -10,9 +10,10 @@ use tokio::sync::Notify;
 use super::board::Board;
 use super::board::service::Endpoint;
 use crate::domain::health::doubt::Doubt;
-use crate::domain::health::judge::{Failure, Transition, Verdict};
+use crate::domain::health::judge::{Answer, Failure, Transition, Verdict};
 use crate::domain::health::service::Counts;
 use crate::domain::names::ServiceKey;
+use crate::metrics::health::SetAside;
 
 /// What is held of the endpoints. Cloning shares it.
 #[derive(Clone, Default)]
@@ -50,6 +51,8 @@ pub struct EndpointReport {
     pub since: Timestamp,
     /// How a check failed last, and when.
     pub last_failure: Option<(Timestamp, Failure)>,
+    /// What the last check came to, judged or not, and when.
+    pub last: Option<(Timestamp, Result<Answer, SetAside>)>,
     /// The last changes, oldest first.
     pub history: Vec<Transition>,
 }
@@ -154,6 +157,7 @@ fn report(address: SocketAddr, endpoint: &Endpoint) -> EndpointReport {
         verdict: endpoint.judge.verdict(),
         since: endpoint.since,
         last_failure: endpoint.last_failure,
+        last: endpoint.last,
         history: endpoint.judge.history().cloned().collect(),
     }
 }

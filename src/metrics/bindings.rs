@@ -1,5 +1,8 @@
 //! Metrics about what is made and removed because of the catalog.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::registered;
@@ -20,6 +23,9 @@ pub struct BindingMetrics {
     deletions: IntCounterVec,
     deletions_held: IntGauge,
     unbound_records: IntGaugeVec,
+    by_ready: IntGaugeVec,
+    /// Which series there are, so that one that falls to nothing says so.
+    by_ready_known: Arc<Mutex<BTreeSet<(&'static str, &'static str)>>>,
 }
 
 impl BindingMetrics {
@@ -48,7 +54,19 @@ impl BindingMetrics {
                     &["reason"],
                 )?,
             )?,
+            by_ready: registered(
+                r,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "catalog_mesh_servicebindings_ready",
+                        "ServiceBindings by what their condition Ready says: its value (True, False, Unknown) and its reason.",
+                    ),
+                    &["status", "reason"],
+                )?,
+            )?,
+            by_ready_known: Arc::default(),
         };
+        metrics.by_ready.with_label_values(&["True", "Synced"]);
         for bound in [Bound::ByUser, Bound::ForCatalog] {
             metrics.deletions.with_label_values(&[bound_label(bound)]);
         }
@@ -66,6 +84,22 @@ impl BindingMetrics {
     pub fn deletions_held(&self, bindings: usize) {
         self.deletions_held
             .set(i64::try_from(bindings).unwrap_or(i64::MAX));
+    }
+
+    /// How many bindings there are by value and reason of Ready; of all others
+    /// there are none.
+    pub fn by_ready(&self, counts: &BTreeMap<(&'static str, &'static str), usize>) {
+        let mut rest = self
+            .by_ready_known
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        rest.extend(counts.keys().copied());
+        for (status, reason) in rest.iter().copied() {
+            let bindings = counts.get(&(status, reason)).copied().unwrap_or_default();
+            self.by_ready
+                .with_label_values(&[status, reason])
+                .set(i64::try_from(bindings).unwrap_or(i64::MAX));
+        }
     }
 
     /// How many records of the catalog no binding can be made for.

@@ -21,6 +21,7 @@ use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, ServiceView, S
 use crate::domain::labels;
 use crate::domain::policy::{self, Giver, PolicyError};
 use crate::domain::ports::ServicePort;
+use crate::domain::served::Served;
 use crate::domain::situation::Situation;
 use crate::domain::target::Target;
 use crate::domain::validate::{Valid, validate};
@@ -123,6 +124,7 @@ fn valid(args: &RenderArgs, files: &Files, binding: &Binding) -> Result<Valid, F
         cluster_domain: args.cluster_domain.clone(),
         root_namespace: String::new(),
         mesh_locality: args.locality == Locality::Mesh,
+        served: Served::default(),
         bounds: args.bounds.clone(),
     };
     validate(&inputs, &target, &settings).map_err(|situation| match situation {

@@ -33,4 +33,5 @@ mod reports;
 #[allow(dead_code, reason = "shared with tests/catalog_sources")]
 mod server;
 mod services;
+mod tokens;
 mod write_back;

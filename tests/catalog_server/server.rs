@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::channel;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -61,7 +61,12 @@ impl Database {
 
     /// Starts a server on it.
     pub(crate) fn serve(&self, args: &[&str]) -> Catalog {
-        Catalog::start(&self.url, args)
+        self.serve_with(args, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) fn serve_with(&self, args: &[&str], env: &[(&str, &str)]) -> Catalog {
+        Catalog::start(&self.url, args, env)
     }
 
     /// Runs statements on it as its owner; PostgreSQL only.
@@ -96,10 +101,11 @@ pub(crate) struct Catalog {
     pub(crate) url: String,
     pub(crate) http: reqwest::Client,
     child: Child,
+    log: Arc<Mutex<String>>,
 }
 
 impl Catalog {
-    fn start(database_url: &str, args: &[&str]) -> Self {
+    fn start(database_url: &str, args: &[&str], env: &[(&str, &str)]) -> Self {
         // It ends with the test's thread, however that ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "KILL", "--"]).arg(program());
@@ -107,13 +113,20 @@ impl Catalog {
         command
             .args(["--log-format", "json"])
             .args(args)
-            .env_remove("CATALOG_API_KEY");
+            .env_remove("CATALOG_API_KEY")
+            .envs(env.iter().copied());
         command.stdin(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let (found, address) = channel();
         let stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::<Mutex<String>>::default();
+        let written = Arc::clone(&log);
         std::thread::spawn(move || {
             for line in stderr.lines().map_while(Result::ok) {
+                let mut written = written.lock().unwrap();
+                written.push_str(&line);
+                written.push('\n');
+                drop(written);
                 let line: Value = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 if line["message"] == "listening" {
                     let _ = found.send(line["address"].as_str().unwrap_or_default().to_owned());
@@ -135,7 +148,13 @@ impl Catalog {
             url: format!("http://{address}"),
             http,
             child,
+            log,
         }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.log.lock().unwrap().clone()
     }
 
     /// Sends a request with a JSON body.

@@ -1,6 +1,6 @@
-//! Where do credentials of the catalog go? Into requests, and nowhere else:
-//! neither the old nor the new one of a rotation is in any log, Event, metric
-//! or object.
+//! Where do credentials go? Into requests, and nowhere else: neither the old nor
+//! the new one of a rotation is in any log, Event, metric, page or object, and
+//! neither is the token that the API server knows the operator by.
 
 use std::path::Path;
 
@@ -16,9 +16,9 @@ use serde_json::json;
 
 use crate::scene::{DR, PROGRAM, VS};
 use crate::support::catalog::Catalog;
-use crate::support::operator::Operator;
+use crate::support::operator::{ACCOUNT, NAMESPACE, Operator};
 use crate::support::rig::Rig;
-use crate::support::stack::{self, CATALOG, OPERATOR};
+use crate::support::stack::{self, CATALOG, DEBUG, OPERATOR};
 use crate::support::tools::repository;
 
 crate::tests![
@@ -26,8 +26,8 @@ crate::tests![
     a_rotated_credential_is_used_at_once_and_shown_nowhere
 ];
 
-/// As keys, and the last as a password.
-const CANARIES: [&str; 3] = ["canary-7f3a", "canary-91bd", "canary-c0de"];
+/// Two as keys, one as a password, and one as a token.
+const CANARIES: [&str; 4] = ["canary-7f3a", "canary-91bd", "canary-c0de", "canary-70ce"];
 const NAME: &str = "web";
 
 async fn a_rotated_credential_is_used_at_once_and_shown_nowhere(rig: &Rig) -> Result<()> {
@@ -43,8 +43,8 @@ async fn a_rotated_credential_is_used_at_once_and_shown_nowhere(rig: &Rig) -> Re
         Catalog::guarded(rig.folder(), "canary-catalog", CATALOG, &database, key).await
     };
     let catalog = serve(&keys[0]).await?;
-    mount(secret.path(), 0, &catalog.url, CANARIES[0])?;
-    let operator = operator(rig, secret.path()).await?;
+    credentials(secret.path(), 0, &catalog.url, CANARIES[0])?;
+    let operator = operator(rig, secret.path(), &keys[3]).await?;
 
     let namespace = rig.namespace("canary").await?;
     let id = format!("{namespace}.{NAME}");
@@ -69,17 +69,17 @@ async fn a_rotated_credential_is_used_at_once_and_shown_nowhere(rig: &Rig) -> Re
     catalog.process.kill().await?;
     let catalog = serve(&keys[1]).await?;
     says("False CatalogUnauthorized").await?;
-    mount(secret.path(), 1, &catalog.url, CANARIES[1])?;
+    credentials(secret.path(), 1, &catalog.url, CANARIES[1])?;
     says("True Synced").await?;
 
     // And over the database, with it there and away.
     let with_password = database.replace("postgres@", &format!("postgres:{}@", CANARIES[2]));
     ensure!(with_password.contains(CANARIES[2]), "{database}");
-    mount(secret.path(), 2, &with_password, CANARIES[1])?;
+    credentials(secret.path(), 2, &with_password, CANARIES[1])?;
     catalog.process.kill().await?;
     postgres.process.kill().await?;
     says("False CatalogUnavailable").await?;
-    postgres.process.start().await?;
+    postgres.start_again().await?;
     says("True Synced").await?;
 
     let log = std::fs::read_to_string(operator.process.log())?;
@@ -97,7 +97,10 @@ async fn a_rotated_credential_is_used_at_once_and_shown_nowhere(rig: &Rig) -> Re
         .await?;
     let metrics = metrics.text().await?;
     ensure!(metrics.contains("catalog_mesh_"), "{metrics}");
-    let mut places = vec![("log", log), ("metrics", metrics)];
+    let page = reqwest::Client::builder().no_proxy().build()?;
+    let page = page.get(format!("http://{DEBUG}/debug/health"));
+    let page = page.send().await?.text().await?;
+    let mut places = vec![("log", log), ("metrics", metrics), ("page", page)];
     places.push(("events", everything::<Event>(rig).await?));
     places.push(("core events", everything::<CoreEvent>(rig).await?));
     places.push(("leases", everything::<Lease>(rig).await?));
@@ -112,8 +115,9 @@ async fn a_rotated_credential_is_used_at_once_and_shown_nowhere(rig: &Rig) -> Re
         let rules = serde_json::to_string(&rules.list(&ListParams::default()).await?)?;
         places.push(("rules", rules));
     }
+    let own = own_token(rig)?;
     for (place, text) in &places {
-        for canary in CANARIES {
+        for canary in CANARIES.into_iter().chain([own.as_str()]) {
             let at = text.find(canary);
             ensure!(
                 at.is_none(),
@@ -127,14 +131,17 @@ async fn a_rotated_credential_is_used_at_once_and_shown_nowhere(rig: &Rig) -> Re
 }
 
 /// What the operator is started with: the mounted Secret, and every log line.
-async fn operator(rig: &Rig, secret: &Path) -> Result<Operator> {
-    let secret = secret.to_str().context("a path of the rig")?;
+async fn operator(rig: &Rig, secret: &Path, token: &Path) -> Result<Operator> {
     let args = [
         "run",
         "--catalog-credentials",
-        secret,
+        secret.to_str().context("a path of the rig")?,
+        "--catalog-token-file",
+        token.to_str().context("a path of the rig")?,
         "--listen",
         OPERATOR,
+        "--debug-listen",
+        DEBUG,
         "--period",
         "1s",
         "--log",
@@ -147,11 +154,16 @@ async fn operator(rig: &Rig, secret: &Path) -> Result<Operator> {
     Ok(operator)
 }
 
-/// Replaces the Secret as the kubelet does: by another folder behind `..data`.
-fn mount(folder: &Path, version: u8, url: &str, key: &str) -> Result<()> {
+fn credentials(folder: &Path, version: u8, url: &str, key: &str) -> Result<()> {
+    mount(folder, version, &[("api-url", url), ("api-key", key)])
+}
+
+/// Replaces mounted files as the kubelet does: by another folder behind
+/// `..data`.
+pub(crate) fn mount(folder: &Path, version: u8, files: &[(&str, &str)]) -> Result<()> {
     let name = format!("..v{version}");
     std::fs::create_dir(folder.join(&name))?;
-    for (file, content) in [("api-url", url), ("api-key", key)] {
+    for (file, content) in files {
         std::fs::write(folder.join(&name).join(file), content)?;
         let link = folder.join(file);
         if !link.is_symlink() {
@@ -161,6 +173,18 @@ fn mount(folder: &Path, version: u8, url: &str, key: &str) -> Result<()> {
     std::os::unix::fs::symlink(&name, folder.join("..data_tmp"))?;
     std::fs::rename(folder.join("..data_tmp"), folder.join("..data"))?;
     Ok(())
+}
+
+/// The signature of the token that the operator shows to the API server.
+fn own_token(rig: &Rig) -> Result<String> {
+    let file = rig
+        .folder()
+        .join(format!("{NAMESPACE}.{ACCOUNT}.kubeconfig"));
+    let kubeconfig: serde_json::Value = serde_json::from_slice(&std::fs::read(file)?)?;
+    let token = kubeconfig["users"][0]["user"]["token"].as_str();
+    let signature = token.and_then(|token| token.rsplit('.').next());
+    let signature = signature.filter(|signature| signature.len() > 40);
+    Ok(signature.context("it has no token")?.to_owned())
 }
 
 /// All objects of a kind, as text.

@@ -27,6 +27,7 @@ crate::tests![
     identity_is_immutable,
     a_null_is_dropped,
     the_whole_status_is_stored_and_never_moves_the_generation,
+    the_same_status_applied_again_is_not_stored_again,
     the_columns_show_the_status
 ];
 
@@ -203,6 +204,29 @@ async fn the_whole_status_is_stored_and_never_moves_the_generation(rig: &Rig) ->
     Ok(())
 }
 
+async fn the_same_status_applied_again_is_not_stored_again(rig: &Rig) -> Result<()> {
+    let client = &rig.client;
+    let bindings = Bindings::in_a_new_namespace(client).await?;
+    let spec = json!({"catalogServiceId": "w", "serviceName": "worker"});
+    let created = bindings.create(&binding("twice", spec)).await?;
+    // As the operator does it.
+    let status = json!({
+        "apiVersion": "aikernel.io/v1alpha1", "kind": "ServiceBinding",
+        "metadata": {"name": "twice", "uid": created["metadata"]["uid"]},
+        "status": status(),
+    });
+    let mut versions = Vec::new();
+    for _ in 0..2 {
+        versions.push(bindings.apply_status("twice", &status).await?);
+    }
+    ensure!(versions[0] == versions[1], "{versions:?}");
+    ensure!(
+        versions[0] != created["metadata"]["resourceVersion"],
+        "it was not stored at all"
+    );
+    Ok(())
+}
+
 async fn the_columns_show_the_status(rig: &Rig) -> Result<()> {
     let client = &rig.client;
     let bindings = Bindings::in_a_new_namespace(client).await?;
@@ -298,6 +322,17 @@ impl Bindings {
         )
         .await?
         .body)
+    }
+
+    /// Applies a status and hands back the version of what is stored then.
+    async fn apply_status(&self, name: &str, object: &Value) -> kube::Result<Value> {
+        let path = format!(
+            "{}/{name}/status?fieldManager=catalog-mesh-tests&force=true&fieldValidation=Strict",
+            self.path
+        );
+        let kind = "application/apply-patch+yaml";
+        let stored = send(&self.client, Method::PATCH, &path, kind, object).await?;
+        Ok(stored.body["metadata"]["resourceVersion"].clone())
     }
 
     /// Creates it, reads it back, compares, removes it.

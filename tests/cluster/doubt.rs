@@ -134,7 +134,7 @@ async fn an_operator_without_an_api_server_takes_nobody_for_dead(rig: &Rig) -> R
         patients.metric(name, &[r#"to="unhealthy""#]).await
     };
     ensure!(moved().await? == 0.0, "somebody is unhealthy");
-    server.start().await?;
+    rig.api.start_again().await?;
     wait::until("the API server", PATIENCE, async || {
         patients.scene.bindings().get("web-0").await?;
         Ok(())

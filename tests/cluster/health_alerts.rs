@@ -12,7 +12,7 @@ use crate::scene::{PROGRAM, Scene};
 use crate::support::alertmanager::Alertmanager;
 use crate::support::backend::Behaviour;
 use crate::support::rig::Rig;
-use crate::support::stack::{OPERATOR, PATIENCE, Stack};
+use crate::support::stack::{DEBUG, PATIENCE, Stack};
 use crate::support::wait;
 use crate::support::workload::ZONES;
 
@@ -87,10 +87,10 @@ async fn an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return(
     .await
 }
 
-/// The admin port shows what is held of each endpoint.
+/// The page for people shows what is held of each endpoint.
 async fn shown_to_people(namespace: &str, bad: &str) -> Result<()> {
     let client = reqwest::Client::builder().no_proxy().build()?;
-    let page = format!("http://{OPERATOR}/debug/health");
+    let page = format!("http://{DEBUG}/debug/health");
     let all: Value = client.get(&page).send().await?.json().await?;
     let name = format!("{namespace}/web");
     let services = all["services"].as_array().context("no services")?;

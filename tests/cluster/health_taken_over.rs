@@ -6,13 +6,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
-use serde_json::json;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::checked::{Checked, quicker, with};
-use crate::leadership::grant;
-use crate::scene::{PROGRAM, Scene};
+use crate::checked::{Checked, quick, quicker, with};
+use crate::leadership::{Pair, grant};
+use crate::scene::{PROGRAM, Scene, cluster_id};
 use crate::support::catalog::Catalog;
 use crate::support::endpoint::Trouble;
 use crate::support::envoy::{Envoy, Options};
@@ -21,11 +21,13 @@ use crate::support::rig::Rig;
 use crate::support::stack::{self, CATALOG, OPERATOR, PATIENCE, Stack};
 use crate::support::tools::repository;
 use crate::support::wait;
+use crate::write_back::report;
 
 crate::tests![
     ; alone:
     what_is_out_stays_out_through_restarts_and_comes_back_when_it_is_well(35),
-    whoever_leads_next_goes_on_where_the_last_one_was(30)
+    whoever_leads_next_goes_on_where_the_last_one_was(30),
+    who_fails_as_the_leader_is_killed_is_out_16_s_later_at_the_latest(35)
 ];
 
 const SECOND_PORT: &str = "127.0.0.1:9181";
@@ -230,4 +232,79 @@ async fn whoever_leads_next_goes_on_where_the_last_one_was(rig: &Rig) -> Result<
     two.go_on().await?;
     scene.unbind().await?;
     second.process.kill().await
+}
+
+/// The times are those of the default flags: who is killed cannot let go of the
+/// Lease, so that another one leads 15 s later at the latest.
+async fn who_fails_as_the_leader_is_killed_is_out_16_s_later_at_the_latest(
+    rig: &Rig,
+) -> Result<()> {
+    let pair = Pair::start(rig, "failover").await?;
+    let web = Checked::start(&pair.scene, "web", 4, quick()).await?;
+    let calm = Checked::start(&pair.scene, "calm", 2, quick()).await?;
+    calm.catalog_hears("Healthy", 2, 2).await?;
+    web.catalog_hears("Healthy", 4, 4).await?;
+    let service = format!("{}/web", pair.scene.namespace);
+    judged(&pair.second, &service).await?;
+    let (before, epoch) = told(&calm).await?;
+
+    let mark = pair.scene.mark().await?;
+    pair.first().process.kill().await?;
+    let killed = Instant::now();
+    // Nobody leads, and who stands by goes on checking.
+    web.endpoints[0].fail(Trouble::Status(500)).await?;
+    web.are_out(&[0]).await?;
+    let took = killed.elapsed();
+    eprintln!(
+        "SIGKILL while an endpoint fails: it is out {:.1} s later",
+        took.as_secs_f64()
+    );
+    ensure!(took < Duration::from_secs(16), "{took:?}");
+    web.catalog_hears("Degraded", 3, 4).await?;
+
+    // The new leader tells the catalog all of it again, which changes nothing.
+    let after = wait::until("what the new leader tells", PATIENCE, async || {
+        let (after, now) = told(&calm).await?;
+        ensure!(now > epoch, "nothing of epoch {now}");
+        Ok(after)
+    })
+    .await?;
+    ensure!(before == after, "{before} {after}");
+    // Nor does a report of the dead one that arrives late.
+    let writer = json!({"cluster": cluster_id(rig).await?, "epoch": epoch, "sequence": 1_000_000});
+    report(&pair.scene, "calm", writer).await?;
+    ensure!(told(&calm).await?.0 == before, "an old report counts");
+    // Nor is anything written again in the cluster.
+    let writes = pair.scene.writes_and_events(mark).await?;
+    let again = writes.iter().filter(|line| line.contains(" calm"));
+    ensure!(again.count() == 0, "{writes:?}");
+    web.endpoints[0].recover().await?;
+    web.is_healthy().await
+}
+
+/// Waits until who stands by has judged the service's endpoints.
+async fn judged(operator: &Operator, service: &str) -> Result<()> {
+    wait::until("its own checks", PATIENCE, async || {
+        let url = format!("http://{SECOND_PORT}/metrics");
+        let samples = operator.metrics(&url).await?;
+        let labels = format!("service=\"{service}\"");
+        let count = samples.sum("catalog_mesh_health_check_total", &[&labels]);
+        ensure!(count.is_some_and(|count| count >= 12.0), "{count:?}");
+        Ok(())
+    })
+    .await
+}
+
+/// What the catalog has of the service, and the epoch that its health is of:
+/// all the rest of a report is what it says.
+async fn told(checked: &Checked<'_>) -> Result<(Value, u64)> {
+    let scene = checked.scene;
+    let mut record = scene.stack.catalog.get(&scene.id(&checked.name)).await?;
+    let views = record["health"].as_array_mut().context("no health")?;
+    let mut epoch = 0;
+    for view in views {
+        epoch = epoch.max(view["epoch"].take().as_u64().unwrap_or_default());
+        view["sequence"].take();
+    }
+    Ok((record, epoch))
 }

@@ -27,7 +27,7 @@ use crate::scene::{DR, PROGRAM, Scene, VS, rules};
 use crate::support::answers::{Case, OK, TOKEN, cases};
 use crate::support::peer::{Peer, Step};
 use crate::support::rig::Rig;
-use crate::support::stack::{OPERATOR, PATIENCE, Stack};
+use crate::support::stack::{DEBUG, OPERATOR, PATIENCE, Stack};
 use crate::support::wait;
 use crate::support::workload::{Workload, ZONES};
 
@@ -36,6 +36,9 @@ crate::tests![
     no_byte_of_an_answer_shows_anywhere(20),
     a_hundred_hostile_endpoints_cost_no_memory_and_keep_nobody_waiting(35)
 ];
+
+/// What an Alertmanager is shown, and nobody else.
+const ALERT_TOKEN: &str = "canary-a1e7";
 
 /// Most that the operator may grow by, in KiB.
 const GROWTH: u64 = 10 * 1024;
@@ -104,7 +107,17 @@ fn resident(pid: u32) -> Result<u64> {
 }
 
 async fn no_byte_of_an_answer_shows_anywhere(rig: &Rig) -> Result<()> {
-    let flags = ["--log", "trace"];
+    // An Alertmanager gets a token, and gives it back with all that it refuses.
+    let alertmanager = Peer::answering(&format!(
+        "HTTP/1.1 400 Bad Request\r\nContent-Length: {}\r\n\r\n\"no {ALERT_TOKEN}\"",
+        ALERT_TOKEN.len() + 5
+    ))
+    .await;
+    let token = rig.folder().join("alertmanager.token");
+    std::fs::write(&token, ALERT_TOKEN)?;
+    let token = format!("--alertmanager-token-file={}", token.display());
+    let url = format!("--alertmanager-url=http://{}", alertmanager.address);
+    let flags = ["--log", "trace", token.as_str(), url.as_str()];
     let stack = Arc::new(Stack::start_with(rig, Path::new(PROGRAM), &flags).await?);
     let scene = Scene::beside(rig, stack, "loud").await?;
     let check = json!({"endpoint": "/health", "interval": "500ms", "timeout": "400ms"});
@@ -159,6 +172,7 @@ async fn no_byte_of_an_answer_shows_anywhere(rig: &Rig) -> Result<()> {
     })
     .await?;
     rest(2).await;
+    ensure!(alertmanager.requests() > 0, "no alert was sent");
 
     let log = std::fs::read_to_string(scene.stack.operator.process.log())?;
     ensure!(log.contains(r#""level":"trace""#), "it says too little");
@@ -166,16 +180,24 @@ async fn no_byte_of_an_answer_shows_anywhere(rig: &Rig) -> Result<()> {
         log.contains("Endpoint is unhealthy"),
         "it says nothing of them"
     );
-    let page = async |page: &str| -> Result<String> {
+    let page = async |port: &str, page: &str| -> Result<String> {
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let answer = http.get(format!("http://{OPERATOR}{page}")).send().await?;
+        let answer = http.get(format!("http://{port}{page}")).send().await?;
         Ok(answer.text().await?)
     };
     let record = scene.stack.catalog.get(&scene.id("loud")).await?;
     let places = [
         ("log", log),
-        ("metrics", page("/metrics").await?),
-        ("page", page("/debug/health").await?),
+        ("metrics", page(OPERATOR, "/metrics").await?),
+        ("page", page(DEBUG, "/debug/health").await?),
+        (
+            "page of a service",
+            page(
+                DEBUG,
+                &format!("/debug/health?service={}/loud", scene.namespace),
+            )
+            .await?,
+        ),
         ("events", everything::<Event>(rig).await?),
         ("core events", everything::<CoreEvent>(rig).await?),
         ("bindings", everything::<ServiceBinding>(rig).await?),
@@ -190,7 +212,9 @@ async fn no_byte_of_an_answer_shows_anywhere(rig: &Rig) -> Result<()> {
             text.contains("loud") || *place == "leases",
             "nothing of it in the {place}"
         );
-        ensure!(!text.contains(TOKEN), "it is in the {place}");
+        for secret in [TOKEN, ALERT_TOKEN] {
+            ensure!(!text.contains(secret), "{secret} is in the {place}");
+        }
     }
     scene.stack.stop().await
 }

@@ -1,30 +1,52 @@
-//! Does the API server take what a user applies to install the operator?
+//! Does the API server take what a user applies to install the operator, and
+//! does it come to what the manifests say?
 
-use anyhow::{Result, bail, ensure};
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{ListParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::operator::NAMESPACE;
 use crate::support::rig::Rig;
+use crate::support::stack::PATIENCE;
 use crate::support::tools::repository;
+use crate::support::wait;
 
 crate::tests![
-    all_folders_apply_in_one_command_without_a_warning,
-    the_operators_pod_is_admitted_where_only_restricted_ones_are,
+    all_folders_apply_in_one_command_without_a_warning_and_again_without_a_change,
+    the_namespace_admits_restricted_pods_alone
+    ; alone:
+    the_deployments_pods_are_admitted_and_people_get_their_rights
 ];
 
 /// As the README says.
-async fn all_folders_apply_in_one_command_without_a_warning(rig: &Rig) -> Result<()> {
-    let folders = ["crds", "rbac", "deploy"]
-        .map(|folder| repository().join(folder).to_string_lossy().into_owned());
-    let [crds, rbac, deploy] = &folders;
+async fn all_folders_apply_in_one_command_without_a_warning_and_again_without_a_change(
+    rig: &Rig,
+) -> Result<()> {
+    apply(rig).await?;
+    let first = versions(rig).await?;
+    ensure!(first.len() > 15, "{first:?}");
+    apply(rig).await?;
+    let second = versions(rig).await?;
+    ensure!(first == second, "{first:?}\n{second:?}");
+    Ok(())
+}
+
+fn folders() -> [String; 3] {
+    ["crds", "rbac", "deploy"]
+        .map(|folder| repository().join(folder).to_string_lossy().into_owned())
+}
+
+async fn apply(rig: &Rig) -> Result<()> {
+    let [crds, rbac, deploy] = &folders();
     let args = ["apply", "-f", crds, "-f", rbac, "-f", deploy];
     let output = rig.api.kubectl.run(&args).await?;
     ensure!(output.success, "{output:?}");
-    // The rig's own apply of the CRD was a server-side one.
+    // The rig's own apply of the CRD and the policies was a server-side one.
     let warnings: Vec<_> = output
         .stderr
         .lines()
@@ -34,10 +56,21 @@ async fn all_folders_apply_in_one_command_without_a_warning(rig: &Rig) -> Result
     Ok(())
 }
 
-async fn the_operators_pod_is_admitted_where_only_restricted_ones_are(rig: &Rig) -> Result<()> {
-    for folder in ["rbac", "deploy"] {
-        rig.api.apply_manifests(&repository().join(folder)).await?;
-    }
+/// The version of each object in the folders.
+async fn versions(rig: &Rig) -> Result<BTreeMap<String, String>> {
+    let [crds, rbac, deploy] = &folders();
+    let args = ["get", "-f", crds, "-f", rbac, "-f", deploy, "-o", "json"];
+    let list: Value = serde_json::from_str(&rig.kubectl(&args).await?)?;
+    let items = list["items"].as_array().context("no list")?;
+    let versions = items.iter().map(|object| {
+        let name = format!("{} {}", object["kind"], object["metadata"]["name"]);
+        (name, object["metadata"]["resourceVersion"].to_string())
+    });
+    Ok(versions.collect())
+}
+
+async fn the_namespace_admits_restricted_pods_alone(rig: &Rig) -> Result<()> {
+    apply(rig).await?;
     let deployment = Api::<Deployment>::namespaced(rig.client.clone(), NAMESPACE)
         .get("catalog-mesh-controller")
         .await?;
@@ -63,4 +96,74 @@ async fn admitted(rig: &Rig, pod: &Value) -> kube::Result<()> {
     };
     let pods = Api::<Pod>::namespaced(rig.client.clone(), NAMESPACE);
     pods.create(&dry_run, &pod).await.map(|_| ())
+}
+
+/// By the real controllers of Deployments, ReplicaSets and aggregated roles,
+/// which the rig has no use for otherwise.
+async fn the_deployments_pods_are_admitted_and_people_get_their_rights(rig: &Rig) -> Result<()> {
+    let controllers = rig.api.more_controllers(
+        "-installation",
+        "deployment,replicaset,clusterrole-aggregation",
+    )?;
+    apply(rig).await?;
+    let pods = Api::<Pod>::namespaced(rig.client.clone(), NAMESPACE);
+    let ours = ListParams::default().labels("app=catalog-mesh-controller");
+    let made = wait::until("the Deployment's pods", PATIENCE, async || {
+        let made = pods.list(&ours).await?.items;
+        ensure!(made.len() == 2, "there are {}", made.len());
+        Ok(made)
+    })
+    .await?;
+    for pod in made {
+        let of = pod.metadata.owner_references.iter().flatten();
+        ensure!(of.map(|owner| owner.kind.as_str()).eq(["ReplicaSet"]));
+    }
+    people(rig).await?;
+
+    // Who comes next has no Pods of an operator here.
+    let name = ["deployment", "catalog-mesh-controller", "-n", NAMESPACE];
+    rig.kubectl(&[&["delete", "--cascade=foreground"], &name[..]].concat())
+        .await?;
+    wait::until("the end of the pods", PATIENCE, async || {
+        let left = pods.list(&ours).await?.items.len();
+        ensure!(left == 0, "{left} are left");
+        Ok(())
+    })
+    .await?;
+    controllers.kill().await
+}
+
+/// Who has Kubernetes' own roles in a namespace, and what he may do there.
+async fn people(rig: &Rig) -> Result<()> {
+    let namespace = rig.namespace("people").await?;
+    for role in ["view", "edit", "admin"] {
+        let (to, who) = (format!("--clusterrole={role}"), format!("--user={role}er"));
+        let args = ["create", "rolebinding", role, &to, &who, "-n", &namespace];
+        rig.kubectl(&args).await?;
+    }
+    let asked = async |who: &str, verb: &str, namespace: &str, more: &[&str]| -> Result<bool> {
+        let who = format!("--as={who}er");
+        let what = "servicebindings.aikernel.io";
+        let args = ["auth", "can-i", verb, what, &who, "-n", namespace];
+        let args = [&args[..], more].concat();
+        Ok(rig.api.kubectl.run(&args).await?.stdout.trim() == "yes")
+    };
+    let may = async |who: &str, verb: &str| asked(who, verb, &namespace, &[]).await;
+    for who in ["view", "edit", "admin"] {
+        wait::until("the aggregated rights", PATIENCE, async || {
+            for verb in ["get", "list", "watch"] {
+                ensure!(may(who, verb).await?, "{who} {verb}");
+            }
+            for verb in ["create", "update", "patch", "delete", "deletecollection"] {
+                let allowed = may(who, verb).await?;
+                ensure!(allowed == (who != "view"), "{who} {verb} {allowed}");
+            }
+            Ok(())
+        })
+        .await?;
+        let status = asked(who, "patch", &namespace, &["--subresource=status"]).await?;
+        ensure!(!status, "{who} may say what the operator says");
+        ensure!(!asked(who, "list", "default", &[]).await?, "{who}");
+    }
+    Ok(())
 }

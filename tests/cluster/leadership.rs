@@ -30,9 +30,9 @@ const FIRST_PORT: &str = "127.0.0.1:9180";
 const SECOND_PORT: &str = "127.0.0.1:9181";
 
 /// A leader, and a replica that stands by.
-struct Pair<'a> {
-    scene: Scene<'a>,
-    second: Operator,
+pub(crate) struct Pair<'a> {
+    pub(crate) scene: Scene<'a>,
+    pub(crate) second: Operator,
     /// The second replica has an account of its own with the same rights, so
     /// that the audit log tells it from the first, and from that of a test
     /// before, whose last request may be logged late.
@@ -40,7 +40,7 @@ struct Pair<'a> {
 }
 
 impl<'a> Pair<'a> {
-    async fn start(rig: &'a Rig, name: &str) -> Result<Self> {
+    pub(crate) async fn start(rig: &'a Rig, name: &str) -> Result<Self> {
         rig.api.apply_manifests(&repository().join("rbac")).await?;
         let catalog = Catalog::start(rig.folder(), "leadership", CATALOG).await?;
         let url = catalog.url.clone();
@@ -85,7 +85,7 @@ impl<'a> Pair<'a> {
         })
     }
 
-    fn first(&self) -> &Operator {
+    pub(crate) fn first(&self) -> &Operator {
         &self.scene.stack.operator
     }
 

@@ -1,13 +1,17 @@
 //! Does a catalog entry become a VirtualService and a DestinationRule, and
 //! does a change of it arrive?
+//!
+//! `OPERATOR` names another program than the one that cargo built, as
+//! `make image-check` does.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::{Result, ensure};
 use kube::Api;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use serde_json::json;
 
+use crate::scene::PROGRAM;
 use crate::support::rig::Rig;
 use crate::support::stack::{self, PATIENCE, Stack};
 use crate::support::wait;
@@ -23,11 +27,8 @@ fn rules(rig: &Rig, kind: &str, namespace: &str) -> Api<DynamicObject> {
 }
 
 async fn an_entry_becomes_two_objects_and_a_change_of_it_arrives(rig: &Rig) -> Result<()> {
-    let stack = Stack::start(
-        rig,
-        Path::new(env!("CARGO_BIN_EXE_catalog-mesh-controller")),
-    )
-    .await?;
+    let program = std::env::var_os("OPERATOR").map_or_else(|| PROGRAM.into(), PathBuf::from);
+    let stack = Stack::start(rig, &program).await?;
     let namespace = rig.namespace("loop").await?;
     rig.workload(&namespace, "web", &["zone-a"]).await?;
     let mut record = stack::record("web-1", &namespace, "web");

@@ -10,6 +10,8 @@ mod support;
 mod checked;
 mod patients;
 mod scene;
+#[path = "../hostile/targets.rs"]
+mod targets;
 
 macro_rules! behaviours {
     ($($file:ident,)*) => {
@@ -23,23 +25,29 @@ macro_rules! behaviours {
 
 behaviours![
     apply_preconditions,
+    audited,
     canary,
     catalog_events,
     catalog_faults,
     catalog_pace,
     catalog_sync,
+    catalog_token,
     chaos,
     conditions,
     crd,
     denials,
+    denied_rights,
     diff,
+    documented,
     doubt,
     ejection,
+    explained,
     fields,
     foreign,
     frozen,
     handover,
     health_alerts,
+    hostile_bindings,
     hostile_endpoints,
     health_dies_properly,
     health_failures,
@@ -50,14 +58,17 @@ behaviours![
     health_released,
     health_taken_over,
     installation,
+    installed,
     istiod_away,
     leadership,
     loop_closed,
     mesh_api_missing,
     names,
+    observed,
     only_targets,
     outage,
     poison,
+    policies,
     policy_balancing,
     policy_circuit_breaker,
     policy_generated,
@@ -66,19 +77,23 @@ behaviours![
     policy_ports,
     policy_retries,
     policy_timeout,
+    recovery,
     removal,
     rig,
     rights,
     rivals,
     services,
+    some_namespaces,
     steady,
     stop,
     stopping,
     strict_mtls,
     storm,
     transitions,
+    two_actives,
     two_operators,
     two_way,
+    upgrade,
     write_back,
 ];
 

@@ -18,7 +18,7 @@ use crate::support::wait;
 
 crate::tests![
     ; alone:
-    bindings_say_what_is_missing_and_are_programmed_once_it_is_installed(25)
+    bindings_say_what_is_missing_and_are_programmed_once_it_is_installed(55)
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");
@@ -31,22 +31,7 @@ async fn bindings_say_what_is_missing_and_are_programmed_once_it_is_installed(
     rig: &Rig,
 ) -> Result<()> {
     let crds = Api::<CustomResourceDefinition>::all(rig.client.clone());
-    let mut removed = Vec::new();
-    for kind in KINDS {
-        let mut crd = crds.get(kind).await?;
-        crd.metadata.resource_version = None;
-        crd.metadata.uid = None;
-        crd.status = None;
-        removed.push(crd);
-        crds.delete(kind, &DeleteParams::default()).await?;
-    }
-    wait::until("their end", PATIENCE, async || {
-        for kind in KINDS {
-            ensure!(crds.get_opt(kind).await?.is_none(), "{kind} is still there");
-        }
-        Ok(())
-    })
-    .await?;
+    let removed = remove(&crds).await?;
     let outcome = without(rig, &crds, &removed).await;
     // The other tests need them, whatever became of this one, and an istiod
     // that has seen nothing of it.
@@ -79,15 +64,74 @@ async fn without(
     writes.expect_none_of_rules()?;
     writes.expect_statuses(1)?;
 
+    install(rig, crds, removed, &fleet, "installed").await?;
+
+    // They go, and all objects with them, under a running operator.
+    let mark = rig.audit_mark().await?;
+    remove(crds).await?;
+    fleet
+        .wait_for(rig, "MeshProgrammed", "False MeshApiMissing")
+        .await?;
+    sleep(Duration::from_secs(3)).await;
+    install(rig, crds, removed, &fleet, "installed again").await?;
+    sleep(Duration::from_secs(3)).await;
+    let writes = fleet.writes(rig, mark).await?;
+    let rules = writes.of_rules().into_iter();
+    let stored = rules
+        .filter(|entry| entry.response_status.code < 300)
+        .count();
+    ensure!(
+        stored * 10 <= 2 * fleet.size * 11,
+        "{stored} objects were stored for {} bindings",
+        fleet.size
+    );
+    // Each is said once: that the kinds take no writes while they go, that the
+    // first is gone, that the other is too, that they take none yet while they
+    // come, and that all is in force.
+    writes.expect_statuses(5)?;
+    fleet.clear(rig).await
+}
+
+/// Installs them again, and waits until every binding is programmed.
+async fn install(
+    rig: &Rig,
+    crds: &Api<CustomResourceDefinition>,
+    removed: &[CustomResourceDefinition],
+    fleet: &Fleet,
+    what: &str,
+) -> Result<()> {
     for crd in removed {
         crds.create(&PostParams::default(), crd).await?;
     }
     let installed = Instant::now();
     fleet.wait_for(rig, "Ready", "True Synced").await?;
+    let took = installed.elapsed();
     eprintln!(
-        "Istio's definitions installed: {} bindings programmed {:.1} s later",
+        "Istio's definitions {what}: {} bindings programmed {:.1} s later",
         fleet.size,
-        installed.elapsed().as_secs_f64()
+        took.as_secs_f64()
     );
-    fleet.clear(rig).await
+    ensure!(took <= Duration::from_secs(30), "{what}: {took:?}");
+    Ok(())
+}
+
+/// Removes them, and waits until they are gone; hands back what they were.
+async fn remove(crds: &Api<CustomResourceDefinition>) -> Result<Vec<CustomResourceDefinition>> {
+    let mut removed = Vec::new();
+    for kind in KINDS {
+        let mut crd = crds.get(kind).await?;
+        crd.metadata.resource_version = None;
+        crd.metadata.uid = None;
+        crd.status = None;
+        removed.push(crd);
+        crds.delete(kind, &DeleteParams::default()).await?;
+    }
+    wait::until("their end", PATIENCE, async || {
+        for kind in KINDS {
+            ensure!(crds.get_opt(kind).await?.is_none(), "{kind} is still there");
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(removed)
 }

@@ -2,7 +2,7 @@
 //! of the Service's namespace, and nobody else, whatever slices say that are
 //! made by hand. Listeners on all other addresses count who comes: nobody.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -18,6 +18,7 @@ use crate::support::rig::Rig;
 use crate::support::stack::PATIENCE;
 use crate::support::wait;
 use crate::support::workload::ZONES;
+use crate::targets::targets;
 
 crate::tests![
     ; alone:
@@ -97,6 +98,9 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
     slices
         .forge(forged, "endpointslice-controller.k8s.io")
         .await?;
+    // Whatever else names somebody, as far as the server takes it.
+    let listed = slices.list_the_corpus().await?;
+    ensure!(listed > 80, "{listed} are taken");
     // The server refuses these, wherever a slice comes from.
     for address in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0"] {
         let refused = slices
@@ -224,7 +228,34 @@ impl<'a> Slices<'a> {
         self.put(endpoints, labels).await
     }
 
+    /// Lists every target that can stand in a slice, as a number or as a name,
+    /// under the name of a Pod that there is; says how many the server takes.
+    async fn list_the_corpus(&mut self) -> Result<usize> {
+        let mut taken = 0;
+        for text in targets(PORT) {
+            let kind = match text.trim_matches(['[', ']']).parse() {
+                Ok(IpAddr::V4(_)) => "IPv4",
+                Ok(IpAddr::V6(_)) => "IPv6",
+                Err(_) => "FQDN",
+            };
+            let endpoints = json!([{
+                "addresses": [text.trim_matches(['[', ']'])],
+                "conditions": {"ready": true},
+                "targetRef": {"kind": "Pod", "namespace": self.scene.namespace, "name": "web-0"},
+            }]);
+            match self.put_as(kind, endpoints, json!({})).await {
+                Ok(()) => taken += 1,
+                Err(error) => ensure!(format!("{error:?}").contains("422"), "{text:?}: {error:?}"),
+            }
+        }
+        Ok(taken)
+    }
+
     async fn put(&mut self, endpoints: Value, labels: Value) -> Result<()> {
+        self.put_as("IPv4", endpoints, labels).await
+    }
+
+    async fn put_as(&mut self, kind: &str, endpoints: Value, labels: Value) -> Result<()> {
         let mut all = json!({"kubernetes.io/service-name": NAME});
         if let (Some(all), Value::Object(labels)) = (all.as_object_mut(), labels) {
             all.extend(labels);
@@ -233,7 +264,7 @@ impl<'a> Slices<'a> {
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
             "metadata": {"name": format!("by-hand-{}", self.made.len()), "labels": all},
-            "addressType": "IPv4",
+            "addressType": kind,
             "ports": [{"name": "http", "port": PORT, "protocol": "TCP"}],
             "endpoints": endpoints,
         });

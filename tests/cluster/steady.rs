@@ -216,7 +216,7 @@ async fn a_restart_of_the_api_server_is_not_taken_for_a_mesh_without_istio(
 
     rig.api.server.kill().await?;
     tokio::time::sleep(Duration::from_secs(3)).await;
-    rig.api.server.start().await?;
+    rig.api.start_again().await?;
     wait::until("the API server", PATIENCE, async || {
         scene.bindings().get("web").await?;
         Ok(())

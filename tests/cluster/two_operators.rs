@@ -28,7 +28,7 @@ crate::tests![
 
 const SECOND_PORT: &str = "127.0.0.1:9181";
 /// Namespace and account of the second installation.
-const ELSEWHERE: &str = "installed-twice";
+pub(crate) const ELSEWHERE: &str = "installed-twice";
 
 /// Both, and the service that they both see.
 struct Two<'a> {
@@ -92,7 +92,7 @@ impl<'a> Two<'a> {
         let expected = BTreeSet::from([format!("{} true", web.pods[0].address())]);
         lists(&scene, "web", &expected).await?;
         let logged = std::fs::read_to_string(scene.stack.operator.process.log())?.len();
-        let second = install_again(rig, &scene.stack.catalog.url).await?;
+        let second = install_again(rig, &scene.stack.catalog.url, &[]).await?;
         // Each finds out what the other did when it next has something to say.
         wait::until("a report of the second", PATIENCE, async || {
             let url = format!("http://{SECOND_PORT}/metrics");
@@ -200,7 +200,7 @@ impl<'a> Two<'a> {
 
 /// As if somebody had applied everything once more for another namespace: one
 /// more operator that leads, with the rights of the first.
-async fn install_again(rig: &Rig, catalog: &str) -> Result<Operator> {
+pub(crate) async fn install_again(rig: &Rig, catalog: &str, more: &[&str]) -> Result<Operator> {
     leadership::grant(rig, ELSEWHERE).await?;
     make_namespace(&rig.client, ELSEWHERE).await?;
     let role = std::fs::read_to_string(repository().join("rbac/40-role.yaml"))?;
@@ -239,7 +239,7 @@ async fn install_again(rig: &Rig, catalog: &str) -> Result<Operator> {
         ELSEWHERE,
         "operator-elsewhere",
         program,
-        args.iter().chain(&own),
+        args.iter().chain(&own).chain(more),
     )
     .await?;
     operator

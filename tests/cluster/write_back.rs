@@ -69,7 +69,7 @@ pub(crate) async fn lists(
 }
 
 /// Reports one endpoint as this writer.
-async fn report(scene: &Scene<'_>, name: &str, writer: Value) -> Result<()> {
+pub(crate) async fn report(scene: &Scene<'_>, name: &str, writer: Value) -> Result<()> {
     let (url, id) = (&scene.stack.catalog.url, scene.id(name));
     let endpoint = json!({"address": "192.0.2.1", "port": 80, "ready": true});
     let body = json!({"writer": writer, "endpoints": [endpoint]});

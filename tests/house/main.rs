@@ -7,6 +7,7 @@
 
 mod imports;
 mod source;
+mod traps;
 
 use std::fs;
 use std::path::{Path, PathBuf};

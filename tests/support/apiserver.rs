@@ -75,7 +75,7 @@ impl ApiServer {
 
         let kubectl = Cli::new(Tool::Kubectl, &kubeconfig, run);
         apply_crds(&kubectl).await?;
-        let controllers = start_controllers(run, &kubeconfig)?;
+        let controllers = start_controllers(run, &kubeconfig, "", CONTROLLERS)?;
         Ok(Self {
             etcd,
             server,
@@ -89,11 +89,56 @@ impl ApiServer {
         })
     }
 
+    /// Starts further controllers beside those that always run: of Deployments,
+    /// for example.
+    pub fn more_controllers(&self, name: &str, controllers: &str) -> Result<Process> {
+        start_controllers(&self.run, &self.kubeconfig, name, controllers)
+    }
+
+    /// Applies the CustomResourceDefinitions and the policies of deploy/, as
+    /// they were applied at the start.
+    pub async fn apply_crds(&self) -> Result<()> {
+        apply_crds(&self.kubectl).await
+    }
+
+    /// Starts the server again after it was killed, and with it the controllers:
+    /// left to themselves they take up to half a minute until they watch again.
+    pub async fn start_again(&self) -> Result<()> {
+        self.server.start().await?;
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        self.server
+            .ready(async || {
+                namespaces.get("default").await?;
+                Ok(())
+            })
+            .await?;
+        self.controllers.kill().await?;
+        self.controllers.start().await
+    }
+
     /// Applies a manifest, or the manifests of a folder but not of its
     /// sub-folders, as a user would.
     pub async fn apply_manifests(&self, path: &Path) -> Result<()> {
         let path = path.to_str().context("the path is not UTF-8")?;
         self.kubectl.ok(&["apply", "-f", path]).await?;
+        Ok(())
+    }
+
+    /// Has etcd forget all versions before the present one, as it does by itself
+    /// every few minutes.
+    pub async fn compact(&self) -> Result<()> {
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let ask = async |what: &str, body: Value| -> Result<Value> {
+            let answer = http
+                .post(format!("{ETCD}/v3/kv/{what}"))
+                .body(body.to_string());
+            let answer = answer.send().await?.error_for_status()?;
+            Ok(serde_json::from_str(&answer.text().await?)?)
+        };
+        let header = &ask("range", json!({"key": base64("x")})).await?["header"];
+        let revision = header["revision"].as_str().context("no revision")?;
+        let all = json!({"revision": revision, "physical": true});
+        ask("compaction", all).await?;
         Ok(())
     }
 
@@ -230,15 +275,20 @@ fn apiserver_spec(run: &Path, files: &ServerFiles, audit_log: &Path) -> Result<S
     )
 }
 
-fn start_controllers(run: &Path, kubeconfig: &Path) -> Result<Process> {
+fn start_controllers(
+    run: &Path,
+    kubeconfig: &Path,
+    name: &str,
+    controllers: &str,
+) -> Result<Process> {
     Spec::new(
-        "kube-controller-manager",
+        format!("kube-controller-manager{name}"),
         Tool::KubeControllerManager.path()?,
         run,
     )
     .arg(format!("--kubeconfig={}", kubeconfig.display()))
     .args(["--leader-elect=false", "--secure-port=0"])
-    .arg(format!("--controllers={CONTROLLERS}"))
+    .arg(format!("--controllers={controllers}"))
     .arg(format!(
         "--service-account-private-key-file={}",
         run.join("service-accounts.key").display()
@@ -247,17 +297,20 @@ fn start_controllers(run: &Path, kubeconfig: &Path) -> Result<Process> {
     .spawn()
 }
 
+/// With them the policies of deploy/: whatever a test has the operator do, it
+/// does under them.
 async fn apply_crds(kubectl: &Cli) -> Result<()> {
-    let istio = tools::istio_crds()?;
-    let own = tools::repository().join("crds");
-    let mut args = vec![
-        "apply",
-        "--server-side",
-        "-f",
-        istio.to_str().context("path")?,
+    let policies = [
+        "50-bindings-elsewhere.yaml",
+        "60-only-own-rules.yaml",
+        "70-only-own-marks.yaml",
     ];
-    if own.is_dir() {
-        args.extend(["-f", own.to_str().context("path")?]);
+    let repository = tools::repository();
+    let mut paths = vec![tools::istio_crds()?, repository.join("crds")];
+    paths.extend(policies.map(|policy| repository.join("deploy").join(policy)));
+    let mut args = vec!["apply", "--server-side", "--force-conflicts"];
+    for path in &paths {
+        args.extend(["-f", path.to_str().context("path")?]);
     }
     kubectl.ok(&args).await?;
     let limit = format!("--timeout={}s", Duration::from_secs(60).as_secs());

@@ -1,5 +1,6 @@
 //! The reference catalog as a process, and what its owners do with it.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
@@ -36,10 +37,26 @@ impl Catalog {
         database: &str,
         key_file: &Path,
     ) -> Result<Self> {
-        let spec = Self::spec(run, name, address, database)?;
-        let process = spec
+        Self::guarded_with(run, name, address, database, key_file, &[], &[]).await
+    }
+
+    /// The same with more flags, and variables in its environment.
+    pub async fn guarded_with(
+        run: &Path,
+        name: &str,
+        address: &str,
+        database: &str,
+        key_file: &Path,
+        more: &[&str],
+        env: &[(&str, &OsStr)],
+    ) -> Result<Self> {
+        let mut spec = Self::spec(run, name, address, database)?
             .args(["--api-key-file".into(), key_file.to_owned()])
-            .spawn()?;
+            .args(more.iter().copied());
+        for (name, value) in env {
+            spec = spec.env(name, value);
+        }
+        let process = spec.spawn()?;
         let mut key = HeaderValue::from_str(std::fs::read_to_string(key_file)?.trim())?;
         key.set_sensitive(true);
         let headers = HeaderMap::from_iter([(HeaderName::from_static("x-api-key"), key)]);

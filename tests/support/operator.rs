@@ -57,10 +57,24 @@ impl Operator {
         program: &Path,
         args: impl IntoIterator<Item = A>,
     ) -> Result<Self> {
-        let kubeconfig = api.service_account_kubeconfig(NAMESPACE, account).await?;
+        Self::join_from(run, api, (NAMESPACE, account), name, program, args).await
+    }
+
+    /// The same as an account of any namespace.
+    pub async fn join_from<A: Into<OsString>>(
+        run: &Path,
+        api: &ApiServer,
+        (namespace, account): (&str, &str),
+        name: &str,
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+    ) -> Result<Self> {
+        let kubeconfig = api.service_account_kubeconfig(namespace, account).await?;
         let process = Spec::new(name, program, run)
             .args(args)
             .env("KUBECONFIG", kubeconfig)
+            // Several run side by side: whoever reads these pages says where.
+            .env("CATALOG_MESH_DEBUG_LISTEN", "127.0.0.1:0")
             .spawn()?;
         Ok(Self {
             process,

@@ -17,6 +17,7 @@ use catalog_mesh_controller::domain::labels::MANAGER;
 use catalog_mesh_controller::domain::names::ClusterDomain;
 use catalog_mesh_controller::domain::policy::bounds::Bounds;
 use catalog_mesh_controller::domain::ports::ServicePort;
+use catalog_mesh_controller::domain::served::Served;
 use catalog_mesh_controller::domain::validate::{Valid, target, validate};
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
@@ -86,6 +87,7 @@ impl Given {
             cluster_domain: ClusterDomain::parse(DOMAIN)?,
             root_namespace: "istio-system".to_owned(),
             mesh_locality: self.mesh_locality,
+            served: Served::default(),
             bounds: Bounds::default(),
         };
         let target = target(&binding).map_err(|situation| anyhow!("{situation:?}"))?;

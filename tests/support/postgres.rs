@@ -2,11 +2,12 @@
 //! data folder of the run and a port of the namespace.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result, ensure};
 
 use super::process::{Process, Spec};
-use super::tools;
+use super::{tools, wait};
 
 const PORT: u16 = 5432;
 const USER: &str = "postgres";
@@ -64,6 +65,29 @@ impl Postgres {
             process,
             run: run.to_owned(),
         })
+    }
+
+    /// Starts it again after it was killed: as soon as its children are gone,
+    /// too. As long as one of them has their shared memory, it would not start.
+    pub async fn start_again(&self) -> Result<()> {
+        let notes = std::fs::read_to_string(self.run.join("postgres/postmaster.pid"))?;
+        let of_memory = notes.lines().nth(6).context("no line about its memory")?;
+        let id = of_memory.split_whitespace().nth(1).context("no ID of it")?;
+        wait::until(
+            "the end of PostgreSQL's children",
+            Duration::from_secs(30),
+            async || {
+                let segments = std::fs::read_to_string("/proc/sysvipc/shm")?;
+                let attached = segments.lines().find_map(|line| {
+                    let mut fields = line.split_whitespace();
+                    (fields.nth(1)? == id).then(|| fields.nth(4).map(str::to_owned))?
+                });
+                ensure!(attached.is_none_or(|count| count == "0"), "they are there");
+                Ok(())
+            },
+        )
+        .await?;
+        self.process.start().await
     }
 
     /// Makes an empty database and returns its URL.

@@ -8,15 +8,17 @@ use std::process::ExitCode;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, RwLock};
 
+use super::audit::Mark;
 use super::generated::Generated;
-use super::namespace;
 use super::rig::Rig;
+use super::rights::Grants;
 use super::stack;
+use super::{namespace, operator};
 
 /// What a test comes down to; use [`tests!`](crate::tests) to make it.
 pub type Body = for<'a> fn(&'a Rig) -> Pin<Box<dyn Future<Output = Result<()>> + 'a>>;
@@ -108,9 +110,31 @@ impl Shared {
         if let (Some(Ok(rig)), Some(generated)) = (self.rig.get(), self.generated.get()) {
             let count = generated.expect_clean(rig).await?;
             eprintln!("istioctl analyze has nothing to say about {count} objects of ours");
+            expect_rights(rig).await?;
         }
         Ok(())
     }
+}
+
+/// Looks at all that the operator asked the API server for: no test made it need
+/// what rbac/ does not grant. (That each right is used, one test shows.)
+async fn expect_rights(rig: &Rig) -> Result<()> {
+    let entries = rig.api.audit.since(Mark::START, &rig.client).await?;
+    let ours = entries.iter().filter(|e| e.user.username == operator::USER);
+    let grants = Grants::of_the_operator()?;
+    let (used, beyond) = grants.compare(ours);
+    if let Some(first) = beyond.first() {
+        bail!(
+            "the operator asked for what rbac/ does not grant, {} times, first {first:?}",
+            beyond.len()
+        );
+    }
+    eprintln!(
+        "the operator made use of {} of the {} rights in rbac/, and asked for no other",
+        used.len(),
+        grants.0.len()
+    );
+    Ok(())
 }
 
 /// The `main` of a test binary with a cluster.

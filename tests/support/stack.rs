@@ -22,6 +22,9 @@ use super::wait;
 /// Where the operator's own port is.
 pub const OPERATOR: &str = "127.0.0.1:9180";
 
+/// Where its pages for people are.
+pub const DEBUG: &str = "127.0.0.1:9182";
+
 /// Where the catalog is.
 pub const CATALOG: &str = "127.0.0.1:9080";
 
@@ -98,6 +101,8 @@ pub async fn operator(
         catalog,
         "--listen",
         OPERATOR,
+        "--debug-listen",
+        DEBUG,
         "--period",
         "2s",
         "--lease-duration",

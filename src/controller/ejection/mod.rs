@@ -112,6 +112,7 @@ impl Ejector {
 /// Writes while it leads.
 pub async fn run(ctx: Arc<Context>) {
     ctx.world.complete().await;
+    ctx.world.slices_listed().await;
     ctx.world.pods_listed().await;
     let mut told = ctx.ejector.known.subscribe();
     let mut rounds = Rounds::new();
@@ -155,6 +156,9 @@ struct Rounds {
     pace: Pace,
     would: BTreeMap<PodKey, BTreeSet<BindingKey>>,
     reports: Reports,
+    /// Whether nothing could be written when it was tried last: then one finds
+    /// out for all.
+    away: bool,
 }
 
 impl Rounds {
@@ -164,6 +168,7 @@ impl Rounds {
             pace: Pace::default(),
             would: BTreeMap::new(),
             reports: Reports::default(),
+            away: false,
         }
     }
 
@@ -234,6 +239,10 @@ impl Rounds {
         let mut sooner = |at: Instant| again = Some(again.map_or(at, |known| known.min(at)));
         let mut due = Vec::new();
         for step in steps {
+            if self.away && !due.is_empty() {
+                sooner(Instant::now() + RETRY_AFTER);
+                break;
+            }
             match self.pace.take(&step.pod, &step.bindings, now) {
                 Ok(()) => due.push(step),
                 Err(at) => sooner(self.started + at),
@@ -246,6 +255,13 @@ impl Rounds {
         let answers: Vec<_> = answers.collect().await;
         if waiting && answers.iter().any(|(answer, _)| answer.is_ok()) {
             sooner(Instant::now());
+        }
+        if !answers.is_empty() {
+            let was_away = std::mem::replace(&mut self.away, answers.iter().all(is_away));
+            // It is back, and the others are no longer kept from trying.
+            if was_away && !self.away {
+                sooner(Instant::now());
+            }
         }
         for (answer, step) in answers {
             let Err(error) = answer else { continue };
@@ -265,6 +281,11 @@ impl Rounds {
     }
 }
 
+/// Whether it was not written for a reason that holds for all.
+fn is_away((answer, _): &(Result<(), WriteError>, Step)) -> bool {
+    matches!(answer, Err(WriteError::Away(_) | WriteError::Denied(_)))
+}
+
 /// What is said where a Pod cannot be brought back.
 fn stays_out(step: &Step, error: &WriteError) -> Option<WriteError> {
     if matches!(step.change, Change::Eject(_)) {
@@ -279,6 +300,7 @@ fn stays_out(step: &Step, error: &WriteError) -> Option<WriteError> {
     match error {
         WriteError::Away(why) => Some(WriteError::Away(words(why))),
         WriteError::Refused(why) => Some(WriteError::Refused(words(why))),
+        WriteError::Denied(why) => Some(WriteError::Denied(words(why))),
         WriteError::Stale | WriteError::NotLeader | WriteError::Fight { .. } => None,
     }
 }

@@ -15,12 +15,14 @@ use super::write;
 use crate::api::pod::{DRAINING, EJECTED};
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::apply::in_time;
+use crate::controller::clients;
 use crate::controller::error::WriteError;
 use crate::controller::pods;
 use crate::controller::sources;
 use crate::domain::health::mark::{self, Change, Step, Whose};
 use crate::domain::labels::FINALIZER;
 use crate::domain::pod::PodView;
+use crate::domain::served::Served;
 
 /// Objects per page of a list.
 const PAGE: u32 = 500;
@@ -61,25 +63,34 @@ impl Released {
     }
 }
 
-/// Releases everything, or only says what it would. An error means that the
+/// Releases everything that is served, or only says what it would. An error means that the
 /// cluster could not be looked at.
 ///
 /// Writes; when cancelled, what was done stays done, and the next run goes on.
-pub async fn release_all(client: &Client, dry_run: bool) -> Result<Released, WriteError> {
+pub async fn release_all(
+    client: &Client,
+    served: &Served,
+    dry_run: bool,
+) -> Result<Released, WriteError> {
     let mut released = Released::default();
-    release_pods(client, dry_run, &mut released).await?;
-    release_bindings(client, dry_run, &mut released).await?;
+    for part in &served.parts() {
+        release_pods(client, part, dry_run, &mut released).await?;
+    }
+    for part in &served.parts() {
+        release_bindings(client, part, dry_run, &mut released).await?;
+    }
     Ok(released)
 }
 
 async fn release_pods(
     client: &Client,
+    part: &str,
     dry_run: bool,
     released: &mut Released,
 ) -> Result<(), WriteError> {
     for pass in 1..=PASSES {
         let (mut stale, mut left, mut failed) = (false, 0, Vec::new());
-        let mut list = Pages::of(Api::<Pod>::all(client.clone()));
+        let mut list = Pages::of(clients::of::<Pod>(client, part));
         while let Some(page) = list.next().await? {
             for pod in page {
                 let Some((step, words)) = step(&pod.metadata) else {
@@ -103,7 +114,7 @@ async fn release_pods(
             }
         }
         if !stale {
-            released.left = left;
+            released.left += left;
             released.failed.append(&mut failed);
             break;
         }
@@ -159,12 +170,13 @@ fn view(metadata: &ObjectMeta) -> PodView {
 
 async fn release_bindings(
     client: &Client,
+    part: &str,
     dry_run: bool,
     released: &mut Released,
 ) -> Result<(), WriteError> {
     for pass in 1..=PASSES {
         let (mut stale, mut failed) = (false, Vec::new());
-        let mut list = Pages::of(Api::<ServiceBinding>::all(client.clone()));
+        let mut list = Pages::of(clients::of::<ServiceBinding>(client, part));
         loop {
             let page = match list.next().await {
                 Ok(Some(page)) => page,

@@ -21,6 +21,7 @@ use crate::controller::clients::Clients;
 use crate::controller::cluster_id::Identity;
 use crate::controller::context::{Memory, Options};
 use crate::controller::leadership::Leadership;
+use crate::controller::looks::Looks;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::monitor::{self, Monitor};
 use crate::controller::permit::Permit;
@@ -174,10 +175,15 @@ fn client(server: Arc<Mutex<Server>>, leadership: &Leadership) -> Client {
             let mut server = server.lock().unwrap();
             let (code, stored) = server.patch(&name, &patch);
             server.writes.push(format!("{name} {code}"));
+            let words = if server.fails == Some(403) {
+                "pods is forbidden: User \"us\" cannot patch resource \"pods\""
+            } else {
+                "x"
+            };
             let body = match code {
                 200 => stored,
                 _ => json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-                    "code": code, "reason": "x", "message": "x", "details": {"name": name}}),
+                    "code": code, "reason": "x", "message": words, "details": {"name": name}}),
             };
             let response = Response::builder().status(code);
             Ok::<_, BoxError>(response.body(Body::from(body.to_string().into_bytes()))?)
@@ -222,11 +228,12 @@ fn context(client: Client, leadership: Leadership, read_only: bool) -> Context {
         write_back: Arc::default(),
         ejector: Ejector::default(),
         monitor: Monitor::new(prober, view, alerts),
-        queue: Queue::new(1),
+        queue: Queue::new(1, metrics.workqueue.clone()),
         registrar: Registrar::new(Scope::default()),
         events,
         metrics,
         memory: Memory::default(),
+        looks: Looks::default(),
     }
 }
 
@@ -430,6 +437,32 @@ async fn a_server_that_refuses_is_asked_again_and_not_in_a_loop() {
     bed.server(|server| server.fails = None);
     seconds(4).await;
     assert_eq!(bed.marks("a").0, OURS);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_no_pod_can_be_written_one_finds_out_for_all_and_all_go_soon_after() {
+    let bed = Bed::new(Leadership::granted(1), false);
+    let names: Vec<_> = (0..40).map(|n| format!("p{n}")).collect();
+    for name in &names {
+        bed.pod(name, json!({}), json!({}));
+    }
+    bed.server(|server| server.fails = Some(403));
+    bed.start();
+    let verdict = |n: usize| if n < 20 { BAD } else { Verdict::Healthy };
+    let members = names.iter().enumerate();
+    let members: Vec<_> = members
+        .map(|(n, name)| (name.as_str(), verdict(n)))
+        .collect();
+    bed.tell(&members);
+    seconds(1).await;
+    bed.writes();
+    seconds(60).await;
+    let tries = bed.writes().len();
+    assert!((20..=35).contains(&tries), "{tries} in a minute");
+    bed.server(|server| server.fails = None);
+    seconds(15).await;
+    let out = names.iter().filter(|name| bed.marks(name).0 == OURS);
+    assert_eq!(out.count(), 20);
 }
 
 #[tokio::test(start_paused = true)]

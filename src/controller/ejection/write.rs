@@ -7,6 +7,7 @@ use kube::{Api, Client};
 
 use super::reports::{names, verb};
 use crate::controller::apply::in_time;
+use crate::controller::audit;
 use crate::controller::context::Context;
 use crate::controller::error::WriteError;
 use crate::controller::sources;
@@ -18,7 +19,6 @@ use crate::metrics::ejections::Action;
 /// error. Writes at most once.
 pub(super) async fn write(ctx: &Context, step: &Step) -> Result<(), WriteError> {
     let answer = patch(&ctx.clients.requests, step).await;
-    audit(step, answer.as_ref().err());
     ctx.metrics.wrote("Pod", answer.is_ok());
     let Some(stored) = answer? else {
         return Ok(());
@@ -52,36 +52,27 @@ pub(super) async fn patch(
         ..PatchParams::default()
     };
     let patch = Patch::Merge(step.change.patch(&step.uid, step.version));
-    match in_time(api.patch_metadata(name, &params, &patch)).await {
+    let answer = in_time(api.patch_metadata(name, &params, &patch)).await;
+    audit::Write {
+        verb: "patch",
+        kind: "Pod",
+        namespace,
+        name,
+        binding: Some(&names(&step.bindings)),
+        reason: &reason(&step.change),
+    }
+    .ended(&answer);
+    match answer {
         Ok(stored) => Ok(Some(stored)),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
         Err(error) => Err(WriteError::from_kube(&error)),
     }
 }
 
-/// One line for every write, whatever came of it.
-fn audit(step: &Step, error: Option<&WriteError>) {
-    let (namespace, name) = &step.pod;
-    let outcome = if error.is_none() {
-        "success"
-    } else {
-        "failure"
-    };
-    let why = match &step.change {
-        Change::Eject(note) => note.why.clone(),
-        Change::Note(_) | Change::Release | Change::Forget => String::new(),
-    };
-    let reason = error.map_or(why, ToString::to_string);
-    tracing::info!(
-        audit = true,
-        verb = "patch",
-        kind = "Pod",
-        namespace,
-        name,
-        action = verb(&step.change),
-        bindings = names(&step.bindings),
-        outcome,
-        reason,
-        "wrote"
-    );
+/// Why the Pod is written to.
+fn reason(change: &Change) -> String {
+    match change {
+        Change::Eject(note) => format!("eject: {}", note.why),
+        Change::Note(_) | Change::Release | Change::Forget => verb(change).to_owned(),
+    }
 }

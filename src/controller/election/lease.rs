@@ -13,6 +13,7 @@ use kube::api::{PostParams, WatchEvent, WatchParams};
 use kube::core::ObjectMeta;
 use kube::{Api, Client};
 
+use crate::controller::audit;
 use crate::controller::clock::Clock;
 use crate::controller::error::{brief, chain};
 use crate::domain::election::{Record, Said};
@@ -33,6 +34,30 @@ pub(super) enum Failure {
     /// Anything else. It may have been carried out.
     #[error("{0}")]
     Unknown(String),
+}
+
+/// Why the Lease is written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Why {
+    /// It is free.
+    Claimed,
+    /// The term goes on.
+    Renewed,
+    /// Something is noted for the next leader, or the term gets a number.
+    Noted,
+    /// It is let go of.
+    Released,
+}
+
+impl Why {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Claimed => "claimed",
+            Self::Renewed => "renewed",
+            Self::Noted => "noted",
+            Self::Released => "released",
+        }
+    }
 }
 
 /// Where the Lease is.
@@ -72,18 +97,33 @@ impl Requests {
 
     /// Stores the Lease: over the one that it was read as, if it was, and
     /// where there is none otherwise.
-    pub(super) async fn store(&self, lease: &Lease) -> Result<Lease, Failure> {
+    pub(super) async fn store(&self, lease: &Lease, why: Why) -> Result<Lease, Failure> {
         let params = PostParams {
             field_manager: Some(MANAGER.to_owned()),
             ..PostParams::default()
         };
-        if lease.metadata.uid.is_none() {
-            return self.in_time(self.api.create(&params, lease)).await;
+        let (verb, answer) = if lease.metadata.uid.is_none() {
+            let created = self.api.create(&params, lease);
+            ("create", self.answer(created).await)
+        } else {
+            // The server creates a Lease that is not there, whatever the
+            // version; the uid in it is what keeps it from that.
+            let put = self.api.replace(&self.place.name, &params, lease);
+            ("update", self.answer(put).await)
+        };
+        let write = audit::Write {
+            verb,
+            kind: "Lease",
+            namespace: &self.place.namespace,
+            name: &self.place.name,
+            binding: None,
+            reason: why.as_str(),
+        };
+        match why {
+            Why::Renewed => write.ended_as_ever(&answer),
+            Why::Claimed | Why::Noted | Why::Released => write.ended(&answer),
         }
-        // The server creates a Lease that is not there, whatever the version;
-        // the uid in it is what keeps it from that.
-        let put = self.api.replace(&self.place.name, &params, lease);
-        self.in_time(put).await
+        answer.map_err(|error| self.failure(&error))
     }
 
     /// What becomes of the Lease after that version; `None` is its deletion.
@@ -115,15 +155,23 @@ impl Requests {
         &self,
         request: impl Future<Output = Result<T, kube::Error>>,
     ) -> Result<T, Failure> {
-        let answer = tokio::select! {
+        let answer = self.answer(request).await;
+        answer.map_err(|error| self.failure(&error))
+    }
+
+    /// The answer, or that there was none in time.
+    async fn answer<T>(
+        &self,
+        request: impl Future<Output = Result<T, kube::Error>>,
+    ) -> Result<T, kube::Error> {
+        tokio::select! {
             biased;
             answer = request => answer,
             () = self.clock.wait(self.attempt) => {
                 let message = format!("the API server did not answer within {:?}", self.attempt);
-                return Err(Failure::Unknown(message));
+                Err(kube::Error::Service(message.into()))
             }
-        };
-        answer.map_err(|error| self.failure(&error))
+        }
     }
 
     fn failure(&self, error: &kube::Error) -> Failure {

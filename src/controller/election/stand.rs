@@ -1,13 +1,17 @@
 //! How a replica comes to lead: it waits until the Lease may be taken, and
 //! takes it.
 
-use k8s_openapi::api::coordination::v1::Lease;
+use std::time::Duration;
 
 use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
 
-use super::lease::{self, Failure};
+use super::lease::{self, Failure, Why};
 use super::{Elector, Held};
 use crate::domain::election::Free;
+
+/// How often whoever waits goes round at least, as a sign of life.
+const ROUND: Duration = Duration::from_secs(5);
 
 impl Elector {
     /// Waits until the Lease may be taken, and takes it; `None` is that we are
@@ -54,6 +58,7 @@ impl Elector {
     /// Waits until the Lease may be taken.
     async fn free(&mut self) -> Result<(), Failure> {
         loop {
+            self.leadership.goes_round();
             let read = self.requests.read().await?;
             self.look(read);
             let Free::At(_) = self.may_take() else {
@@ -69,6 +74,7 @@ impl Elector {
             let begun = self.clock.now();
             let mut events = self.requests.watch(&version).await?;
             loop {
+                self.leadership.goes_round();
                 let Free::At(then) = self.may_take() else {
                     return Ok(());
                 };
@@ -80,7 +86,7 @@ impl Elector {
                         Some(Err(failure)) => return Err(failure),
                         None => break,
                     },
-                    () = self.clock.wait(left) => {}
+                    () = self.clock.wait(left.min(ROUND)) => {}
                 }
             }
             if self.clock.now().since(&begun) < self.timing.retry() {
@@ -119,7 +125,7 @@ impl Elector {
         let epoch = said.epoch;
         let mut wanted = self.read.clone().unwrap_or_else(|| self.requests.blank());
         lease::write(&mut wanted, said);
-        let lease = self.requests.store(&wanted).await?;
+        let lease = self.requests.store(&wanted, Why::Claimed).await?;
         let held = Held {
             lease,
             proved,

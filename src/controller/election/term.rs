@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::Lease;
 
-use super::lease::{self, Failure};
+use super::lease::{self, Failure, Why};
 use super::{Elector, Held};
 use crate::controller::leadership::{Change, Wish};
 use crate::domain::election::{Lost, still_held};
@@ -30,6 +30,7 @@ impl Elector {
         let mut pause = self.timing.retry();
         let (mut failures, mut conflicts) = (0_u32, 0_u32);
         loop {
+            self.leadership.goes_round();
             tokio::select! {
                 biased;
                 () = self.leadership.over() => return Err(Lost::Expired),
@@ -89,7 +90,12 @@ impl Elector {
         }
         let epoch = said.epoch;
         lease::write(&mut wanted, said);
-        let lease = self.requests.store(&wanted).await?;
+        let why = if wishes.is_empty() {
+            Why::Renewed
+        } else {
+            Why::Noted
+        };
+        let lease = self.requests.store(&wanted, why).await?;
         Ok(Held {
             lease,
             proved,
@@ -120,7 +126,7 @@ impl Elector {
             let mut wanted = held.lease.clone();
             let said = lease::record(&wanted).said;
             lease::write(&mut wanted, said.released(self.clock.now().wall));
-            match self.requests.store(&wanted).await {
+            match self.requests.store(&wanted, Why::Released).await {
                 Ok(_) => {
                     tracing::info!(
                         audit = true,

@@ -477,3 +477,35 @@ async fn note(world: &World, leadership: &Leadership) {
         sleep(3 * S).await;
     }
 }
+
+// --- signs of life -----------------------------------------------------------------
+
+#[tokio::test(start_paused = true)]
+async fn whoever_takes_part_shows_signs_of_life_whatever_the_server_answers() {
+    let world = Arc::new(World::default());
+    let [leader, standby] = [world.machine(1.0), world.machine(1.0)];
+    let (led, elector) = world.elector(&leader);
+    assert_eq!(led.went_round_ago(), None);
+    tokio::spawn(elector.run(std::future::pending()));
+    led.acquired().await;
+    let (stands, elector) = world.elector(&standby);
+    let task = tokio::spawn(elector.run(std::future::pending()));
+    let quiet = async |who: &Leadership| {
+        for _ in 0..60 {
+            sleep(10 * S).await;
+            let ago = who.went_round_ago().unwrap();
+            // A request that hangs takes two and a half seconds.
+            assert!(ago <= 8 * S, "{ago:?}");
+        }
+    };
+    quiet(&led).await;
+    assert!(led.renewed_ago().is_some_and(|ago| ago <= 3 * S));
+    quiet(&stands).await;
+    assert_eq!(stands.renewed_ago(), None, "it has none to renew");
+
+    lock(&standby.way).cut = true;
+    quiet(&stands).await;
+    task.abort();
+    sleep(60 * S).await;
+    assert!(stands.went_round_ago().unwrap() >= 60 * S);
+}

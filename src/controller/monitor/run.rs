@@ -33,6 +33,7 @@ const WORTH_SAYING: Duration = Duration::from_secs(10);
 /// Does what follows from what changed, for as long as the process lives.
 pub async fn run(ctx: Arc<Context>) {
     ctx.world.complete().await;
+    ctx.world.slices_listed().await;
     ctx.world.pods_listed().await;
     let mut rounds = Rounds::new();
     ctx.monitor.records_changed(ctx.world.keys());

@@ -17,22 +17,30 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use crate::domain::names::BindingKey;
+use crate::metrics::workqueue::Workqueue;
 use room::Room;
-use state::{Lane, Next, State};
+use state::{Lane, Next, Standing, State};
+
+/// How often whoever waits for a key goes round at least, as a sign of life.
+const ROUND: Duration = Duration::from_secs(5);
 
 /// The queue.
-#[derive(Debug)]
 pub struct Queue {
     state: Mutex<State>,
     changed: Notify,
+    /// When somebody asked for a key, or went on waiting for one.
+    asked: Mutex<Option<Instant>>,
+    metrics: Workqueue,
 }
 
 impl Queue {
     /// A queue that releases at most `limit` keys at once.
-    pub fn new(limit: usize) -> Self {
+    pub fn new(limit: usize, metrics: Workqueue) -> Self {
         Self {
             state: Mutex::new(State::new(limit)),
             changed: Notify::new(),
+            asked: Mutex::new(None),
+            metrics,
         }
     }
 
@@ -52,7 +60,12 @@ impl Queue {
     /// The run of the key has ended; `worked` names what it found working.
     pub fn done(&self, key: &BindingKey, next: Next, worked: &[Room]) {
         let now = Instant::now();
-        self.lock().done(key, next, worked, fastrand::f64(), now);
+        let mut state = self.lock();
+        if let Some(took) = state.running_for(key, now) {
+            self.metrics.worked(took);
+        }
+        state.done(key, next, worked, fastrand::f64(), now);
+        drop(state);
         self.changed.notify_one();
     }
 
@@ -73,26 +86,55 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// Where the key is, if anything is known of it.
+    pub fn standing(&self, key: &BindingKey) -> Option<Standing> {
+        self.lock().standing(key)
+    }
+
     /// How many keys are due, and how many run.
     pub fn depth(&self) -> (usize, usize) {
         self.lock().depth()
     }
 
+    /// How long ago somebody asked for a key, or went on waiting for one:
+    /// whoever runs what is released does so every few seconds. Nothing before
+    /// the first time.
+    pub fn asked_ago(&self) -> Option<Duration> {
+        let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.map(|at| at.elapsed())
+    }
+
+    /// For how long the key has run that has run longest.
+    pub fn longest_run(&self) -> Option<Duration> {
+        self.lock().longest_run(Instant::now())
+    }
+
+    /// For how long runs have been under way: all together, and the longest.
+    pub fn under_way(&self) -> (Duration, Duration) {
+        self.lock().under_way(Instant::now())
+    }
+
     /// Waits for the next key. One consumer only.
     pub async fn next(&self) -> BindingKey {
         loop {
+            *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
             let (key, wake) = {
                 let mut state = self.lock();
                 let key = state.release(fastrand::f64(), Instant::now());
+                let tally = state.take_tally();
+                self.metrics.grew(tally.adds, tally.retries);
+                if let Some(waited) = tally.waited {
+                    self.metrics.waited(waited);
+                }
                 (key, state.next_wake())
             };
             if let Some(key) = key {
                 return key;
             }
-            let far = Instant::now() + Duration::from_secs(3600);
+            let round = Instant::now() + ROUND;
             tokio::select! {
                 () = self.changed.notified() => {}
-                () = sleep_until(wake.unwrap_or(far)) => {}
+                () = sleep_until(wake.map_or(round, |wake| wake.min(round))) => {}
             }
         }
     }

@@ -59,12 +59,31 @@ pub(super) struct Entry {
     /// Number of the place: its key in a lane, in the delays or in a room.
     ticket: u64,
     started: Option<Instant>,
+    /// When it became due.
+    queued: Option<Instant>,
+}
+
+/// What happened to keys, for whoever counts it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Tally {
+    /// So many became due.
+    pub adds: u64,
+    /// So many failed, or found that what they saw had changed.
+    pub retries: u64,
+    /// How long the last one to start had been due.
+    pub waited: Option<Duration>,
 }
 
 impl Entry {
     /// The earliest time of the next start.
     pub(super) fn due(&self, now: Instant) -> Instant {
         self.started.map_or(now, |started| started + SPACING)
+    }
+
+    /// How long it has run, if it runs.
+    pub(super) fn running_for(&self, now: Instant) -> Option<Duration> {
+        let started = matches!(self.place, Place::Running { .. }).then_some(self.started)?;
+        started.map(|started| now.saturating_duration_since(started))
     }
 }
 
@@ -77,6 +96,7 @@ pub(super) struct Places {
     delays: BTreeMap<(Instant, u64), BindingKey>,
     parked: [BTreeMap<u64, BindingKey>; ROOMS.len()],
     tickets: u64,
+    pub(super) tally: Tally,
 }
 
 impl Places {
@@ -88,6 +108,7 @@ impl Places {
             delays: BTreeMap::new(),
             parked: Default::default(),
             tickets: 0,
+            tally: Tally::default(),
         }
     }
 
@@ -98,12 +119,23 @@ impl Places {
             failures: 0,
             ticket: 0,
             started: None,
+            queued: None,
         })
     }
 
     /// What is known of the key, if anything is.
     pub(super) fn known(&mut self, key: &BindingKey) -> Option<&mut Entry> {
         self.entries.get_mut(key)
+    }
+
+    /// The same, to look at.
+    pub(super) fn look(&self, key: &BindingKey) -> Option<&Entry> {
+        self.entries.get(key)
+    }
+
+    /// What is known of all keys.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values()
     }
 
     /// Drops what is known of the key.
@@ -114,6 +146,7 @@ impl Places {
 
     /// One more failure; says how many there were in a row.
     pub(super) fn failed(&mut self, key: &BindingKey) -> u32 {
+        self.tally.retries += 1;
         let entry = self.entry(key);
         entry.failures = entry.failures.saturating_add(1);
         entry.failures
@@ -165,7 +198,7 @@ impl Places {
     pub(super) fn schedule(&mut self, key: &BindingKey, due: Instant, lane: Lane, now: Instant) {
         let until = self.entry(key).due(now).max(due);
         if until <= now {
-            self.put(key, Place::Queued { lane });
+            self.queue(key, lane, now);
         } else {
             let firm = false;
             self.put(key, Place::Delayed { until, lane, firm });
@@ -189,12 +222,23 @@ impl Places {
         while let Some(((until, _), key)) = self.delays.first_key_value()
             && *until <= now
         {
-            let key = key.clone();
+            let (key, until) = (key.clone(), *until);
             let lane = match self.entry(&key).place {
                 Place::Delayed { lane, .. } => lane,
                 _ => Lane::Bulk,
             };
-            self.put(&key, Place::Queued { lane });
+            self.queue(&key, lane, until);
+        }
+    }
+
+    /// Puts the key into the lane: it has been due since then.
+    fn queue(&mut self, key: &BindingKey, lane: Lane, since: Instant) {
+        // One that only changes its lane was due before.
+        let was_due = matches!(self.entry(key).place, Place::Queued { .. });
+        self.put(key, Place::Queued { lane });
+        if !was_due {
+            self.tally.adds += 1;
+            self.entry(key).queued = Some(since);
         }
     }
 
@@ -208,6 +252,8 @@ impl Places {
             denied: None,
         };
         entry.started = Some(now);
+        let queued = entry.queued.take();
+        self.tally.waited = queued.map(|queued| now.saturating_duration_since(queued));
         Some(key)
     }
 
@@ -224,6 +270,13 @@ impl Places {
             self.credit = WEIGHTS;
         }
         None
+    }
+
+    /// When the first of those began that run now.
+    pub(super) fn first_start(&self) -> Option<Instant> {
+        let running = self.entries.values();
+        let running = running.filter(|entry| matches!(entry.place, Place::Running { .. }));
+        running.filter_map(|entry| entry.started).min()
     }
 
     /// How many are in the lanes.

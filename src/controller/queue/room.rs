@@ -19,9 +19,12 @@ pub enum Room {
     Catalog,
     /// The API server takes writes of mesh objects again.
     Writes,
+    /// The operator is granted a right that it lacked. It has others: who has
+    /// not failed tries, and his success says nothing about that right.
+    Rights,
 }
 
-pub(super) const ROOMS: [Room; 2] = [Room::Catalog, Room::Writes];
+pub(super) const ROOMS: [Room; 3] = [Room::Catalog, Room::Writes, Room::Rights];
 
 /// Keys that fail anew, one after the other and with no success in between,
 /// until it is taken for an outage.

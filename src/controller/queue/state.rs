@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::places::{Again, Place, Places};
+use super::places::{Again, Place, Places, Tally};
 use super::room::{ROOMS, Room, WaitingRoom};
 use crate::domain::names::BindingKey;
 use crate::domain::retry;
@@ -45,6 +45,17 @@ pub enum Next {
     Failed,
     /// Another look when what the room waits for is back.
     Park(Room),
+}
+
+/// Where a key is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Standing {
+    /// In words.
+    pub place: &'static str,
+    /// Until when, where that is known.
+    pub until: Option<Instant>,
+    /// Failures in a row.
+    pub failures: u32,
 }
 
 /// The state behind the queue.
@@ -149,12 +160,16 @@ impl State {
             return;
         };
         entry.place = Place::Idle;
+        let failed_before = entry.failures > 0;
         self.running -= 1;
         for room in ROOMS {
             self.rooms[room as usize].probes.remove(key);
         }
         for room in worked {
-            self.works(*room, chance, now);
+            // Who never lacked a right has not found out about it.
+            if *room != Room::Rights || failed_before {
+                self.works(*room, chance, now);
+            }
         }
         if gone {
             self.places.remove(key);
@@ -212,9 +227,53 @@ impl State {
         }
     }
 
+    /// How long the key has run by now, if it runs.
+    pub fn running_for(&self, key: &BindingKey, now: Instant) -> Option<Duration> {
+        self.places.look(key)?.running_for(now)
+    }
+
+    /// For how long runs have been under way: all together, and the longest.
+    pub fn under_way(&self, now: Instant) -> (Duration, Duration) {
+        let runs = self.places.all().filter_map(|entry| entry.running_for(now));
+        runs.fold(Default::default(), |(all, longest), run| {
+            (all + run, run.max(longest))
+        })
+    }
+
+    /// What happened since this was asked last.
+    pub fn take_tally(&mut self) -> Tally {
+        std::mem::take(&mut self.places.tally)
+    }
+
+    /// Where the key is, if anything is known of it.
+    pub fn standing(&self, key: &BindingKey) -> Option<Standing> {
+        let entry = self.places.look(key)?;
+        let (place, until) = match entry.place {
+            Place::Idle => ("waits for a change", None),
+            Place::Delayed { until, firm, .. } if firm => ("backs off", Some(until)),
+            Place::Delayed { until, .. } => ("waits for its next look", Some(until)),
+            Place::Queued { .. } => ("is due", None),
+            Place::Parked(Room::Catalog) => ("waits for the catalog", None),
+            Place::Parked(Room::Writes) => ("waits for the API server to take writes", None),
+            Place::Parked(Room::Rights) => ("waits for a right that the operator lacks", None),
+            Place::Running { .. } => ("is looked at", None),
+        };
+        Some(Standing {
+            place,
+            until,
+            failures: entry.failures,
+        })
+    }
+
     /// Keys that are due, and keys that run.
     pub fn depth(&self) -> (usize, usize) {
         (self.places.queued(), self.running)
+    }
+
+    /// For how long the key has run that has run longest.
+    pub fn longest_run(&self, now: Instant) -> Option<Duration> {
+        let began = self.places.first_start()?;
+        Some(now.saturating_duration_since(began))
     }
 
     /// Whether nothing at all is known any more.

@@ -234,6 +234,47 @@ fn a_failing_key_backs_off_and_nothing_but_an_edit_cuts_that_short() {
     assert_eq!(queue.release().as_deref(), Some("a"));
 }
 
+/// A run that needs a right.
+fn write(granted: bool) -> (Next, Vec<Room>) {
+    if granted {
+        (Next::After(Duration::from_secs(3600)), vec![Room::Rights])
+    } else {
+        (Next::Park(Room::Rights), Vec::new())
+    }
+}
+
+#[test]
+fn those_who_lack_a_right_wait_while_one_finds_out_and_nobody_else_waits() {
+    let mut queue = Clocked::new(16);
+    let is_allowed = |name: &str| name.starts_with("allowed");
+    for i in 0..1000 {
+        queue.add(format!("denied{i}"), Lane::Normal);
+    }
+    let first = queue.run_for(SPACING, |_, name| write(is_allowed(name)));
+    assert_eq!(
+        first.len(),
+        1000,
+        "each finds out for itself that it lacks it"
+    );
+    // Whoever does not lack it goes on at once, and sends none of them back.
+    for i in 0..100 {
+        let name = format!("allowed{i}");
+        queue.add(&name, Lane::Normal);
+        let runs = queue.run_for(ms(50), |_, name| write(is_allowed(name)));
+        assert!(
+            runs.iter()
+                .any(|(of, after)| *of == name && after.is_zero())
+        );
+        // Beside the three of whom it was not yet known.
+        assert!(runs.len() <= 4, "{runs:?}");
+    }
+    // One every second or two.
+    let tries = queue.run_for(Duration::from_secs(300), |_, name| write(is_allowed(name)));
+    assert!((150..=1000).contains(&tries.len()), "{}", tries.len());
+    let granted = queue.run_for(Duration::from_secs(5), |_, _| write(true));
+    assert_eq!(granted.len(), 1000);
+}
+
 #[test]
 fn an_edit_during_a_run_that_fails_is_looked_at_and_another_event_is_not() {
     for (edited, soon) in [(true, true), (false, false)] {
@@ -491,4 +532,99 @@ fn a_binding_made_anew_during_the_last_run_of_the_old_one_is_looked_at() {
     queue.done("a", Next::Failed, &[]);
     queue.pass(SPACING);
     assert_eq!(queue.release().as_deref(), Some("a"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_takes_the_keys_shows_a_sign_of_life_and_only_he() {
+    let queue = super::Queue::new(1, crate::metrics::Metrics::new().unwrap().workqueue);
+    assert_eq!(queue.asked_ago(), None);
+    let hour = Duration::from_secs(3600);
+    // Waiting counts, whether there is nothing to do or no room for it.
+    for full in [false, true] {
+        if full {
+            queue.add(&key("a"), Lane::Normal);
+            queue.add(&key("b"), Lane::Normal);
+            assert_eq!(queue.next().await, key("a"));
+        }
+        let waiting = tokio::time::timeout(hour, queue.next());
+        let looks = async {
+            for _ in 0..100 {
+                tokio::time::sleep(Duration::from_secs(7)).await;
+                let ago = queue.asked_ago().unwrap();
+                assert!(ago <= Duration::from_secs(5), "{ago:?}");
+            }
+        };
+        tokio::select! {
+            _ = waiting => panic!("there is none"),
+            () = looks => {}
+        }
+        // Nobody asks any more.
+        tokio::time::sleep(hour).await;
+        assert!(queue.asked_ago() >= Some(hour));
+    }
+    assert!(queue.longest_run() >= Some(hour));
+    queue.done(&key("a"), Next::Wait, &[]);
+    assert_eq!(queue.longest_run(), None);
+}
+
+#[test]
+fn how_long_a_key_was_due_and_runs_is_counted() {
+    let mut queue = Clocked::new(1);
+    queue.add("a", Lane::Bulk);
+    queue.add("b", Lane::Bulk);
+    // It is due already, only in a better lane.
+    queue.pass(ms(100));
+    queue.add("b", Lane::Normal);
+    assert_eq!(queue.release().as_deref(), Some("b"));
+    let tally = queue.state.take_tally();
+    assert_eq!((tally.adds, tally.retries), (2, 0));
+    assert_eq!(tally.waited, Some(ms(100)));
+
+    queue.pass(ms(50));
+    assert_eq!(queue.state.running_for(&key("b"), queue.now), Some(ms(50)));
+    assert_eq!(queue.state.running_for(&key("a"), queue.now), None);
+    assert_eq!(queue.state.under_way(queue.now), (ms(50), ms(50)));
+    queue.done("b", Next::Failed, &[]);
+    assert_eq!(queue.state.under_way(queue.now), (ms(0), ms(0)));
+    assert_eq!(queue.state.take_tally().retries, 1);
+
+    assert_eq!(queue.release().as_deref(), Some("a"));
+    assert_eq!(queue.state.take_tally().waited, Some(ms(150)));
+}
+
+#[test]
+fn what_a_key_waits_for_is_said() {
+    let mut queue = Clocked::new(1);
+    let says = |queue: &Clocked, name| {
+        let standing = queue.state.standing(&key(name)).unwrap();
+        (standing.place, standing.until, standing.failures)
+    };
+    assert_eq!(queue.state.standing(&key("a")), None);
+    queue.add("a", Lane::Bulk);
+    assert_eq!(says(&queue, "a"), ("is due", None, 0));
+    queue.release();
+    assert_eq!(says(&queue, "a"), ("is looked at", None, 0));
+    queue.done("a", Next::Wait, &[]);
+    assert_eq!(says(&queue, "a"), ("waits for a change", None, 0));
+    queue.add("a", Lane::Bulk);
+    let next = Some(queue.now + SPACING);
+    assert_eq!(says(&queue, "a"), ("waits for its next look", next, 0));
+    queue.pass(SPACING);
+    queue.release();
+    queue.done("a", Next::Failed, &[]);
+    let (place, until, failures) = says(&queue, "a");
+    assert_eq!((place, failures), ("backs off", 1));
+    assert!(until > Some(queue.now));
+}
+
+#[test]
+fn who_waits_for_the_catalog_says_so() {
+    let mut queue = Clocked::new(10);
+    for name in ["a", "b", "c"] {
+        queue.add(name, Lane::Bulk);
+        queue.release();
+        queue.done(name, Next::Park(Room::Catalog), &[]);
+    }
+    let standing = queue.state.standing(&key("c")).unwrap();
+    assert_eq!(standing.place, "waits for the catalog");
 }

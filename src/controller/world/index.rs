@@ -9,24 +9,26 @@ use super::pods::Pods;
 use super::slices::Slices;
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror};
+use crate::controller::mirrors::Mirrors;
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{NamespaceView, Rival, ServiceView};
 use crate::domain::names::{BindingKey, ClusterDomain};
 use crate::domain::ownership;
 use crate::domain::rule::{Rule, covers, expand};
+use crate::domain::served::{Part, Served};
 use crate::domain::validate::key;
 
 #[derive(Debug, Default)]
 pub(super) struct Inner {
-    pub(super) bindings: Mirror<Arc<ServiceBinding>>,
+    pub(super) bindings: Mirrors<Arc<ServiceBinding>>,
     /// Bindings that cannot be decoded.
-    pub(super) unreadable: Mirror<String>,
-    pub(super) services: Mirror<ServiceView>,
+    pub(super) unreadable: Mirrors<String>,
+    pub(super) services: Mirrors<ServiceView>,
     pub(super) namespaces: Mirror<NamespaceView>,
     pub(super) slices: Slices,
     pub(super) pods: Pods,
-    pub(super) virtual_services: Mirror<Arc<Rule>>,
-    pub(super) destination_rules: Mirror<Arc<Rule>>,
+    pub(super) virtual_services: Mirrors<Arc<Rule>>,
+    pub(super) destination_rules: Mirrors<Arc<Rule>>,
     /// Service → bindings that name it.
     pub(super) by_service: BTreeMap<Id, BTreeSet<BindingKey>>,
     /// ID in the catalog → bindings that name it.
@@ -36,12 +38,16 @@ pub(super) struct Inner {
     /// Exact host → rules that claim it; and the rules with a wildcard.
     pub(super) by_host: HashMap<String, BTreeSet<(MeshKind, Id)>>,
     pub(super) wildcards: BTreeSet<(MeshKind, Id)>,
-    /// Why a kind of the mesh cannot be seen.
-    pub(super) missing: [Option<String>; 2],
+    /// Why a kind of the mesh cannot be seen, by the part where it cannot.
+    pub(super) missing: [BTreeMap<Part, String>; 2],
+    /// Namespaces that could not be read since the start.
+    pub(super) away: BTreeSet<String>,
+    /// What is watched.
+    pub(super) served: Served,
 }
 
 impl Inner {
-    pub(super) fn rules_mut(&mut self, kind: MeshKind) -> &mut Mirror<Arc<Rule>> {
+    pub(super) fn rules_mut(&mut self, kind: MeshKind) -> &mut Mirrors<Arc<Rule>> {
         match kind {
             MeshKind::VirtualService => &mut self.virtual_services,
             MeshKind::DestinationRule => &mut self.destination_rules,

@@ -2,9 +2,11 @@
 //! that answer "which bindings does this change concern".
 
 mod index;
+mod parts;
 pub mod pods;
 mod slices;
 pub mod sums;
+pub mod watched;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,40 +18,15 @@ use tokio::sync::watch;
 use index::Inner;
 
 use crate::api::service_binding::ServiceBinding;
-use crate::controller::mirror::{Change, Id, Mirror, Seen};
+use crate::controller::mirror::{Change, Id, Seen};
+use crate::controller::mirrors::Told;
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, ServiceView};
 use crate::domain::names::{BindingKey, CatalogServiceId, ClusterDomain};
 use crate::domain::rule::Rule;
+use crate::domain::served::Served;
 use crate::domain::target::Target;
 use crate::domain::validate::key;
-
-/// A kind that is watched.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Watched {
-    /// ServiceBindings.
-    Bindings,
-    /// Services.
-    Services,
-    /// Namespaces.
-    Namespaces,
-    /// VirtualServices.
-    VirtualServices,
-    /// DestinationRules.
-    DestinationRules,
-    /// EndpointSlices.
-    EndpointSlices,
-}
-
-/// Every kind that is watched.
-pub const WATCHED: [Watched; 6] = [
-    Watched::Bindings,
-    Watched::Services,
-    Watched::Namespaces,
-    Watched::VirtualServices,
-    Watched::DestinationRules,
-    Watched::EndpointSlices,
-];
 
 /// Which bindings a change concerns, and whether it came with a list.
 #[derive(Debug, Default, PartialEq)]
@@ -81,46 +58,45 @@ pub struct World {
     /// The operator's own namespace: paused, it pauses everything.
     own_namespace: String,
     complete: watch::Sender<bool>,
+    slices_listed: watch::Sender<bool>,
     pods_listed: watch::Sender<bool>,
 }
 
 impl World {
-    /// An empty world.
+    /// An empty world, of the whole cluster.
     pub fn new(cluster_domain: ClusterDomain, own_namespace: String) -> Self {
+        Self::serving(cluster_domain, own_namespace, &Served::default())
+    }
+
+    /// An empty world of the namespaces that are served.
+    pub fn serving(cluster_domain: ClusterDomain, own_namespace: String, served: &Served) -> Self {
         Self {
-            inner: Mutex::default(),
+            inner: Mutex::new(Inner::of(served)),
             cluster_domain,
             own_namespace,
             complete: watch::channel(false).0,
+            slices_listed: watch::channel(false).0,
             pods_listed: watch::channel(false).0,
         }
     }
 
-    /// Waits until every kind was listed once, or is known to be missing.
-    pub async fn complete(&self) {
-        let mut complete = self.complete.subscribe();
-        // The sender lives as long as we do, so waiting cannot fail.
-        let _ = complete.wait_for(|complete| *complete).await;
+    /// The operator's own namespace.
+    pub(crate) fn own_namespace(&self) -> &str {
+        &self.own_namespace
     }
 
-    /// Whether the kind was listed once.
-    pub fn listed(&self, kind: Watched) -> bool {
-        let inner = self.lock();
-        match kind {
-            Watched::Bindings => inner.bindings.complete(),
-            Watched::Services => inner.services.complete(),
-            Watched::Namespaces => inner.namespaces.complete(),
-            Watched::VirtualServices => inner.virtual_services.complete(),
-            Watched::DestinationRules => inner.destination_rules.complete(),
-            Watched::EndpointSlices => inner.slices.mirror.complete(),
-        }
+    /// Waits until every kind that looks depend on was listed once, or is known
+    /// to be missing. Who serves behind a Service is not one of these: what is
+    /// not known of that keeps no binding from being synchronised.
+    pub async fn complete(&self) {
+        until(&self.complete).await;
     }
 
     /// Takes an event about bindings.
-    pub fn bindings(&self, event: Event<Seen<Arc<ServiceBinding>>>) -> Concerned {
+    pub fn bindings(&self, told: impl Into<Told<Seen<Arc<ServiceBinding>>>>) -> Concerned {
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
-        for change in inner.bindings.take(event) {
+        for change in inner.bindings.take(told) {
             inner.index_binding(&change);
             inner.concerned_by_binding(&change, &mut concerned);
         }
@@ -130,8 +106,8 @@ impl World {
 
     /// Takes an event about bindings that cannot be decoded, with a word on
     /// each.
-    pub fn unreadable(&self, event: Event<Seen<String>>) {
-        self.lock().unreadable.take(event);
+    pub fn unreadable(&self, told: impl Into<Told<Seen<String>>>) {
+        self.lock().unreadable.take(told);
     }
 
     /// The bindings that cannot be decoded, with a word on each.
@@ -158,10 +134,10 @@ impl World {
     }
 
     /// Takes an event about Services.
-    pub fn services(&self, event: Event<Seen<ServiceView>>) -> Concerned {
+    pub fn services(&self, told: impl Into<Told<Seen<ServiceView>>>) -> Concerned {
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
-        for change in inner.services.take(event) {
+        for change in inner.services.take(told) {
             if change.before != change.after {
                 concerned.now.extend(inner.bound_to(&change.id));
                 concerned.services.insert(change.id);
@@ -176,6 +152,7 @@ impl World {
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
         for change in inner.namespaces.take(event) {
+            inner.away.remove(&change.id.1);
             if change.before == change.after {
                 continue;
             }
@@ -199,18 +176,19 @@ impl World {
     }
 
     /// Takes an event about VirtualServices or DestinationRules.
-    pub fn rules(&self, kind: MeshKind, event: Event<Seen<Arc<Rule>>>) -> Concerned {
+    pub fn rules(&self, kind: MeshKind, told: impl Into<Told<Seen<Arc<Rule>>>>) -> Concerned {
+        let told = told.into();
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
         // A list that merely begins may fail again.
-        if !matches!(event, Event::Init | Event::InitApply(_))
-            && inner.missing[kind as usize].take().is_some()
+        if !matches!(told.event, Event::Init | Event::InitApply(_))
+            && inner.missing[kind as usize].remove(&told.part).is_some()
         {
             concerned
                 .listed
                 .extend(inner.bindings.iter().map(|(_, binding)| key(binding)));
         }
-        for change in inner.rules_mut(kind).take(event) {
+        for change in inner.rules_mut(kind).take(told) {
             inner.index_rule(kind, &change, &self.cluster_domain);
             let same =
                 matches!((&change.before, &change.after), (Some(b), Some(a)) if b.says_the_same(a));
@@ -228,11 +206,18 @@ impl World {
         self.lock().rule(kind, &id).cloned()
     }
 
-    /// The API server does not serve this kind, or does not let us see it.
-    pub fn rules_missing(&self, kind: MeshKind, why: String) {
+    /// The API server does not serve this kind, or does not let us see it in
+    /// this part. That concerns every binding when it is news.
+    pub fn rules_missing(&self, kind: MeshKind, part: &str, why: String) -> Concerned {
         let mut inner = self.lock();
-        inner.missing[kind as usize] = Some(why);
+        let mut concerned = Concerned::default();
+        let before = inner.missing[kind as usize].insert(part.to_owned(), why);
+        if before.is_none() {
+            let all = inner.bindings.iter().map(|(_, binding)| key(binding));
+            concerned.listed.extend(all);
+        }
         self.note_complete(&inner);
+        concerned
     }
 
     /// Takes the server's answer to a write of ours.
@@ -333,25 +318,15 @@ impl World {
                 .filter_map(|r| r.binding_uid.clone())
                 .filter(|uid| inner.lives(uid))
                 .collect(),
-            mesh_api_missing: inner.missing.iter().flatten().next().cloned(),
+            mesh_api_missing: inner.missing_in(&service.0).cloned(),
             rules,
             binding,
         }
     }
 
     fn note_complete(&self, inner: &Inner) {
-        let seen = |kind: MeshKind, mirror: &Mirror<Arc<Rule>>| {
-            mirror.complete() || inner.missing[kind as usize].is_some()
-        };
-        let complete = inner.bindings.complete()
-            && inner.services.complete()
-            && inner.namespaces.complete()
-            && inner.slices.mirror.complete()
-            && seen(MeshKind::VirtualService, &inner.virtual_services)
-            && seen(MeshKind::DestinationRule, &inner.destination_rules);
-        if complete {
-            self.complete
-                .send_if_modified(|known| !std::mem::replace(known, true));
+        if !*self.complete.borrow() && inner.is_complete(&self.own_namespace) {
+            known(&self.complete);
         }
     }
 
@@ -360,6 +335,17 @@ impl World {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// From now on that is so.
+fn known(so: &watch::Sender<bool>) {
+    so.send_if_modified(|known| !std::mem::replace(known, true));
+}
+
+/// Waits until that is so.
+async fn until(so: &watch::Sender<bool>) {
+    // The sender lives as long as the world, so waiting cannot fail.
+    let _ = so.subscribe().wait_for(|so| *so).await;
 }
 
 #[cfg(test)]

@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube_runtime::watcher::Event;
-
-use super::World;
 use super::index::Inner;
-use crate::controller::mirror::{Id, Mirror, Seen};
+use super::{World, known, until};
+use crate::controller::mirror::{Id, Seen};
+use crate::controller::mirrors::{Mirrors, Told};
 use crate::domain::health::ejection::PodKey;
 use crate::domain::health::mark;
 use crate::domain::health::targets::Behind;
@@ -16,7 +15,7 @@ use crate::domain::pod::{KnownPod, Marks, PodView};
 /// All Pods, and which of them bear a mark.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    mirror: Mirror<PodView>,
+    pub(super) mirror: Mirrors<PodView>,
     marked: BTreeSet<Id>,
 }
 
@@ -31,11 +30,14 @@ pub struct PodsChanged {
 
 impl Pods {
     /// Takes an event; says whether marks changed, and which Pods did.
-    fn take(&mut self, event: Event<Seen<PodView>>) -> (bool, BTreeMap<String, BTreeSet<String>>) {
+    fn take(
+        &mut self,
+        told: impl Into<Told<Seen<PodView>>>,
+    ) -> (bool, BTreeMap<String, BTreeSet<String>>) {
         let mut marks = false;
         let mut changed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let Self { mirror, marked } = self;
-        mirror.each(event, |change| {
+        mirror.each(told, |change| {
             let (before, after) = (change.before.as_ref(), change.after.as_ref());
             let mark = |view: Option<&PodView>| view.and_then(|view| view.marks.clone());
             marks |= mark(before) != mark(after);
@@ -72,24 +74,25 @@ fn index(marked: &mut BTreeSet<Id>, id: &Id, pod: Option<&PodView>) {
 
 impl World {
     /// Takes an event about Pods; says what it concerns.
-    pub fn pods(&self, event: Event<Seen<PodView>>) -> PodsChanged {
+    pub fn pods(&self, told: impl Into<Told<Seen<PodView>>>) -> PodsChanged {
         let mut inner = self.lock();
-        let (marks, changed) = inner.pods.take(event);
-        if inner.pods.mirror.complete() {
-            self.pods_listed
-                .send_if_modified(|known| !std::mem::replace(known, true));
-        }
+        let (marks, changed) = inner.pods.take(told);
+        self.note_pods(&inner);
         PodsChanged {
             marks,
             services: services_of(&inner, &changed),
         }
     }
 
+    pub(super) fn note_pods(&self, inner: &Inner) {
+        if !*self.pods_listed.borrow() && inner.pods_listed() {
+            known(&self.pods_listed);
+        }
+    }
+
     /// Waits until the Pods were listed once.
     pub async fn pods_listed(&self) {
-        let mut listed = self.pods_listed.subscribe();
-        // The sender lives as long as we do, so waiting cannot fail.
-        let _ = listed.wait_for(|listed| *listed).await;
+        until(&self.pods_listed).await;
     }
 
     /// The Pod as it is known.
@@ -171,6 +174,8 @@ fn services_of(inner: &Inner, pods: &BTreeMap<String, BTreeSet<String>>) -> BTre
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+
+    use kube_runtime::watcher::Event;
 
     use super::*;
     use crate::domain::names::ClusterDomain;

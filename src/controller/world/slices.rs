@@ -3,26 +3,26 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use kube_runtime::watcher::Event;
-
-use super::World;
-use crate::controller::mirror::{Change, Id, Mirror, Seen};
+use super::index::Inner;
+use super::{World, known, until};
+use crate::controller::mirror::{Change, Id, Seen};
+use crate::controller::mirrors::{Mirrors, Told};
 use crate::domain::inputs::ServiceView;
 use crate::domain::slice::SliceView;
 
 /// All slices, and which belong to which Service.
 #[derive(Debug, Default)]
 pub(super) struct Slices {
-    pub(super) mirror: Mirror<Arc<SliceView>>,
+    pub(super) mirror: Mirrors<Arc<SliceView>>,
     /// Service → names of its slices, which are in its namespace.
     by_service: HashMap<Id, BTreeSet<String>>,
 }
 
 impl Slices {
     /// Takes an event; says which Services it concerns.
-    fn take(&mut self, event: Event<Seen<Arc<SliceView>>>) -> BTreeSet<Id> {
+    fn take(&mut self, told: impl Into<Told<Seen<Arc<SliceView>>>>) -> BTreeSet<Id> {
         let mut concerned = BTreeSet::new();
-        for change in self.mirror.take(event) {
+        for change in self.mirror.take(told) {
             if change.before != change.after {
                 self.index(&change, &mut concerned);
             }
@@ -68,11 +68,22 @@ impl Slices {
 
 impl World {
     /// Takes an event about EndpointSlices; says which Services it concerns.
-    pub fn slices(&self, event: Event<Seen<Arc<SliceView>>>) -> BTreeSet<Id> {
+    pub fn slices(&self, told: impl Into<Told<Seen<Arc<SliceView>>>>) -> BTreeSet<Id> {
         let mut inner = self.lock();
-        let concerned = inner.slices.take(event);
-        self.note_complete(&inner);
+        let concerned = inner.slices.take(told);
+        self.note_slices(&inner);
         concerned
+    }
+
+    pub(super) fn note_slices(&self, inner: &Inner) {
+        if !*self.slices_listed.borrow() && inner.slices_listed() {
+            known(&self.slices_listed);
+        }
+    }
+
+    /// Waits until the EndpointSlices were listed once.
+    pub async fn slices_listed(&self) {
+        until(&self.slices_listed).await;
     }
 
     /// The Service, if it is there, and who serves behind it.
@@ -87,6 +98,8 @@ impl World {
 
 #[cfg(test)]
 mod tests {
+    use kube_runtime::watcher::Event;
+
     use super::*;
 
     fn slice(name: &str, service: &str, version: u64) -> Seen<Arc<SliceView>> {
@@ -127,7 +140,7 @@ mod tests {
         assert_eq!(slices.take(Event::InitDone), services(&["web"]));
         slices.take(Event::Init);
         assert_eq!(slices.take(Event::InitDone), services(&["web"]));
-        assert!(slices.by_service.is_empty() && slices.mirror.is_empty());
+        assert!(slices.by_service.is_empty() && slices.mirror.len() == 0);
     }
 
     #[test]

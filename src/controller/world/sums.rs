@@ -1,16 +1,18 @@
 //! What the world comes to: how many there are of each, who waits for the
 //! catalog, and what surrounds a Service.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::World;
-use crate::controller::mirror::{Id, Mirror};
+use crate::controller::mirror::Id;
+use crate::controller::mirrors::Mirrors;
 use crate::domain::inputs::NamespaceView;
 use crate::domain::names::{BindingKey, ServiceKey};
 use crate::domain::registration::Surroundings;
 use crate::domain::rule::Rule;
-use crate::domain::status;
 use crate::domain::validate::key;
+use crate::domain::{readiness, status};
 
 /// How many objects there are.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -30,7 +32,7 @@ impl World {
     pub fn counts(&self) -> Counts {
         let inner = self.lock();
         let ours =
-            |rules: &Mirror<Arc<Rule>>| rules.iter().filter(|(_, rule)| rule.managed).count();
+            |rules: &Mirrors<Arc<Rule>>| rules.iter().filter(|(_, rule)| rule.managed).count();
         Counts {
             bindings: inner.bindings.len(),
             virtual_services: ours(&inner.virtual_services),
@@ -53,6 +55,18 @@ impl World {
         denied.map(|(_, binding)| key(binding)).collect()
     }
 
+    /// How many bindings there are by what their condition Ready says: its
+    /// value, and its reason.
+    pub fn by_ready(&self) -> BTreeMap<(&'static str, &'static str), usize> {
+        let inner = self.lock();
+        let mut counts = BTreeMap::new();
+        for (_, binding) in inner.bindings.iter() {
+            let (truth, reason) = readiness::of(binding.status.as_ref());
+            *counts.entry((truth.as_str(), reason)).or_insert(0) += 1;
+        }
+        counts
+    }
+
     /// How many bindings are known.
     pub fn bindings_known(&self) -> usize {
         self.lock().bindings.len()
@@ -64,7 +78,8 @@ impl World {
         let id: Id = (service.namespace.to_string(), service.name.to_string());
         let paused = |namespace: &NamespaceView| namespace.paused;
         Surroundings {
-            service: inner.services.get(&id).cloned(),
+            // Who binds it has to be known first.
+            service: (inner.services.get(&id).cloned()).filter(|_| inner.bindings_listed(&id.0)),
             namespace: inner.namespace(&id.0).cloned(),
             all_paused: inner.namespace(&self.own_namespace).is_some_and(paused),
             bindings: inner.bindings_of(&id),

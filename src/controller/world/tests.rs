@@ -2,9 +2,11 @@
 
 use kube_runtime::watcher::Event;
 
+use super::watched::{WATCHED, Watched};
 use super::*;
 use crate::controller::sources::seen;
 use crate::domain::fixtures::{HOST, binding, foreign, ours};
+use crate::domain::served::WHOLE;
 use crate::domain::target::Target;
 
 use MeshKind::{DestinationRule, VirtualService};
@@ -224,11 +226,34 @@ async fn the_world_is_complete_when_all_was_listed_or_is_known_to_be_missing() {
     world.rules(VirtualService, Event::InitDone);
     let mut complete = Box::pin(world.complete());
     assert!(futures::poll!(&mut complete).is_pending());
-    world.rules_missing(DestinationRule, "404".to_owned());
-    assert!(futures::poll!(&mut complete).is_pending());
-    world.slices(Event::Init);
-    world.slices(Event::InitDone);
+    world.rules_missing(DestinationRule, WHOLE, "404".to_owned());
     complete.await;
+}
+
+#[tokio::test]
+async fn who_serves_behind_services_is_waited_for_by_itself_and_each_list_is_a_gate() {
+    let world = world();
+    let open = |world: &World| {
+        WATCHED
+            .into_iter()
+            .filter(|kind| world.listed(*kind))
+            .count()
+    };
+    assert_eq!(open(&world), 0);
+    let mut listed = Box::pin(world.slices_listed());
+    world.slices(Event::Init);
+    assert!(futures::poll!(&mut listed).is_pending());
+    world.slices(Event::InitDone);
+    listed.await;
+    assert!(world.listed(Watched::EndpointSlices));
+    world.rules_missing(VirtualService, WHOLE, "404".to_owned());
+    assert!(world.listed(Watched::VirtualServices));
+    for event in [Event::Init, Event::InitDone] {
+        world.pods(event);
+    }
+    assert_eq!(open(&world), 3);
+    let gates: BTreeSet<_> = WATCHED.into_iter().map(Watched::gate).collect();
+    assert_eq!(gates.len(), WATCHED.len());
 }
 
 #[test]
@@ -254,7 +279,10 @@ fn a_kind_is_missing_until_a_list_of_it_succeeds_and_then_concerns_everybody() {
         let target = Target::of("shop", &binding.spec).unwrap();
         world.inputs(binding, &target).mesh_api_missing
     };
-    world.rules_missing(VirtualService, "not served".to_owned());
+    let concerned = world.rules_missing(VirtualService, WHOLE, "not served".to_owned());
+    assert_eq!(concerned.listed, keys(&[("shop", "web")]));
+    let again = world.rules_missing(VirtualService, WHOLE, "not served".to_owned());
+    assert_eq!(again, Concerned::default(), "that is no news");
     assert_eq!(
         world.rules(VirtualService, Event::Init),
         Concerned::default()

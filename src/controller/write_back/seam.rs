@@ -18,6 +18,7 @@ use crate::domain::health::service::ServiceHealth;
 use crate::domain::health::summary::Shown;
 use crate::domain::inputs::CatalogAnswer;
 use crate::domain::names::BindingKey;
+use crate::domain::ownership;
 use crate::domain::reasons as r;
 use crate::domain::situation::Situation;
 use crate::domain::target::Target;
@@ -29,10 +30,7 @@ use crate::domain::validate;
 pub(crate) fn obstructed(ctx: &Context, key: &BindingKey, target: &Target, situation: &Situation) {
     match situation {
         Situation::Suspended { .. } => ctx.write_back.hold(key),
-        Situation::Blocked {
-            reason: r::ANOTHER_BINDING | r::NAMESPACE_NOT_ALLOWED,
-            ..
-        } => {
+        Situation::Blocked { reason, .. } if ownership::SHUT_OUT.contains(reason) => {
             ctx.write_back.release(key);
         }
         _ if ctx.known.is_live() => {
@@ -138,8 +136,7 @@ fn was_reported(status: Option<&ServiceBindingStatus>) -> bool {
     let programmed = is(r::MESH_PROGRAMMED).is_some_and(|c| c.status == "True");
     let seen = status.is_some_and(|status| status.record_seen.is_some());
     let own = is(r::CATALOG_SYNCED).is_some_and(|c| c.reason != r::RECORD_MISMATCH);
-    let shut_out =
-        |c: &Condition| [r::ANOTHER_BINDING, r::NAMESPACE_NOT_ALLOWED].contains(&&*c.reason);
+    let shut_out = |c: &Condition| ownership::SHUT_OUT.contains(&&*c.reason);
     (programmed || seen) && own && !is(r::CONFLICT).is_some_and(shut_out)
 }
 
@@ -221,7 +218,7 @@ mod tests {
         assert!(!withdrawn_in(&[]));
         assert!(!withdrawn_in(&[blocked(r::FIELD_FIGHT)]));
         assert!(!withdrawn_in(&[programmed(Some("another's"))]));
-        for reason in [r::ANOTHER_BINDING, r::NAMESPACE_NOT_ALLOWED] {
+        for reason in ownership::SHUT_OUT {
             assert!(
                 !withdrawn_in(&[programmed(None), blocked(reason)]),
                 "{reason}"

@@ -254,8 +254,8 @@ fn is_special_four(address: Ipv4Addr) -> bool {
         || address.is_broadcast()
 }
 
-/// The last two are where an IPv4 address hides: mapped or "compatible", and
-/// NAT64's own prefixes.
+/// The last ones are where an IPv4 address hides: mapped or "compatible",
+/// translated, NAT64's own prefixes, 6to4 and Teredo.
 fn is_special_six(address: Ipv6Addr) -> bool {
     let parts = address.segments();
     address.is_loopback()
@@ -263,7 +263,10 @@ fn is_special_six(address: Ipv6Addr) -> bool {
         || address.is_multicast()
         || address.is_unicast_link_local()
         || (parts[..5] == [0; 5] && matches!(parts[5], 0 | 0xffff))
+        || parts[..6] == [0, 0, 0, 0, 0xffff, 0]
         || (parts[0] == 0x64 && parts[1] == 0xff9b)
+        || parts[0] == 0x2002
+        || (parts[0] == 0x2001 && parts[1] == 0)
 }
 
 impl fmt::Display for Excluded {

@@ -20,7 +20,7 @@ use super::super::names::{CatalogServiceId, ServiceKey};
 use super::super::policy::HealthCheck;
 use super::super::situation::Situation;
 use super::super::target::Target;
-use super::super::{ownership, reasons, validate};
+use super::super::{ownership, validate};
 
 /// Share of the endpoints that may be out where no policy says so, in percent.
 const PERCENT: u32 = 50;
@@ -56,8 +56,7 @@ pub struct Subject {
 /// Decides; nothing where what was wanted until now stays.
 pub fn wanted(inputs: &Inputs, target: &Target, settings: &Settings) -> Option<Wanted> {
     let obstacle = ownership::obstacle(inputs, &target.service, settings);
-    let shut_out = [reasons::ANOTHER_BINDING, reasons::NAMESPACE_NOT_ALLOWED];
-    if obstacle.is_some_and(|obstacle| shut_out.contains(&obstacle.reason)) {
+    if obstacle.is_some_and(|obstacle| ownership::SHUT_OUT.contains(&obstacle.reason)) {
         return Some(Wanted::NotInForce);
     }
     if matches!(inputs.catalog, CatalogAnswer::NotFound { confirmed: true }) {

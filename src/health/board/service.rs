@@ -9,8 +9,9 @@ use jiff::Timestamp;
 
 use super::Moment;
 use crate::domain::health::doubt::Heard;
-use crate::domain::health::judge::{Failure, Judge, Thresholds, Verdict};
+use crate::domain::health::judge::{Answer, Failure, Judge, Thresholds, Verdict};
 use crate::domain::health::service::Counts;
+use crate::metrics::health::SetAside;
 
 /// What is held of an endpoint.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub(in crate::health) struct Endpoint {
     pub(in crate::health) judge: Judge,
     pub(in crate::health) since: Timestamp,
     pub(in crate::health) last_failure: Option<(Timestamp, Failure)>,
+    /// What the last check came to, judged or not.
+    pub(in crate::health) last: Option<(Timestamp, Result<Answer, SetAside>)>,
     pub(super) is_heard: bool,
     /// When the first check had failed without an answer since the last one.
     pub(super) silent_since: Option<Duration>,

@@ -1,0 +1,298 @@
+//! The whole control loop beside an API server in memory, in paused time: what
+//! one binding or one watch does must not be felt by the others.
+
+use std::collections::HashMap;
+use std::future::pending;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use http::Method;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::LOOK_DEADLINE;
+use super::fixtures::{Answer, Bed, binding, record, service};
+use crate::catalog::Catalog;
+use crate::catalog::error::CatalogError;
+use crate::catalog::event::EventStream;
+use crate::catalog::fake::FakeCatalog;
+use crate::catalog::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
+use crate::domain::liveness::{self, Ages, Lasting};
+use crate::domain::names::CatalogServiceId;
+use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
+
+const S: Duration = Duration::from_secs(1);
+
+/// What asking for a service comes to, instead of its record.
+#[derive(Clone, Copy)]
+enum Ends {
+    InPanic,
+    Never,
+    After(Duration),
+}
+
+/// A catalog that does worse than fail.
+#[derive(Default)]
+struct Trap {
+    inner: FakeCatalog,
+    ends: Mutex<HashMap<String, Ends>>,
+}
+
+impl Trap {
+    fn with(names: &[&str]) -> Arc<Self> {
+        let trap = Self::default();
+        for name in names {
+            trap.inner.set(record(name));
+        }
+        Arc::new(trap)
+    }
+
+    fn set(&self, name: &str, ends: Ends) {
+        self.ends.lock().unwrap().insert(name.to_owned(), ends);
+    }
+
+    fn clear(&self) {
+        self.ends.lock().unwrap().clear();
+    }
+}
+
+impl Catalog for Trap {
+    fn get_service<'a>(
+        &'a self,
+        id: &'a CatalogServiceId,
+    ) -> BoxFuture<'a, Result<Arc<ServiceRecord>, CatalogError>> {
+        let ends = self.ends.lock().unwrap().get(id.as_str()).copied();
+        async move {
+            match ends {
+                Some(Ends::InPanic) => panic!("as the test wants it"),
+                Some(Ends::Never) => pending().await,
+                Some(Ends::After(time)) => sleep(time).await,
+                None => {}
+            }
+            self.inner.get_service(id).await
+        }
+        .boxed()
+    }
+
+    fn list_services<'a>(
+        &'a self,
+        filter: &'a ServiceFilter,
+    ) -> BoxFuture<'a, Result<ServiceList, CatalogError>> {
+        self.inner.list_services(filter)
+    }
+
+    fn report_health<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        items: &'a [HealthReport],
+    ) -> BoxFuture<'a, Result<Vec<ItemOutcome>, CatalogError>> {
+        self.inner.report_health(writer, items)
+    }
+
+    fn report_endpoints<'a>(
+        &'a self,
+        writer: &'a WriterPosition,
+        report: &'a EndpointReport,
+    ) -> BoxFuture<'a, Result<ItemOutcome, CatalogError>> {
+        self.inner.report_endpoints(writer, report)
+    }
+
+    fn subscribe<'a>(
+        &'a self,
+        after: Option<&'a CatalogPosition>,
+    ) -> BoxFuture<'a, Result<EventStream, CatalogError>> {
+        self.inner.subscribe(after)
+    }
+}
+
+const PANICS: &str = "controller_runtime_reconcile_panics_total";
+const LOOKS: &str =
+    "controller_runtime_reconcile_time_seconds_count{controller=\"servicebinding\"}";
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_panics_or_hangs_is_its_own_bindings_failure() {
+    let names = ["panics", "hangs", "web"];
+    let catalog = Trap::with(&names);
+    catalog.set("panics", Ends::InPanic);
+    catalog.set("hangs", Ends::Never);
+    let bed = Bed::start(catalog.clone(), &names).await;
+    bed.until(S, "web", "Ready", "True Synced").await;
+    sleep(4 * LOOK_DEADLINE).await;
+    let panics = format!("{PANICS}{{controller=\"servicebinding\"}}");
+    assert!(bed.metric(&panics) >= 5.0, "{}", bed.metric(&panics));
+    assert!(bed.ctx.queue.longest_run() <= Some(LOOK_DEADLINE));
+    assert_eq!(bed.says("hangs", "Ready"), "");
+    assert!(!bed.work.is_finished());
+    catalog.clear();
+    for name in names {
+        bed.until(2 * LOOK_DEADLINE, name, "Ready", "True Synced")
+            .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_fails_holds_up_no_other() {
+    let catalog = Trap::with(&["web", "new"]);
+    let bed = Bed::start(catalog, &["web"]).await;
+    bed.until(S, "web", "Ready", "True Synced").await;
+    bed.server().misbehave(|_, path| {
+        let of = ["/namespaces?", "/pods?", "/destinationrules?"];
+        of.iter()
+            .any(|of| path.contains(of))
+            .then_some(Answer::Status(403))
+    });
+    for kind in ["namespaces", "pods", "destinationrules"] {
+        bed.server().expire(kind);
+    }
+    sleep(300 * S).await;
+    assert!(bed.metric("catalog_mesh_watch_errors_total{kind=\"Pod\"}") >= 10.0);
+    bed.server().put("services", service("new"));
+    bed.server().put("servicebindings", binding("new"));
+    let stored = Instant::now();
+    let is_there =
+        |bed: &Bed| bed.server().get("servicebindings", "new").unwrap()["status"].is_object();
+    while !is_there(&bed) {
+        sleep(Duration::from_millis(10)).await;
+        assert!(stored.elapsed() < S, "it was not looked at in time");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_brings_nothing_new_asks_for_no_look() {
+    let names = ["a", "b", "c"];
+    let bed = Bed::start(Trap::with(&names), &names).await;
+    for name in names {
+        bed.until(S, name, "Ready", "True Synced").await;
+    }
+    sleep(S).await;
+    let (looks, asked) = (bed.metric(LOOKS), bed.server().asked.len());
+    assert!(looks >= 3.0);
+    for kind in [
+        "servicebindings",
+        "services",
+        "namespaces",
+        "virtualservices",
+        "destinationrules",
+    ] {
+        bed.server().expire(kind);
+    }
+    // Less than a period, more than the pause after a failure.
+    sleep(10 * S).await;
+    let lists = {
+        let server = bed.server();
+        let since = server.asked[asked..].iter();
+        since.filter(|line| line.contains("limit=")).count()
+    };
+    assert_eq!(lists, 5);
+    assert_eq!(bed.metric(LOOKS), looks);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_later_list_lacks_is_gone_though_no_watch_told() {
+    let names = ["web", "other"];
+    let bed = Bed::start(Trap::with(&names), &names).await;
+    for name in names {
+        bed.until(S, name, "Ready", "True Synced").await;
+    }
+    bed.server().forget("services", "web").unwrap();
+    bed.server().forget("virtualservices", "other").unwrap();
+    sleep(S).await;
+    assert_eq!(bed.says("web", "Ready"), "True Synced");
+    bed.server().expire("services");
+    bed.server().expire("virtualservices");
+    bed.until(5 * S, "web", "Ready", "False ServiceNotFound")
+        .await;
+    sleep(5 * S).await;
+    assert_eq!(bed.says("other", "Ready"), "True Synced");
+    assert!(bed.server().get("virtualservices", "other").is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn told_to_end_it_lets_running_looks_end_and_begins_none() {
+    let names = ["slow", "web"];
+    let catalog = Trap::with(&names);
+    catalog.set("slow", Ends::After(3 * S));
+    let mut bed = Bed::start(catalog, &names).await;
+    bed.until(S, "web", "Ready", "True Synced").await;
+    bed.stop();
+    sleep(S).await;
+    bed.server().delete("virtualservices", "web");
+    timeout(10 * S, &mut bed.work).await.unwrap().unwrap();
+    assert_eq!(bed.says("slow", "Ready"), "True Synced");
+    assert!(bed.server().get("virtualservices", "web").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_is_away_for_an_hour_leaves_the_process_alive() {
+    let names = ["web", "new"];
+    let bed = Bed::start(Trap::with(&names), &["web"]).await;
+    bed.until(S, "web", "Ready", "True Synced").await;
+    let lasting = Lasting {
+        request: 2 * S,
+        term: 10 * S,
+    };
+    let overdue = |bed: &Bed| {
+        let ages = Ages {
+            control_loop: bed.ctx.queue.asked_ago(),
+            look: bed.ctx.queue.longest_run(),
+            election: bed.ctx.leadership.went_round_ago(),
+            lease: bed.ctx.leadership.renewed_ago(),
+        };
+        assert!(ages.control_loop.is_some());
+        liveness::overdue(&ages, lasting)
+    };
+    // It says no, and then it says nothing.
+    for answer in [Answer::Status(503), Answer::Silence] {
+        bed.server().misbehave(move |_, _| Some(answer));
+        for kind in ["servicebindings", "services", "virtualservices"] {
+            bed.server().expire(kind);
+        }
+        bed.server().forget("virtualservices", "web");
+        for _ in 0..180 {
+            sleep(10 * S).await;
+            assert_eq!(overdue(&bed), Vec::<String>::new());
+        }
+    }
+    bed.server().behave();
+    bed.server().put("services", service("new"));
+    bed.server().put("servicebindings", binding("new"));
+    // Half a minute at most, without anybody's doing.
+    bed.until(30 * S, "new", "Ready", "True Synced").await;
+    sleep(30 * S).await;
+    assert!(bed.server().get("virtualservices", "web").is_some());
+    // Whoever no longer runs the looks is found out.
+    bed.work.abort();
+    sleep(61 * S).await;
+    let overdue = overdue(&bed);
+    assert_eq!(overdue.len(), 1, "{overdue:?}");
+    assert!(overdue[0].starts_with("the control loop went round"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_no_right_is_there_little_is_asked_and_all_is_done_soon_after() {
+    let names: Vec<_> = (0..50).map(|n| format!("s{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let catalog = Trap::with(&names);
+    let bed = Bed::start(catalog.clone(), &names).await;
+    for name in &names {
+        bed.until(10 * S, name, "Ready", "True Synced").await;
+    }
+    bed.server().deny(|method, _| *method != Method::GET);
+    for name in &names {
+        let mut changed = record(name);
+        changed.timeout = Some("7s".to_owned());
+        catalog.inner.set(changed);
+    }
+    sleep(600 * S).await;
+    let asked = bed.server().asked.len();
+    sleep(60 * S).await;
+    let asked = bed.server().asked.len() - asked;
+    assert!(asked <= 300, "{asked} requests in a minute");
+    bed.server().behave();
+    sleep(30 * S).await;
+    for name in &names {
+        let vs = bed.server().get("virtualservices", name).unwrap();
+        assert_eq!(vs["spec"]["http"][0]["timeout"], "7s", "{name}");
+    }
+}

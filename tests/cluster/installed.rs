@@ -1,0 +1,344 @@
+//! From the README's first command to the last one of the page on uninstalling,
+//! in a cluster that has nothing of ours, with the operator started from its
+//! Deployment: does it come up, look right, and leave nothing behind; and does a
+//! client of the mesh notice anything?
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::api::DeleteParams;
+use serde_json::{Value, json};
+
+use crate::scene::{DR, PROGRAM, VS, rules};
+use crate::support::backend::Behaviour;
+use crate::support::catalog::Catalog;
+use crate::support::envoy::{Envoy, Options};
+use crate::support::kubelet::Kubelet;
+use crate::support::operator::NAMESPACE;
+use crate::support::rig::Rig;
+use crate::support::shell;
+use crate::support::stack::{self, CATALOG, PATIENCE};
+use crate::support::tools::repository;
+use crate::support::traffic::Traffic;
+use crate::support::wait;
+use crate::support::workload::{Workload, make_namespace};
+
+crate::tests![
+    ; alone:
+    from_the_readmes_first_command_to_a_cluster_without_a_trace(60),
+    each_overlay_installs_what_it_says(40)
+];
+
+/// What the documents call the catalog.
+const DOCUMENTED: &str = "http://catalog-api.aikernel.svc.cluster.local";
+/// The namespace of the README's example, and the catalog's ID of its service.
+const EXAMPLE: &str = "aikernel";
+const ID: &str = "worker-service-001";
+const PODS: &str = "app=catalog-mesh-controller";
+
+async fn from_the_readmes_first_command_to_a_cluster_without_a_trace(rig: &Rig) -> Result<()> {
+    let walked = async {
+        clear(rig).await?;
+        let _controllers = rig
+            .api
+            .more_controllers("-installed", "deployment,replicaset")?;
+        let kubelet = Kubelet::new(rig, NAMESPACE, PODS, Path::new(PROGRAM))?;
+        tokio::select! {
+            ended = kubelet.run() => ended.context("an operator that was installed"),
+            walked = walk(rig) => walked,
+        }
+    };
+    let walked = walked.await;
+    restore(rig, &[EXAMPLE]).await?;
+    walked
+}
+
+async fn walk(rig: &Rig) -> Result<()> {
+    let before = traces(rig).await?;
+    make_namespace(&rig.client, EXAMPLE).await?;
+    let zones = ["zone-a", "zone-b", "zone-a", "zone-b"];
+    let worker = rig.workload(EXAMPLE, "worker-service", &zones).await?;
+    let envoy = rig.envoy(&Options::in_namespace(EXAMPLE)).await?;
+    envoy.wait_for_endpoints(&worker.host(), 4).await?;
+    let traffic = Traffic::start(&envoy, &worker.host(), Duration::from_millis(20))?;
+    let seed = repository().join("examples/catalog-server/seed.json");
+    let database = format!("sqlite://{}", rig.folder().join("installed.db").display());
+    let catalog = Catalog::seeded(rig.folder(), "installed", CATALOG, &database, &seed).await?;
+
+    install(rig, &catalog).await?;
+    let pod = out_of_the_mesh(rig, &catalog, &worker, &envoy).await?;
+    uninstall(rig).await?;
+
+    envoy.wait_for_endpoints(&worker.host(), 4).await?;
+    let left = rig
+        .kubectl(&["get", "pod", "-n", EXAMPLE, &pod, "-o", "json"])
+        .await?;
+    ensure!(!left.contains("draining"), "{left}");
+    let left = traces(rig).await?;
+    let new: Vec<_> = left
+        .iter()
+        .filter(|(uid, _)| !before.contains_key(*uid))
+        .collect();
+    ensure!(new.is_empty(), "{new:#?}");
+    let sent = traffic.stop().await?;
+    let bad: Vec<_> = sent.iter().filter(|sent| !sent.is_good()).collect();
+    ensure!(bad.is_empty() && sent.len() > 100, "{bad:?}");
+    eprintln!("{} requests, and none failed", sent.len());
+    rig.istiod.expect_no_nack().await
+}
+
+/// The README's commands, and what they show.
+async fn install(rig: &Rig, catalog: &Catalog) -> Result<()> {
+    let mut shown = String::new();
+    for block in shell::blocks("README.md", "## Install")? {
+        ensure!(!block.contains(&catalog.url));
+        let said = shell::ok(rig, &block.replace(DOCUMENTED, &catalog.url)).await?;
+        shown.push_str(&said);
+    }
+    eprintln!("{shown}");
+    ensure!(shown.contains("servicebinding.aikernel.io/worker-service-binding condition met"));
+    let table: Vec<_> = shown
+        .lines()
+        .skip_while(|l| !l.starts_with("NAME"))
+        .take(2)
+        .collect();
+    let columns: Vec<_> = table
+        .first()
+        .context("no table")?
+        .split_whitespace()
+        .collect();
+    ensure!(
+        columns
+            == [
+                "NAME",
+                "READY",
+                "SERVICE",
+                "SYNC",
+                "HEALTH",
+                "ENDPOINTS",
+                "AGE"
+            ]
+    );
+    let row: Vec<_> = table[1].split_whitespace().collect();
+    let name = "worker-service-binding";
+    ensure!(
+        row[..4] == [name, "True", "worker-service", "Synced"],
+        "{row:?}"
+    );
+    explained(rig).await
+}
+
+/// Every field says what it is.
+async fn explained(rig: &Rig) -> Result<()> {
+    for path in [
+        "",
+        ".spec",
+        ".spec.trafficPolicy",
+        ".spec.healthCheck",
+        ".status",
+    ] {
+        let what = format!("servicebindings.aikernel.io{path}");
+        let said = rig.kubectl(&["explain", &what]).await?;
+        ensure!(!said.contains("<no description>"), "{what}: {said}");
+        ensure!(said.contains("DESCRIPTION"), "{what}: {said}");
+    }
+    Ok(())
+}
+
+/// The catalog asks for quick checks, and one endpoint fails them: it leaves the
+/// mesh by marks of ours, which are then to be taken back.
+async fn out_of_the_mesh(
+    rig: &Rig,
+    catalog: &Catalog,
+    worker: &Workload,
+    envoy: &Envoy,
+) -> Result<String> {
+    let seed = std::fs::read_to_string(repository().join("examples/catalog-server/seed.json"))?;
+    let mut record = serde_json::from_str::<Value>(&seed)?[0].take();
+    ensure!(record["id"] == ID);
+    record["healthCheck"] = json!({"endpoint": "/health", "interval": "500ms", "timeout": "400ms"});
+    catalog.put(&record).await?;
+    stack::wait_for(
+        rig,
+        EXAMPLE,
+        "worker-service-binding",
+        "Healthy",
+        "True Healthy",
+    )
+    .await?;
+    worker.pods[0]
+        .backend
+        .behave_on("/health", Behaviour::Status(500));
+    envoy.wait_for_endpoints(&worker.host(), 3).await?;
+    for kind in [VS, DR] {
+        rules(rig, kind, EXAMPLE).get("worker-service").await?;
+    }
+    Ok(worker.pods[0].name.clone())
+}
+
+/// The commands of the page, all but those for other cases.
+async fn uninstall(rig: &Rig) -> Result<()> {
+    // What people set for the operator.
+    rig.kubectl(&[
+        "annotate",
+        "namespace",
+        EXAMPLE,
+        "catalog-mesh.aikernel.io/allow-bindings-from=x",
+    ])
+    .await?;
+    rig.kubectl(&[
+        "annotate",
+        "service",
+        "worker-service",
+        "-n",
+        EXAMPLE,
+        "catalog-mesh.aikernel.io/ignore=false",
+    ])
+    .await?;
+    for block in shell::blocks("docs/uninstall.md", "# Uninstall")? {
+        let said = shell::ok(rig, &block).await?;
+        eprintln!("{said}");
+    }
+    Ok(())
+}
+
+/// What in the cluster speaks of us, by its uid: all but Events, which go by
+/// themselves.
+async fn traces(rig: &Rig) -> Result<BTreeMap<String, Value>> {
+    let kinds = rig
+        .kubectl(&["api-resources", "--verbs=list", "-o", "name"])
+        .await?;
+    let kinds: Vec<_> = kinds
+        .lines()
+        .filter(|kind| !kind.starts_with("events"))
+        .collect();
+    ensure!(kinds.len() > 30, "{kinds:?}");
+    ensure!(
+        !kinds.iter().any(|kind| kind.contains("aikernel")),
+        "{kinds:?}"
+    );
+    let what = kinds.join(",");
+    let args = ["get", &what, "-A", "-o", "json", "--show-managed-fields"];
+    let all: Value = serde_json::from_str(&rig.kubectl(&args).await?)?;
+    let objects = all["items"].as_array().context("no list")?;
+    ensure!(objects.len() > 50, "{}", objects.len());
+    let ours = |object: &&Value| {
+        let text = object.to_string();
+        ["catalog-mesh", "aikernel.io", NAMESPACE]
+            .iter()
+            .any(|word| text.contains(word))
+    };
+    let uid = |object: &Value| object["metadata"]["uid"].to_string();
+    let found = objects.iter().filter(ours);
+    Ok(found.map(|object| (uid(object), object.clone())).collect())
+}
+
+/// Takes everything of ours out of the cluster: other tests were here.
+async fn clear(rig: &Rig) -> Result<()> {
+    stack::forget_bindings(rig).await?;
+    let marked = "app.kubernetes.io/managed-by=catalog-mesh-controller";
+    let kinds = "virtualservices.networking.istio.io,destinationrules.networking.istio.io";
+    rig.kubectl(&["delete", kinds, "-A", "-l", marked]).await?;
+    let folders = ["-f", "deploy/", "-f", "rbac/", "-f", "crds/"].join(" ");
+    shell::ok(rig, &format!("kubectl delete --ignore-not-found {folders}")).await?;
+    Ok(())
+}
+
+/// As it was, for the tests that come next; also where this one failed.
+async fn restore(rig: &Rig, namespaces: &[&str]) -> Result<()> {
+    for name in namespaces {
+        // No kubelet would ever confirm a graceful end.
+        let now = ["--grace-period=0", "--force"];
+        let pods = ["delete", "pods", "--all", "-n", name];
+        rig.kubectl(&[&pods[..], &now].concat()).await?;
+        gone(rig, name).await?;
+    }
+    // What a failure left would stop the Namespace from going.
+    if stack::forget_bindings(rig).await.is_ok() {
+        gone(rig, NAMESPACE).await?;
+    }
+    rig.api.apply_crds().await
+}
+
+async fn gone(rig: &Rig, name: &str) -> Result<()> {
+    let namespaces = Api::<Namespace>::all(rig.client.clone());
+    match namespaces.delete(name, &DeleteParams::default()).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        deleted => deleted.map(|_| ())?,
+    }
+    wait::until(
+        "the end of a namespace",
+        PATIENCE,
+        async || match namespaces.get_opt(name).await? {
+            None => Ok(()),
+            Some(_) => bail!("{name} is still there"),
+        },
+    )
+    .await
+}
+
+/// The commands of the page on installation: each overlay comes up with the
+/// rights that it brings, and goes again.
+async fn each_overlay_installs_what_it_says(rig: &Rig) -> Result<()> {
+    let walked = async {
+        clear(rig).await?;
+        let _controllers = rig
+            .api
+            .more_controllers("-overlays", "deployment,replicaset")?;
+        let catalog = Catalog::start(rig.folder(), "overlays", CATALOG).await?;
+        for heading in [
+            "## The whole cluster",
+            "### The image",
+            "### The catalog and its credentials",
+            "## Kustomize",
+            "## Update",
+        ] {
+            comes_up(rig, NAMESPACE, &commands(heading, &catalog)?).await?;
+        }
+        clear(rig).await?;
+        for name in NAMESPACES {
+            make_namespace(&rig.client, name).await?;
+        }
+        let some = commands("## Some namespaces only", &catalog)?;
+        comes_up(rig, "shop", &some).await?;
+        let everywhere =
+            "kubectl get clusterrole,clusterrolebinding -l app=catalog-mesh-controller -o name";
+        let said = shell::ok(rig, everywhere).await?;
+        ensure!(said.is_empty(), "{said}");
+        // Both have a Role in `shop`. (The operator of the second one is started
+        // by another test, under a name of its own.)
+        for overlay in ["one-namespace", "some-namespaces"] {
+            let delete = "kubectl delete --ignore-not-found -k deploy/overlays";
+            shell::ok(rig, &format!("{delete}/{overlay}")).await?;
+        }
+        Ok(())
+    };
+    let walked = walked.await;
+    restore(rig, &NAMESPACES).await?;
+    walked
+}
+
+/// What the page calls them.
+const NAMESPACES: [&str; 2] = ["shop", "billing"];
+
+/// All commands below a heading of the page on installation.
+fn commands(heading: &str, catalog: &Catalog) -> Result<String> {
+    let blocks = shell::blocks("docs/installation.md", heading)?;
+    Ok(blocks.concat().replace(DOCUMENTED, &catalog.url))
+}
+
+/// Runs the commands, and waits until the operator of this namespace is as its
+/// Deployment says.
+async fn comes_up(rig: &Rig, namespace: &str, commands: &str) -> Result<()> {
+    let rollout = "kubectl rollout status deployment/catalog-mesh-controller --timeout=60s";
+    let commands = format!("{commands}\n{rollout} -n {namespace}\n");
+    let kubelet = Kubelet::new(rig, namespace, PODS, Path::new(PROGRAM))?;
+    tokio::select! {
+        ended = kubelet.run() => ended.context(commands.clone()),
+        done = shell::ok(rig, &commands) => done.map(|_| ()),
+    }
+}

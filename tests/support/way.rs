@@ -1,0 +1,261 @@
+//! The operator's way to the API server, which can be disturbed: stands between
+//! the two, passes requests on with the operator's own token, counts them, and
+//! makes trouble where a test asks for it.
+//!
+//! It runs on a thread and runtime of its own, so that a refusal is a real one.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, anyhow};
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request, State};
+use axum::response::Response;
+use futures::{StreamExt as _, stream};
+use http::{StatusCode, header};
+use serde_json::{Value, json};
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, sleep};
+
+use super::apiserver;
+use super::rig::Rig;
+
+/// What happens on the way.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Trouble {
+    /// Nothing.
+    None,
+    /// Nobody listens, and connections that there are end.
+    Refuse,
+    /// Each request arrives so much later.
+    Slow(Duration),
+    /// A watch that begins now ends after this time: one properly, the next one
+    /// in the middle.
+    Cut(Duration),
+}
+
+struct Shared {
+    http: reqwest::Client,
+    trouble: Mutex<Trouble>,
+    /// Moves with the trouble, which ends every watch.
+    cut: watch::Sender<()>,
+    asked: Mutex<Vec<Instant>>,
+    watches: AtomicU64,
+    gone: AtomicU64,
+}
+
+/// The way. Dropping it closes it.
+pub struct Way {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    running: Mutex<Option<Running>>,
+}
+
+struct Running {
+    stop: oneshot::Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Way {
+    /// Leads from this address to the rig's API server.
+    pub fn open(rig: &Rig, address: &str) -> Result<Self> {
+        let authority = reqwest::Certificate::from_pem(rig.pki.authority().as_bytes())?;
+        let http = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([authority])
+            .build()?;
+        let way = Self {
+            address: address.parse()?,
+            shared: Arc::new(Shared {
+                http,
+                trouble: Mutex::new(Trouble::None),
+                cut: watch::Sender::default(),
+                asked: Mutex::default(),
+                watches: AtomicU64::default(),
+                gone: AtomicU64::default(),
+            }),
+            running: Mutex::new(None),
+        };
+        way.listen()?;
+        Ok(way)
+    }
+
+    /// A kubeconfig for this account of the operator's namespace that takes the
+    /// way. It has the account's real token.
+    pub async fn kubeconfig(&self, rig: &Rig, namespace: &str, account: &str) -> Result<PathBuf> {
+        let direct = rig
+            .api
+            .service_account_kubeconfig(namespace, account)
+            .await?;
+        let mut content: Value = serde_json::from_str(&std::fs::read_to_string(&direct)?)?;
+        content["clusters"][0]["cluster"] = json!({"server": format!("http://{}", self.address)});
+        let path = direct.with_extension(format!("{}.kubeconfig", self.address.port()));
+        std::fs::write(&path, content.to_string())?;
+        Ok(path)
+    }
+
+    /// From now on this happens. Watches that there are end.
+    pub fn set(&self, trouble: Trouble) -> Result<()> {
+        *lock(&self.shared.trouble) = trouble;
+        self.shared.cut.send_replace(());
+        if trouble == Trouble::Refuse {
+            self.close();
+            Ok(())
+        } else {
+            self.listen()
+        }
+    }
+
+    /// Ends all watches that there are.
+    pub fn cut(&self) {
+        self.shared.cut.send_replace(());
+    }
+
+    /// How many requests came since then, and the most in one second.
+    pub fn asked_since(&self, then: Instant) -> (usize, usize) {
+        let asked = lock(&self.shared.asked);
+        let since: Vec<_> = asked.iter().filter(|at| **at >= then).copied().collect();
+        let within = |from: &Instant| {
+            let end = *from + Duration::from_secs(1);
+            since.iter().filter(|at| *at >= from && **at < end).count()
+        };
+        let most = since.iter().map(within).max().unwrap_or_default();
+        (since.len(), most)
+    }
+
+    /// How often a watch was told that its version is too old.
+    pub fn told_gone(&self) -> u64 {
+        self.shared.gone.load(Ordering::Relaxed)
+    }
+
+    fn listen(&self) -> Result<()> {
+        let mut running = lock(&self.running);
+        if running.is_some() {
+            return Ok(());
+        }
+        let listener = std::net::TcpListener::bind(self.address)
+            .with_context(|| format!("the way's port {}", self.address))?;
+        listener.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let app = Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&self.shared));
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            runtime.block_on(async {
+                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+                    return;
+                };
+                tokio::select! {
+                    _ = axum::serve(listener, app) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        *running = Some(Running { stop, thread });
+        Ok(())
+    }
+
+    fn close(&self) {
+        if let Some(Running { stop, thread }) = lock(&self.running).take() {
+            let _ = stop.send(());
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    lock(&shared.asked).push(Instant::now());
+    let trouble = *lock(&shared.trouble);
+    if let Trouble::Slow(time) = trouble {
+        sleep(time).await;
+    }
+    match pass_on(&shared, trouble, request).await {
+        Ok(answer) => answer,
+        Err(error) => {
+            let mut answer = Response::new(Body::from(format!("{error:#}")));
+            *answer.status_mut() = StatusCode::BAD_GATEWAY;
+            answer
+        }
+    }
+}
+
+async fn pass_on(shared: &Arc<Shared>, trouble: Trouble, request: Request) -> Result<Response> {
+    let (parts, sent) = request.into_parts();
+    let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    let is_watch = path.contains("watch=true");
+    let mut headers = parts.headers;
+    headers.remove(header::HOST);
+    let sent = axum::body::to_bytes(sent, 16 * 1024 * 1024).await?;
+    let mut cut = shared.cut.subscribe();
+    let got = shared
+        .http
+        .request(parts.method, format!("{}{path}", apiserver::URL))
+        .headers(headers)
+        .body(sent)
+        .send()
+        .await?;
+    let (status, mut headers) = (got.status(), got.headers().clone());
+    headers.remove(header::TRANSFER_ENCODING);
+    if status == StatusCode::GONE {
+        shared.gone.fetch_add(1, Ordering::Relaxed);
+    }
+    let body = if is_watch && status.is_success() {
+        let number = shared.watches.fetch_add(1, Ordering::Relaxed);
+        let ends = async move {
+            let time = match trouble {
+                Trouble::Cut(time) => time,
+                _ => Duration::MAX,
+            };
+            tokio::select! {
+                _ = cut.changed() => {}
+                () = sleep(time) => {}
+            }
+        };
+        let counted = Arc::clone(shared);
+        let told = got.bytes_stream().map(move |bytes| {
+            if let Ok(bytes) = &bytes
+                && is_gone(bytes)
+            {
+                counted.gone.fetch_add(1, Ordering::Relaxed);
+            }
+            bytes.map_err(anyhow::Error::from)
+        });
+        let told = told.take_until(Box::pin(ends));
+        let broken = (number % 2 == 1).then(|| Err(anyhow!("cut in the middle")));
+        Body::from_stream(told.chain(stream::iter(broken)).map(into_io))
+    } else {
+        Body::from(got.bytes().await?)
+    };
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    *answer.headers_mut() = headers;
+    Ok(answer)
+}
+
+fn into_io(bytes: Result<Bytes>) -> std::io::Result<Bytes> {
+    bytes.map_err(std::io::Error::other)
+}
+
+/// Whether a piece of a watch says that its version is too old.
+fn is_gone(bytes: &[u8]) -> bool {
+    let said = br#""code":410"#;
+    bytes.windows(said.len()).any(|window| window == said)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
