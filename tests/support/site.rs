@@ -25,7 +25,12 @@ pub(crate) enum Reply {
 pub(crate) fn answer(status: &str, headers: &str, body: &str) -> Reply {
     let length = body.len();
     Reply::Bytes(
-        format!("HTTP/1.1 {status}\r\n{headers}Content-Length: {length}\r\n\r\n{body}").into(),
+        // Said, for a client that wanted to go on with the connection would meet
+        // its end.
+        format!(
+            "HTTP/1.1 {status}\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
+        .into(),
     )
 }
 
