@@ -22,6 +22,7 @@ use crate::catalog::client::HttpCatalogConfig;
 use crate::catalog::counted::Counted;
 use crate::catalog::credentials::{AccessConfig, ApiUrl};
 use crate::catalog::gated::Gated;
+use crate::catalog::gathered::Gathering;
 use crate::catalog::hedged::HedgedCatalog;
 use crate::catalog::limited::Limit;
 use crate::catalog::paced::Pace;
@@ -96,10 +97,8 @@ pub(super) fn catalog(args: &CatalogArgs, metrics: &Metrics) -> anyhow::Result<A
     let patient = Gated::new(Patience::default(), counted);
     let limit = Limit::new(usize::from(args.catalog_concurrency), TURN);
     let limited = Gated::new(limit, HedgedCatalog::new(patient));
-    Ok(Arc::new(Gated::new(
-        Pace::new(args.catalog_qps, TURN),
-        limited,
-    )))
+    let pace = Pace::new(args.catalog_qps, TURN);
+    Ok(Arc::new(Gathering::new(pace, limited)))
 }
 
 /// Where alerts go.

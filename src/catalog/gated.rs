@@ -22,6 +22,15 @@ pub trait Gate: Send + Sync {
     ) -> impl Future<Output = Result<T, CatalogError>> + Send;
 }
 
+impl<G: Gate> Gate for Arc<G> {
+    async fn pass<T: Send>(
+        &self,
+        call: impl Future<Output = Result<T, CatalogError>> + Send,
+    ) -> Result<T, CatalogError> {
+        (**self).pass(call).await
+    }
+}
+
 /// A catalog behind a gate.
 pub struct Gated<G, C> {
     gate: G,

@@ -17,6 +17,7 @@ pub mod event;
 pub mod fake;
 pub mod follow;
 pub mod gated;
+pub mod gathered;
 pub mod hedged;
 pub mod http;
 pub mod known;

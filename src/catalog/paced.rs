@@ -31,8 +31,8 @@ impl Pace {
         }
     }
 
-    /// When a call that comes now may go.
-    fn turn(&self) -> Result<Instant, CatalogError> {
+    /// Takes the next turn, and says when it is.
+    pub(super) fn turn(&self) -> Result<Instant, CatalogError> {
         let now = Instant::now();
         let mut full_at = self.full_at.lock().unwrap_or_else(PoisonError::into_inner);
         let then = full_at.map_or(now, |at| at.max(now)) + self.between;
