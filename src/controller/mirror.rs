@@ -127,6 +127,19 @@ impl<V: Clone + PartialEq> Mirror<V> {
         self.put(id, kept, false);
     }
 
+    /// Takes the server's answer to a write of ours with which the object ends,
+    /// as when its last finalizer goes: it bears the version of before, which
+    /// the watch may have told long ago.
+    pub fn ends(&mut self, seen: Seen<V>) {
+        if let Some(known) = self.live.get_mut(&seen.id)
+            && known.uid == seen.uid
+            && known.version <= seen.version
+        {
+            known.version = seen.version;
+            known.value = seen.value;
+        }
+    }
+
     /// What is known of the object.
     pub fn get(&self, id: &Id) -> Option<&V> {
         self.live.get(id).map(|seen| &seen.value)
@@ -297,6 +310,28 @@ mod tests {
         assert_eq!(mirror.get(&("ns".into(), "a".into())), None);
         mirror.wrote(seen("a", "3", 11));
         assert_eq!(mirror.get(&("ns".into(), "a".into())), Some(&11));
+    }
+
+    #[test]
+    fn the_answer_with_which_an_object_ends_counts_though_its_version_was_told() {
+        let mut mirror = Mirror::default();
+        let ending = |value| Seen {
+            value,
+            ..seen("a", "1", 9)
+        };
+        let id = &("ns".to_owned(), "a".to_owned());
+        mirror.take(Event::Apply(ending(1)));
+        mirror.ends(ending(2));
+        assert_eq!(mirror.get(id), Some(&2));
+        // The watch tells late, or again, what was before.
+        mirror.take(Event::Apply(ending(1)));
+        assert_eq!(mirror.get(id), Some(&2));
+        mirror.take(Event::Delete(seen("a", "1", 10)));
+        mirror.ends(ending(2));
+        assert_eq!(mirror.get(id), None, "it brings nothing back");
+        mirror.take(Event::Apply(seen("a", "3", 11)));
+        mirror.ends(ending(2));
+        assert_eq!(mirror.get(id), Some(&11), "another of that name");
     }
 
     #[test]

@@ -78,14 +78,26 @@ impl<V: Clone + PartialEq> Mirrors<V> {
 
     /// Takes the server's answer to a write of ours.
     pub(crate) fn wrote(&mut self, seen: Seen<V>) {
+        if let Some(mirror) = self.part_of(&seen) {
+            mirror.wrote(seen);
+        }
+    }
+
+    /// Takes the answer to a write of ours with which the object ends.
+    pub(crate) fn ends(&mut self, seen: Seen<V>) {
+        if let Some(mirror) = self.part_of(&seen) {
+            mirror.ends(seen);
+        }
+    }
+
+    /// The mirror that the object belongs in, if it is watched.
+    fn part_of(&mut self, seen: &Seen<V>) -> Option<&mut Mirror<V>> {
         let part = if self.0.contains_key(&seen.id.0) {
             seen.id.0.as_str()
         } else {
             WHOLE
         };
-        if let Some(mirror) = self.0.get_mut(part) {
-            mirror.wrote(seen);
-        }
+        self.0.get_mut(part)
     }
 
     /// What is known of the object.

@@ -91,7 +91,15 @@ async fn edit(
     }
     .ended(&answer);
     let answer = answer
-        .map(|stored| ctx.world.wrote_binding(sources::binding(stored)))
+        .map(|stored| {
+            let ends = stored.metadata.deletion_timestamp.is_some() && !has_finalizer(&stored);
+            let stored = sources::binding(stored);
+            if ends {
+                ctx.world.ended_binding(stored);
+            } else {
+                ctx.world.wrote_binding(stored);
+            }
+        })
         .map_err(|error| WriteError::from_kube(&error));
     ctx.metrics.wrote(BINDING_KIND, answer.is_ok());
     answer

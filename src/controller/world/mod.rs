@@ -19,7 +19,7 @@ use index::Inner;
 
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Seen};
-use crate::controller::mirrors::Told;
+use crate::controller::mirrors::{Mirrors, Told};
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{CatalogAnswer, Inputs, NamespaceView, ServiceView};
 use crate::domain::names::{BindingKey, CatalogServiceId, ClusterDomain};
@@ -222,10 +222,23 @@ impl World {
 
     /// Takes the server's answer to a write of ours.
     pub fn wrote_binding(&self, seen: Seen<Arc<ServiceBinding>>) {
+        self.answered_binding(seen, Mirrors::wrote);
+    }
+
+    /// The same where the binding ends with that write.
+    pub fn ended_binding(&self, seen: Seen<Arc<ServiceBinding>>) {
+        self.answered_binding(seen, Mirrors::ends);
+    }
+
+    fn answered_binding(
+        &self,
+        seen: Seen<Arc<ServiceBinding>>,
+        take: impl FnOnce(&mut Mirrors<Arc<ServiceBinding>>, Seen<Arc<ServiceBinding>>),
+    ) {
         let mut inner = self.lock();
         let id = seen.id.clone();
         let before = inner.bindings.get(&id).cloned();
-        inner.bindings.wrote(seen);
+        take(&mut inner.bindings, seen);
         let after = inner.bindings.get(&id).cloned();
         // The answer may show an edit that the watch has yet to tell.
         inner.index_binding(&Change {
