@@ -475,7 +475,7 @@ fn when(look: Look) -> &'static str {
     match look {
         Look::OnEvent => "when something changes that it depends on",
         Look::Period => "after the period",
-        Look::Confirm => "within a second, to confirm the answer",
+        Look::Confirm => "within a second, to confirm the answer; until then nothing is told",
         Look::CatalogBack => "when the catalog answers again; tried at most 2 s apart",
         Look::WritesBack => "when writes are taken again; tried at most 2 s apart",
     }

@@ -21,6 +21,9 @@ use crate::domain::status::Findings;
 use crate::domain::{status, validate};
 use crate::metrics::SyncResult;
 
+/// How long after a first denial the second read is, which confirms it.
+const BEFORE_CONFIRMED: Duration = observe::CONFIRM_AFTER.saturating_add(Duration::from_millis(50));
+
 /// What a look came to.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Outcome {
@@ -95,6 +98,15 @@ pub(crate) async fn finish(
         };
         ctx.looks.ended(&key, look);
     }
+    if situation.row(InForce::Nothing).look == Look::Confirm && !is_confirmed(ctx, binding) {
+        // Not worth a word either: within a third of a second another read
+        // tells, and most often the binding goes by that.
+        return Outcome {
+            next: Next::After(BEFORE_CONFIRMED),
+            worked,
+            error: None,
+        };
+    }
     // The finalizer was written meanwhile: the latest binding counts.
     let latest = ctx
         .world
@@ -147,8 +159,10 @@ pub(crate) async fn finish(
     let next = match situation.row(InForce::Nothing).look {
         _ if matches!(again, Some(WriteError::Denied(_))) => Next::Park(Room::Rights),
         Look::OnEvent => Next::Wait,
-        Look::Period => Next::After(period(ctx.options.period)),
-        Look::Confirm => Next::After(until_confirmed(ctx, binding)),
+        // A second read came and did not confirm the first. Since nothing but
+        // reads says that the service is gone, what is known of the catalog has
+        // to change first.
+        Look::Period | Look::Confirm => Next::After(period(ctx.options.period)),
         Look::CatalogBack => Next::Park(Room::Catalog),
         Look::WritesBack if refused => Next::Failed,
         Look::WritesBack => Next::Park(Room::Writes),
@@ -173,16 +187,10 @@ fn no_longer_leading(worked: Vec<Room>) -> Outcome {
     }
 }
 
-/// When a second read may confirm the first. Where it did not, since nothing
-/// but reads says that the service is gone, what is known of the catalog has
-/// to change first.
-fn until_confirmed(ctx: &Context, binding: &ServiceBinding) -> Duration {
+/// Whether the catalog denied the service for long enough.
+fn is_confirmed(ctx: &Context, binding: &ServiceBinding) -> bool {
     let uid = binding.metadata.uid.as_deref().unwrap_or_default();
-    if ctx.memory.not_found_for(uid) < observe::CONFIRM_AFTER {
-        observe::CONFIRM_AFTER + Duration::from_millis(50)
-    } else {
-        period(ctx.options.period)
-    }
+    ctx.memory.not_found_for(uid) >= observe::CONFIRM_AFTER
 }
 
 /// The period, a little earlier or later for each, so that many bindings do
