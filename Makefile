@@ -68,14 +68,15 @@ demo:
 	cargo run --locked --example demo -- $(if $(ONCE),--once) $(if $(FAIL),--fail=$(FAIL))
 
 # Measures the operator beside a bare client, on this machine; for example
-# `make bench SCENARIO=cold-start N=1000`, `make bench QUICK=1`. The operator
+# `make bench SCENARIO=cold-start N=1000`, `make bench QUICK=1`; CHECK=1 ends with
+# an error where a goal is missed. The operator
 # is built as it is shipped: alone, so without what the tests ask of its crates.
 bench: tools
 	cargo build --locked --release --bin catalog-mesh-controller
 	install -D target/release/catalog-mesh-controller target/bench/catalog-mesh-controller
 	cargo build --locked --release --example catalog-server
 	OPERATOR=$(CURDIR)/target/bench/catalog-mesh-controller \
-	$(foreach name,SCENARIO N QUICK RUNS RATE SECONDS_OF_LOAD PROBES IN_FLIGHT SAVE OPERATOR_FLAGS,$(if $($(name)),$(name)="$($(name))")) \
+	$(foreach name,SCENARIO N QUICK CHECK RUNS RATE SECONDS_OF_LOAD PROBES IN_FLIGHT SAVE OPERATOR_FLAGS,$(if $($(name)),$(name)="$($(name))")) \
 	cargo bench --locked --bench system
 
 # A long outage of the catalog, with restarts and changes of the leader.

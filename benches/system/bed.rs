@@ -1,6 +1,7 @@
 //! What does every scenario stand on? The cluster, the catalog, the bindings,
 //! and ways to start the operator. Starts processes.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use crate::options::Options;
 use crate::process::Usage;
 use crate::raw;
 use crate::ready::Readiness;
+use crate::report::Report;
 use crate::support::audit::{Entry, Mark};
 use crate::support::catalog::Catalog;
 use crate::support::metrics::Samples;
@@ -188,6 +190,24 @@ impl Requests {
     pub(crate) fn writes_of(&self, resource: &str) -> usize {
         let of = |e: &&Entry| e.right().is_some_and(|right| right.resource == resource);
         self.0.iter().filter(|e| e.is_write()).filter(of).count()
+    }
+
+    /// Adds how many of each kind of change there were for each of `count`
+    /// things.
+    pub(crate) fn tell(&self, report: &mut Report, thing: &str, count: f64) {
+        let rights = self
+            .0
+            .iter()
+            .filter(|e| e.is_write())
+            .filter_map(Entry::right);
+        let mut kinds = BTreeMap::<String, f64>::new();
+        for right in rights {
+            let kind = format!("{} {}", right.verb, right.resource);
+            *kinds.entry(kind).or_default() += 1.0;
+        }
+        for (kind, of) in kinds {
+            report.add(&format!("of it {kind}, per {thing}"), "", of / count);
+        }
     }
 
     /// How many ask for a change of an object of this name: of the binding, its

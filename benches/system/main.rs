@@ -6,10 +6,13 @@
 mod support;
 
 mod bed;
+mod costs;
+mod endpoints;
 mod fleet;
 mod load;
 mod machine;
 mod options;
+mod plot;
 mod process;
 mod raw;
 mod ready;
@@ -32,7 +35,7 @@ fn main() -> ExitCode {
     let ended = if namespace::inside().is_none() {
         namespace::enter()
     } else {
-        measure(options).map(|()| ExitCode::SUCCESS)
+        measure(options)
     };
     ended.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -40,14 +43,14 @@ fn main() -> ExitCode {
     })
 }
 
-fn measure(options: Options) -> Result<()> {
+fn measure(options: Options) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
     runtime.block_on(async {
         namespace::end_on_signals()?;
         namespace::set_up_loopback().await?;
-        let mut bed = None;
+        let (mut bed, mut missed) = (None, Vec::new());
         for scenario in options.scenarios() {
             if scenario.needs_cluster() && bed.is_none() {
                 bed = Some(Bed::make(options.clone()).await?);
@@ -63,7 +66,16 @@ fn measure(options: Options) -> Result<()> {
             let report = scenarios::run(scenario, &options, bed.as_ref()).await?;
             around["load"] = json!({ "before": before, "after": machine::load() });
             report.publish(scenario.name(), &around, options.save)?;
+            let of = report.missed().into_iter();
+            missed.extend(of.map(|goal| format!("{}: {goal}", scenario.name())));
         }
-        Ok(())
+        for goal in &missed {
+            eprintln!("missed: {goal}");
+        }
+        Ok(if options.check && !missed.is_empty() {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
     })
 }

@@ -10,8 +10,8 @@ use clap::{ArgAction, Parser, ValueEnum};
 /// scenario beside a bare client that does the same in the same run.
 ///
 /// All of it shares this machine's cores, so that only ratios within one run
-/// mean something. The table goes to standard output, the figures as JSON to
-/// target/bench/.
+/// mean something. The table goes to standard output, the figures as JSON and the
+/// drawings to target/bench/.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "make bench", version, max_term_width = 80)]
 pub(crate) struct Options {
@@ -27,6 +27,10 @@ pub(crate) struct Options {
     /// it is.
     #[arg(long, env = "QUICK", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub(crate) quick: bool,
+
+    /// End with an error where a goal is missed; each is named in any case.
+    #[arg(long, env = "CHECK", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
+    pub(crate) check: bool,
 
     /// Runs of each short scenario; the table shows their median and spread.
     #[arg(long, env = "RUNS", value_name = "N", default_value_t = 3,
@@ -57,7 +61,7 @@ pub(crate) struct Options {
     )]
     pub(crate) in_flight: Vec<usize>,
 
-    /// Keep the JSON in docs/benchmarks/ as well.
+    /// Keep JSON and drawings in docs/benchmarks/ as well.
     #[arg(long, env = "SAVE", action = ArgAction::SetTrue, value_parser = FalseyValueParser::new())]
     pub(crate) save: bool,
 
@@ -100,6 +104,9 @@ pub(crate) enum Scenario {
     Idle,
     /// Endpoints are checked: how many a second, and what one costs.
     Probe,
+    /// Ten endpoints serve behind every Service: writes, CPU and memory, with
+    /// checks and without.
+    Serving,
     /// Endpoints that are well are checked while whoever checks is not: how
     /// often is one taken for dead?
     Soak,
@@ -120,6 +127,7 @@ impl Scenario {
             Self::Hostile => "hostile",
             Self::Idle => "idle",
             Self::Probe => "probe",
+            Self::Serving => "serving",
             Self::Soak => "soak",
             Self::WarmRestart => "warm-restart",
             Self::Storm => "storm",

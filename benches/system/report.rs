@@ -1,7 +1,7 @@
 //! How are figures told? A table for people, JSON for programs. Writes files
 //! and to standard output.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::io::Write as _;
 use std::path::Path;
@@ -10,12 +10,14 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
+use crate::plot::Curves;
 use crate::support::tools::repository;
 
 /// What one scenario found.
 pub(crate) struct Report {
     figures: Vec<Figure>,
     notes: Vec<String>,
+    curves: Vec<Curves>,
 }
 
 struct Figure {
@@ -23,6 +25,32 @@ struct Figure {
     unit: &'static str,
     /// One for each run.
     values: Vec<f64>,
+    goal: Option<Goal>,
+}
+
+/// What the median of a figure is to be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Goal {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Goal {
+    fn is_met(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(most) => value <= most,
+            Self::AtLeast(least) => value >= least,
+        }
+    }
+}
+
+impl fmt::Display for Goal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(most) => write!(f, "at most {}", short(*most)),
+            Self::AtLeast(least) => write!(f, "at least {}", short(*least)),
+        }
+    }
 }
 
 impl Report {
@@ -30,6 +58,7 @@ impl Report {
         Self {
             figures: Vec::new(),
             notes: Vec::new(),
+            curves: Vec::new(),
         }
     }
 
@@ -41,6 +70,7 @@ impl Report {
                 name: name.to_owned(),
                 unit,
                 values: vec![value],
+                goal: None,
             }),
         }
     }
@@ -52,6 +82,39 @@ impl Report {
         for (label, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)] {
             self.add(&format!("{name} {label}"), "ms", quantile(&ms, share));
         }
+    }
+
+    /// Says what a figure that was added is to be.
+    pub(crate) fn goal(&mut self, name: &str, goal: Goal) {
+        let figure = self.figures.iter_mut().find(|figure| figure.name == name);
+        if let Some(figure) = figure {
+            figure.goal = Some(goal);
+        }
+    }
+
+    /// The goals that were missed, each in a line.
+    pub(crate) fn missed(&self) -> Vec<String> {
+        let missed = self.figures.iter().filter_map(|figure| {
+            let (goal, median) = (figure.goal?, figure.spread().median);
+            let Figure { name, unit, .. } = figure;
+            let unit = if unit.is_empty() { "" } else { " " }.to_owned() + unit;
+            (!goal.is_met(median))
+                .then(|| format!("{name}: {}{unit}, asked for {goal}{unit}", short(median)))
+        });
+        missed.collect()
+    }
+
+    /// Adds times to be drawn: which share of them was how short.
+    pub(crate) fn draw(&mut self, plot: &str, series: &str, times: &[Duration]) {
+        let ms = times.iter().map(|t| t.as_secs_f64() * 1000.0);
+        let curves = match self.curves.iter_mut().find(|curves| curves.title == plot) {
+            Some(curves) => curves,
+            None => {
+                self.curves.push(Curves::new(plot));
+                self.curves.last_mut().unwrap_or_else(|| unreachable!())
+            }
+        };
+        curves.add(series, ms);
     }
 
     /// Adds something that must be known to read the figures.
@@ -90,6 +153,10 @@ impl Report {
                 );
             }
             text.truncate(text.trim_end().len());
+            if let Some(goal) = figure.goal {
+                let met = if goal.is_met(median) { "" } else { ": MISSED" };
+                let _ = write!(text, "  [{goal}{met}]");
+            }
             text.push('\n');
         }
         for note in &self.notes {
@@ -107,13 +174,16 @@ impl Report {
                 json!({
                     "name": figure.name, "unit": figure.unit,
                     "median": median, "low": low, "high": high, "runs": figure.values,
+                    "goal": figure.goal.map(|goal| goal.to_string()),
+                    "met": figure.goal.map(|goal| goal.is_met(median)),
                 })
             })
             .collect();
         json!({ "figures": figures, "notes": self.notes })
     }
 
-    /// Prints the table and writes the JSON, `around` merged into it.
+    /// Prints the table and writes the JSON, `around` merged into it, and
+    /// the drawings.
     pub(crate) fn publish(&self, scenario: &str, around: &Value, save: bool) -> Result<()> {
         let title = format!(
             "{scenario}: {} bindings, {} cores, load {}",
@@ -135,6 +205,10 @@ impl Report {
         for folder in folders {
             let folder = repository().join(folder);
             write_file(&folder, &format!("{scenario}.json"), &text)?;
+            for curves in &self.curves {
+                let name = format!("{scenario}-{}.svg", curves.file());
+                write_file(&folder, &name, &curves.svg()?)?;
+            }
         }
         Ok(())
     }
@@ -163,6 +237,13 @@ pub(crate) fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
     quantile(&sorted, 0.5)
+}
+
+/// The time that 99 of 100 are within, in milliseconds.
+pub(crate) fn p99(times: &[Duration]) -> f64 {
+    let mut sorted: Vec<_> = times.iter().map(|t| t.as_secs_f64() * 1000.0).collect();
+    sorted.sort_by(f64::total_cmp);
+    quantile(&sorted, 0.99)
 }
 
 /// The smallest value that at least this share of the sorted ones reach.

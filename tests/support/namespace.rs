@@ -31,7 +31,7 @@ pub const INTERRUPTED: u8 = 130;
 /// bound at once. EndpointSlices refuse loopback addresses, hence these.
 pub const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 0);
 const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 1);
-const PREFIX: u8 = 16;
+const PREFIX: u8 = 14;
 
 /// In the run's folder: the id, as seen from outside, of a process in the
 /// run's network namespace, for nsenter.

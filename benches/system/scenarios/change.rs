@@ -9,13 +9,16 @@ use anyhow::{Result, ensure};
 
 use super::deregistration;
 use crate::bed::{Bed, settle};
+use crate::costs::Costs;
 use crate::load::open_loop;
 use crate::raw::{Raw, Template};
-use crate::report::Report;
+use crate::report::{Goal, Report, p99};
 use crate::sightings::{Commit, Sightings};
 
 /// So long that no change arrives by it, but by the catalog's events alone.
 pub(super) const PERIOD: &str = "10m";
+
+const PLOT: &str = "From a change in the catalog to the mesh";
 
 pub(super) async fn run(bed: &Bed) -> Result<Report> {
     let mut report = Report::new();
@@ -39,15 +42,19 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     let raw = Raw::new(&bed.bare, &bed.raw.namespace);
     raw.write_all(&payloads, 8).await?;
     settle().await;
+    let spent = Costs::begin(bed).await?;
     let pairs = raw.change_all(&payloads, rate, changes).await?;
+    let costs = spent.end(bed).await?;
     bed.raw.clear().await?;
     report.add_times("two bare writes", &pairs);
+    costs.tell(&mut report, "bare", "change", changes as f64);
 
     eprintln!("{changes} changes in the catalog, {rate}/s ...");
     let running = bed.in_force(PERIOD).await?;
     let sightings = Sightings::watch(bed);
     settle().await;
     let (mark, before) = (bed.mark().await?, running.usage()?);
+    let spent = Costs::begin(bed).await?;
     let committed = open_loop(rate, changes, async |turn| {
         let name = &bed.ours.names[turn % size];
         let seconds = 2 + turn / size;
@@ -63,18 +70,31 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     })
     .await?;
     let times = sightings.times(committed).await?;
+    let costs = spent.end(bed).await?;
     let (after, asked) = (running.usage()?, bed.requests(mark).await?);
     running.stop().await?;
 
     report.add_times("catalog's commit to the watch event", &times);
+    report.draw(PLOT, "two bare writes", &pairs);
+    report.draw(PLOT, "commit to watch event", &times);
+    let asked_for = 1.5 * p99(&pairs) + 20.0;
+    let share = "p99 to 1.5 × that of two bare writes and 20 ms";
+    report.add(share, "", p99(&times) / asked_for);
+    report.goal(share, Goal::AtMost(1.0));
+    report.goal(
+        "catalog's commit to the watch event max",
+        Goal::AtMost(1000.0),
+    );
     let changes = changes as f64;
     report.add("writes per change", "", asked.writes() as f64 / changes);
+    asked.tell(&mut report, "change", changes);
     report.add("answers 4xx and 5xx", "", asked.answered(400..600) as f64);
     report.add(
         "CPU per change",
         "ms",
         (after.cpu_seconds - before.cpu_seconds) * 1000.0 / changes,
     );
+    costs.tell(&mut report, "beside it", "change", changes);
     report.note(format!(
         "{rate} changes/s for {} s, one in {} s for each binding; each changes both objects",
         span.as_secs(),

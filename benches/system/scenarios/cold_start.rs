@@ -8,9 +8,10 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::bed::{Bed, PATIENCE, PERIOD, settle};
+use crate::costs::Costs;
 use crate::raw::{Payload, Raw, Template, WRITES};
 use crate::ready::Readiness;
-use crate::report::{Report, median};
+use crate::report::{Goal, Report, median};
 
 pub(super) async fn run(bed: &Bed) -> Result<Report> {
     let mut report = Report::new();
@@ -44,12 +45,12 @@ async fn ours(bed: &Bed, report: &mut Report) -> Result<f64> {
     settle().await;
     let mark = bed.mark().await?;
     let mut ready = Readiness::watch(&bed.ours);
-    let spent = bed.spent().await?;
+    let spent = Costs::begin(bed).await?;
     let running = bed.operator(PERIOD).await?;
     let listed = running.listed().await? - running.started;
     let all = ready.wait(size, PATIENCE).await? - running.started;
     let (usage, looks) = (running.usage()?, running.looks().await?);
-    let costs = Costs::since(spent, bed).await?;
+    let costs = spent.end(bed).await?;
     let asked = bed.requests(mark).await?;
     running.stop().await?;
 
@@ -67,9 +68,10 @@ async fn ours(bed: &Bed, report: &mut Report) -> Result<f64> {
     report.add("looks per binding", "", looks / size);
     report.add("reads per binding", "", asked.reads() as f64 / size);
     report.add("answers 429", "", asked.answered(429..430) as f64);
+    report.goal("answers 429", Goal::AtMost(0.0));
     report.add("answers 4xx and 5xx", "", asked.answered(400..600) as f64);
     report.add("CPU per binding", "ms", usage.cpu_seconds * 1000.0 / size);
-    costs.tell(report, "beside it", size);
+    costs.tell(report, "beside it", "binding", size);
     report.add("memory at its peak", "MiB", usage.peak_rss_mib);
     Ok(size / took)
 }
@@ -90,39 +92,17 @@ async fn bare(
     settle().await;
     // The same watch as beside the operator, for it costs the server as well.
     let mut ready = Readiness::watch(&bed.raw);
-    let spent = bed.spent().await?;
+    let spent = Costs::begin(bed).await?;
     let took: Duration = Raw::new(&bed.bare, &bed.raw.namespace)
         .write_all(&payloads, in_flight)
         .await?;
     ready.wait(bound.len(), PATIENCE).await?;
-    let costs = Costs::since(spent, bed).await?;
-    costs.tell(report, "bare", bound.len() as f64);
+    let costs = spent.end(bed).await?;
+    costs.tell(report, "bare", "binding", bound.len() as f64);
     drop(ready);
     // The operator must not see any of it.
     bed.raw.clear().await?;
     Ok(bound.len() as f64 / took.as_secs_f64())
-}
-
-/// CPU seconds by the name of a process.
-struct Costs(Vec<(&'static str, f64)>);
-
-impl Costs {
-    async fn since(before: Vec<(&'static str, f64)>, bed: &Bed) -> Result<Self> {
-        let now = bed.spent().await?;
-        let spent = before.into_iter().zip(now);
-        Ok(Self(
-            spent
-                .map(|((name, was), (_, is))| (name, is - was))
-                .collect(),
-        ))
-    }
-
-    fn tell(&self, report: &mut Report, what: &str, size: f64) {
-        for (name, seconds) in &self.0 {
-            let name = format!("{what}: CPU of {name} per binding");
-            report.add(&name, "ms", seconds * 1000.0 / size);
-        }
-    }
 }
 
 /// Bindings per second, one value for each round.
@@ -153,5 +133,6 @@ impl Rates {
             report.add("bare at its best: writes", "/s", raw * WRITES as f64);
             report.add("ratio to bare at its best", "", ours / raw);
         }
+        report.goal("ratio to bare at its best", Goal::AtLeast(0.8));
     }
 }

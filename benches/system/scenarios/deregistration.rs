@@ -20,6 +20,8 @@ use crate::sightings::Ends;
 /// what went against what is left, so that it would hold all beyond a half.
 const SHARE: usize = 40;
 
+const PLOT: &str = "From a deregistration to the end of all";
+
 /// Adds to the report. Leaves neither an operator nor bindings, and the
 /// services are still taken out.
 pub(super) async fn measure(bed: &Bed, template: &Template, report: &mut Report) -> Result<()> {
@@ -66,6 +68,9 @@ pub(super) async fn measure(bed: &Bed, template: &Template, report: &mut Report)
     report.add_times("catalog's deregistration to all gone", &times);
     let writes = asked.writes() as f64 / count as f64;
     report.add("writes per deregistration", "", writes);
+    asked.tell(report, "deregistration", count as f64);
+    report.draw(PLOT, "four bare requests", &bare);
+    report.draw(PLOT, "deregistration to all gone", &times);
     let refused = asked.answered(400..600) as f64;
     report.add("answers 4xx and 5xx to these", "", refused);
     report.note(format!(

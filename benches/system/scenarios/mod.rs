@@ -8,6 +8,7 @@ mod hostile;
 mod idle;
 mod probe;
 mod servers;
+mod serving;
 mod soak;
 mod storm;
 mod warm_restart;
@@ -33,6 +34,7 @@ pub(crate) async fn run(
         Scenario::Hostile => hostile::run(options).await,
         Scenario::Idle => idle::run(bed()?).await,
         Scenario::Probe => probe::run(options).await,
+        Scenario::Serving => serving::run(bed()?).await,
         Scenario::Soak => soak::run(options).await,
         Scenario::WarmRestart => warm_restart::run(bed()?).await,
         Scenario::Storm => storm::run(bed()?).await,

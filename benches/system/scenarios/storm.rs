@@ -15,7 +15,7 @@ use crate::fleet::Fleet;
 use crate::load::open_loop;
 use crate::process::Usage;
 use crate::raw::{Raw, Template};
-use crate::report::Report;
+use crate::report::{Goal, Report, p99};
 use crate::sightings::{Commit, Sightings};
 use crate::support::synthetic::{Synthetic, Values};
 use crate::support::wait;
@@ -32,6 +32,8 @@ const OTHERS: u32 = 10;
 /// How long the operator may take to hear the last event, and to store what
 /// came of it.
 const LAST: Duration = Duration::from_secs(60);
+
+const PLOT: &str = "Changes of other services";
 
 pub(super) async fn run(bed: &Bed) -> Result<Report> {
     let mut report = Report::new();
@@ -165,6 +167,11 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
         let name = format!("beside it: CPU of {name}");
         report.add(&name, "m", (is - was) * 1000.0 / seconds);
     }
+    report.goal("writes for the one service", Goal::AtMost(10.0));
+    report.goal("p99 in the storm to p99 idle", Goal::AtMost(2.0));
+    report.goal("growth, at the most while it lasted", Goal::AtMost(10.0));
+    report.draw(PLOT, "nothing else going on", &idle);
+    report.draw(PLOT, "in the storm", &times);
     report.note(format!(
         "{} s each; {OTHERS} changes/s of {} others, all of both objects; --period {PERIOD}",
         span.as_secs(),
@@ -233,10 +240,4 @@ impl Heard {
 
 fn ms(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
-}
-
-fn p99(times: &[Duration]) -> f64 {
-    let mut sorted: Vec<_> = times.iter().copied().map(ms).collect();
-    sorted.sort_by(f64::total_cmp);
-    crate::report::quantile(&sorted, 0.99)
 }
