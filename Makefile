@@ -1,11 +1,25 @@
 # Each target is one command that also works alone.
 
-.PHONY: test check audit sbom release reproducible tools test-cluster chaos outage upgrade image-check demo bench
+.PHONY: test test-catalog-server test-the-rest check audit sbom release reproducible tools test-cluster chaos outage upgrade image-check demo bench
 
-# Everything that has to hold, from nothing: also what CI runs.
+# Everything that has to hold, from nothing: also what CI runs. What needs the
+# clusters has the machine alone; of the rest, much waits or keeps one core busy.
 test: check tools
 	cargo build --locked --examples
-	cargo test --locked
+	cargo test --locked --no-run
+	cargo test --locked --test cluster
+	$(MAKE) --jobs=2 --output-sync=line test-catalog-server test-the-rest
+
+# Every test target, by its place; those that are run by themselves.
+TARGETS = $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
+BY_THEMSELVES = cluster catalog_server
+
+test-catalog-server:
+	cargo test --locked --test catalog_server
+
+test-the-rest:
+	cargo test --locked --lib --bins --example catalog-server $(patsubst %,--test %,$(filter-out $(BY_THEMSELVES),$(TARGETS)))
+	cargo test --locked --doc
 
 # What needs no cluster and no running: form, lints, dependencies. (The files of
 # tests/cluster are named by a macro, which `cargo fmt` does not see through.)
