@@ -19,7 +19,7 @@ mod sightings;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser as _;
 use serde_json::json;
 
@@ -28,6 +28,10 @@ use options::Options;
 use support::namespace;
 
 fn main() -> ExitCode {
+    let other = support::endpoint::serve_if_asked().or_else(scenarios::keep_if_asked);
+    if let Some(code) = other {
+        return code;
+    }
     let options = Options::parse();
     let ended = if namespace::inside().is_none() {
         namespace::enter()
@@ -48,6 +52,7 @@ fn measure(options: Options) -> Result<()> {
         namespace::end_on_signals()?;
         namespace::set_up_loopback().await?;
         let mut bed = None;
+        let mut failed = Vec::new();
         for scenario in options.scenarios() {
             if scenario.needs_cluster() && bed.is_none() {
                 bed = Some(Bed::make(options.clone()).await?);
@@ -63,7 +68,15 @@ fn measure(options: Options) -> Result<()> {
             let report = scenarios::run(scenario, &options, bed.as_ref()).await?;
             around["load"] = json!({ "before": before, "after": machine::load() });
             report.publish(scenario.name(), &around, options.save)?;
+            if report.fails(options.quick) {
+                failed.push(scenario.name());
+            }
         }
+        ensure!(
+            failed.is_empty(),
+            "not what it is to be: {}",
+            failed.join(", ")
+        );
         Ok(())
     })
 }

@@ -16,6 +16,10 @@ use crate::support::tools::repository;
 pub(crate) struct Report {
     figures: Vec<Figure>,
     notes: Vec<String>,
+    /// Bounds that the figures do not keep.
+    missed: Vec<String>,
+    /// What must not be in any run, and is.
+    wrong: Vec<String>,
 }
 
 struct Figure {
@@ -30,6 +34,8 @@ impl Report {
         Self {
             figures: Vec::new(),
             notes: Vec::new(),
+            missed: Vec::new(),
+            wrong: Vec::new(),
         }
     }
 
@@ -52,6 +58,38 @@ impl Report {
         for (label, share) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("max", 1.0)] {
             self.add(&format!("{name} {label}"), "ms", quantile(&ms, share));
         }
+    }
+
+    /// Adds the middle and the most of one run's times, in milliseconds: for
+    /// few of them.
+    pub(crate) fn add_middle_and_most(&mut self, name: &str, times: &[Duration]) {
+        let mut ms: Vec<f64> = times.iter().map(|t| t.as_secs_f64() * 1000.0).collect();
+        ms.sort_by(f64::total_cmp);
+        for (label, share) in [("p50", 0.5), ("max", 1.0)] {
+            self.add(&format!("{name} {label}"), "ms", quantile(&ms, share));
+        }
+    }
+
+    /// Holds a figure to a bound: it may be no more in any run. A quick run says
+    /// nothing about it. A figure that is not there does not keep it.
+    pub(crate) fn at_most(&mut self, name: &str, most: f64) {
+        let figure = self.figures.iter().find(|figure| figure.name == name);
+        let high = figure.map_or(f64::NAN, |figure| figure.spread().high);
+        if high > most || high.is_nan() {
+            let unit = figure.map_or("", |figure| figure.unit);
+            let missed = format!("{name}: {} {unit}, may be {}", short(high), short(most));
+            self.missed.push(missed);
+        }
+    }
+
+    /// Says that this must not be, however short the run.
+    pub(crate) fn wrong(&mut self, what: impl Into<String>) {
+        self.wrong.push(what.into());
+    }
+
+    /// Whether a run fails of what it found.
+    pub(crate) fn fails(&self, quick: bool) -> bool {
+        !self.wrong.is_empty() || (!quick && !self.missed.is_empty())
     }
 
     /// Adds something that must be known to read the figures.
@@ -95,6 +133,12 @@ impl Report {
         for note in &self.notes {
             let _ = writeln!(text, "  - {note}");
         }
+        for missed in &self.missed {
+            let _ = writeln!(text, "  MISSED {missed}");
+        }
+        for wrong in &self.wrong {
+            let _ = writeln!(text, "  WRONG {wrong}");
+        }
         text
     }
 
@@ -110,7 +154,8 @@ impl Report {
                 })
             })
             .collect();
-        json!({ "figures": figures, "notes": self.notes })
+        let missed: Vec<_> = self.missed.iter().chain(&self.wrong).collect();
+        json!({ "figures": figures, "notes": self.notes, "missed": missed })
     }
 
     /// Prints the table and writes the JSON, `around` merged into it.
@@ -127,6 +172,7 @@ impl Report {
         all["scenario"] = json!(scenario);
         all["figures"] = mine["figures"].clone();
         all["notes"] = mine["notes"].clone();
+        all["missed"] = mine["missed"].clone();
         let text = format!("{all:#}\n");
         let mut folders = vec!["target/bench"];
         if save {
