@@ -106,8 +106,11 @@ pub struct Logged {
     pub status: u16,
     /// Why Envoy itself answered, `-` where it did not.
     pub flags: String,
-    /// The endpoints that it tried, with ports, if there was any.
+    /// The endpoints that it tried, with ports, if there was any. One that it
+    /// could not connect to is not among them.
     pub tried: Option<String>,
+    /// The endpoint that it chose at last, whether it could connect or not.
+    pub chosen: Option<String>,
 }
 
 /// A time as Envoy writes it down: `1764170000.123`.
@@ -435,6 +438,7 @@ fn access_log(path: &Path) -> Value {
                 "status": "%RESPONSE_CODE%",
                 "flags": "%RESPONSE_FLAGS%",
                 "tried": "%UPSTREAM_HOSTS_ATTEMPTED%",
+                "chosen": "%UPSTREAM_HOST%",
             }},
         },
     })

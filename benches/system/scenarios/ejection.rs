@@ -143,7 +143,8 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     report.note(format!(
         "{each} Services of three endpoints each for every way to fail, all at once. Each Service is \
          called every {} ms, its endpoints in turns and nothing is tried again, so that the last \
-         request served is known to {} ms; drop and label are looked for every {} ms",
+         request served is known to {} ms; where clients see failures, Envoy leaves the endpoint \
+         out by itself before it is dropped. Drop and label are looked for every {} ms",
         PACE.as_millis(),
         3 * PACE.as_millis(),
         LOOK.as_millis()
@@ -199,15 +200,16 @@ fn outcome(log: &Log, case: &Case, times: &Times) -> Result<Outcome> {
     })
 }
 
-/// What is said of each way to fail, and whether it has a bound.
+/// What is said of each way to fail.
 type Figure = (&'static str, fn(&Outcome) -> Duration);
 
 const SERVED: &str = "last request served";
+const DROPPED: &str = "dropped";
 const BACK: &str = "serves again";
 
 const FIGURES: [Figure; 3] = [
     (SERVED, |of| of.served),
-    ("dropped", |of| of.dropped),
+    (DROPPED, |of| of.dropped),
     (BACK, |of| of.back),
 ];
 
@@ -249,6 +251,7 @@ fn hold_to_bounds(report: &mut Report) {
         for kind in &KINDS {
             for (what, most) in [
                 (SERVED, setting.most_served(kind)),
+                (DROPPED, setting.most_served(kind)),
                 (BACK, setting.most_back()),
             ] {
                 let name = format!("{}: {}, {what} max", setting.name, kind.name);

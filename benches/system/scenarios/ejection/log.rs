@@ -51,9 +51,10 @@ impl Requests<'_> {
     }
 
     fn tried(&self, within: &Range<SystemTime>) -> impl Iterator<Item = &Logged> {
+        // Nothing is tried twice, so that the one that was chosen is the only one.
         let at_the_bad = |request: &&Logged| {
-            let tried = request.tried.as_deref().unwrap_or_default();
-            tried.starts_with(&self.bad)
+            let chosen = request.chosen.as_deref().unwrap_or_default();
+            chosen.starts_with(&self.bad)
         };
         self.began(within).filter(at_the_bad)
     }
