@@ -46,7 +46,8 @@ pub(crate) struct Options {
     #[arg(long, env = "SECONDS_OF_LOAD", value_name = "N")]
     seconds: Option<u64>,
 
-    /// Checks of a soak, at the least [default: 100000, or 20000 with --quick]
+    /// Checks of a soak that are judged, at the least [default: 100000, or 10000
+    /// with --quick]
     #[arg(long, env = "PROBES", value_name = "N")]
     probes: Option<u64>,
 
@@ -161,10 +162,10 @@ impl Options {
         Duration::from_secs(self.seconds.unwrap_or(if self.quick { 10 } else { 60 }))
     }
 
-    /// How many checks a soak makes, at the least.
+    /// How many checks of a soak are judged, at the least.
     pub(crate) fn probes(&self) -> u64 {
         self.probes
-            .unwrap_or(if self.quick { 20_000 } else { 100_000 })
+            .unwrap_or(if self.quick { 10_000 } else { 100_000 })
     }
 
     /// The operator under test.

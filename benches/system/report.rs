@@ -18,6 +18,8 @@ pub(crate) struct Report {
     figures: Vec<Figure>,
     notes: Vec<String>,
     curves: Vec<Curves>,
+    /// What must not be in any run, and is.
+    wrong: Vec<String>,
 }
 
 struct Figure {
@@ -28,18 +30,23 @@ struct Figure {
     goal: Option<Goal>,
 }
 
-/// What the median of a figure is to be.
+/// What a figure is to be.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Goal {
+    /// Its median.
     AtMost(f64),
+    /// Its median.
     AtLeast(f64),
+    /// In every run.
+    NeverAbove(f64),
 }
 
 impl Goal {
-    fn is_met(self, value: f64) -> bool {
+    fn is_met(self, of: &Spread) -> bool {
         match self {
-            Self::AtMost(most) => value <= most,
-            Self::AtLeast(least) => value >= least,
+            Self::AtMost(most) => of.median <= most,
+            Self::AtLeast(least) => of.median >= least,
+            Self::NeverAbove(most) => of.high <= most,
         }
     }
 }
@@ -49,6 +56,7 @@ impl fmt::Display for Goal {
         match self {
             Self::AtMost(most) => write!(f, "at most {}", short(*most)),
             Self::AtLeast(least) => write!(f, "at least {}", short(*least)),
+            Self::NeverAbove(most) => write!(f, "never above {}", short(*most)),
         }
     }
 }
@@ -59,6 +67,7 @@ impl Report {
             figures: Vec::new(),
             notes: Vec::new(),
             curves: Vec::new(),
+            wrong: Vec::new(),
         }
     }
 
@@ -84,22 +93,45 @@ impl Report {
         }
     }
 
-    /// Says what a figure that was added is to be.
-    pub(crate) fn goal(&mut self, name: &str, goal: Goal) {
-        let figure = self.figures.iter_mut().find(|figure| figure.name == name);
-        if let Some(figure) = figure {
-            figure.goal = Some(goal);
+    /// Adds the middle and the most of one run's times, in milliseconds: for
+    /// few of them.
+    pub(crate) fn add_middle_and_most(&mut self, name: &str, times: &[Duration]) {
+        let mut ms: Vec<f64> = times.iter().map(|t| t.as_secs_f64() * 1000.0).collect();
+        ms.sort_by(f64::total_cmp);
+        for (label, share) in [("p50", 0.5), ("max", 1.0)] {
+            self.add(&format!("{name} {label}"), "ms", quantile(&ms, share));
         }
+    }
+
+    /// Says what a figure is to be. One that is not there is wrong.
+    pub(crate) fn goal(&mut self, name: &str, goal: Goal) {
+        match self.figures.iter_mut().find(|figure| figure.name == name) {
+            Some(figure) => figure.goal = Some(goal),
+            None => self.wrong(format!("{name} was not measured")),
+        }
+    }
+
+    /// Says that this must not be, however short the run.
+    pub(crate) fn wrong(&mut self, what: impl Into<String>) {
+        self.wrong.push(what.into());
+    }
+
+    /// What must not be, and is.
+    pub(crate) fn is_wrong(&self) -> &[String] {
+        &self.wrong
     }
 
     /// The goals that were missed, each in a line.
     pub(crate) fn missed(&self) -> Vec<String> {
         let missed = self.figures.iter().filter_map(|figure| {
-            let (goal, median) = (figure.goal?, figure.spread().median);
+            let (goal, spread) = (figure.goal?, figure.spread());
+            let value = match goal {
+                Goal::NeverAbove(_) => spread.high,
+                Goal::AtMost(_) | Goal::AtLeast(_) => spread.median,
+            };
             let Figure { name, unit, .. } = figure;
-            let unit = if unit.is_empty() { "" } else { " " }.to_owned() + unit;
-            (!goal.is_met(median))
-                .then(|| format!("{name}: {}{unit}, asked for {goal}{unit}", short(median)))
+            let line = format!("{name}: {} {unit}, asked for {goal} {unit}", short(value));
+            (!goal.is_met(&spread)).then_some(line)
         });
         missed.collect()
     }
@@ -135,7 +167,8 @@ impl Report {
             .max()
             .unwrap_or_default();
         for figure in &self.figures {
-            let Spread { median, low, high } = figure.spread();
+            let spread = figure.spread();
+            let Spread { median, low, high } = spread;
             let _ = write!(
                 text,
                 "  {:width$}  {:>10} {:<5}",
@@ -154,13 +187,16 @@ impl Report {
             }
             text.truncate(text.trim_end().len());
             if let Some(goal) = figure.goal {
-                let met = if goal.is_met(median) { "" } else { ": MISSED" };
+                let met = if goal.is_met(&spread) { "" } else { ": MISSED" };
                 let _ = write!(text, "  [{goal}{met}]");
             }
             text.push('\n');
         }
         for note in &self.notes {
             let _ = writeln!(text, "  - {note}");
+        }
+        for wrong in &self.wrong {
+            let _ = writeln!(text, "  WRONG {wrong}");
         }
         text
     }
@@ -170,16 +206,17 @@ impl Report {
             .figures
             .iter()
             .map(|figure| {
-                let Spread { median, low, high } = figure.spread();
+                let spread = figure.spread();
+                let Spread { median, low, high } = spread;
                 json!({
                     "name": figure.name, "unit": figure.unit,
                     "median": median, "low": low, "high": high, "runs": figure.values,
                     "goal": figure.goal.map(|goal| goal.to_string()),
-                    "met": figure.goal.map(|goal| goal.is_met(median)),
+                    "met": figure.goal.map(|goal| goal.is_met(&spread)),
                 })
             })
             .collect();
-        json!({ "figures": figures, "notes": self.notes })
+        json!({ "figures": figures, "notes": self.notes, "wrong": self.wrong })
     }
 
     /// Prints the table and writes the JSON, `around` merged into it, and
@@ -197,6 +234,7 @@ impl Report {
         all["scenario"] = json!(scenario);
         all["figures"] = mine["figures"].clone();
         all["notes"] = mine["notes"].clone();
+        all["wrong"] = mine["wrong"].clone();
         let text = format!("{all:#}\n");
         let mut folders = vec!["target/bench"];
         if save {

@@ -1,7 +1,8 @@
 //! Is there always somebody left in the mesh? Endpoints that fail one by one
-//! until none is well, and then come back by half.
+//! until none is well, and then come back by half, while they are called.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,6 +16,7 @@ use crate::support::endpoint::{Endpoint, HEALTH, Trouble};
 use crate::support::envoy::{Envoy, Options};
 use crate::support::rig::Rig;
 use crate::support::stack::PATIENCE;
+use crate::support::traffic::{self, Traffic};
 use crate::support::wait;
 
 crate::tests![
@@ -24,6 +26,13 @@ crate::tests![
 
 /// Between two looks while others happen.
 const LOOKS: Duration = Duration::from_millis(50);
+
+/// How often each service is called.
+const PACE: Duration = Duration::from_millis(25);
+
+/// Requests that each step sees at least: more than it takes until the one that
+/// is left has had its turn.
+const SOME: usize = 12;
 
 /// Services by their size and the share that may be out.
 const SERVICES: [(&str, usize, u8); 6] = [
@@ -37,7 +46,9 @@ const SERVICES: [(&str, usize, u8); 6] = [
 
 async fn endpoints_that_fail_one_by_one_are_never_out_beyond_the_floor(rig: &Rig) -> Result<()> {
     let scene = Scene::alone(rig, "floor").await?;
-    let envoy = rig.envoy(&Options::in_namespace(&scene.namespace)).await?;
+    let envoy = rig
+        .envoy(&Options::in_namespace(&scene.namespace).logged())
+        .await?;
     let all = SERVICES.map(|(name, size, percent)| one(&scene, &envoy, name, size, percent));
     let lines = try_join_all(all).await?;
     eprintln!("{}", lines.join("\n"));
@@ -52,20 +63,81 @@ async fn one(
     percent: u8,
 ) -> Result<String> {
     let checked = Checked::unbound(scene, name, size).await?;
-    let breaker = json!({"maxEjectionPercent": percent});
-    let record = json!({"healthCheck": quicker(), "circuitBreaker": breaker});
+    // Longer than the test: who is well again is not left out by Envoy either.
+    let breaker = json!({"maxEjectionPercent": percent, "baseEjectionTime": "10m"});
+    // A client that tries once more.
+    let retries = json!({"attempts": 1, "retryOn": "5xx"});
+    let record = json!({
+        "healthCheck": quicker(), "circuitBreaker": breaker, "retries": retries,
+    });
     checked.bind(record, json!({})).await?;
     checked.is_healthy().await?;
     let most = most_out(size, percent);
+    envoy.wait_for_endpoints(&checked.host(), size).await?;
+    let traffic = Traffic::start(envoy, &checked.host(), PACE)?;
     let watched = watch(&checked, most);
-    let steps = steps(envoy, &checked, most);
-    let looks = tokio::select! {
+    let steps = steps(envoy, &checked, most, &traffic);
+    let (steps, nobody) = tokio::select! {
         broken = watched => return Err(broken.context(name.to_owned())),
         steps = steps => steps.with_context(|| name.to_owned())?,
     };
+    let sent = traffic.stop().await?;
+    let out: Vec<_> = steps.iter().map(|step| step.out).collect();
+    let mut served = Vec::new();
+    for step in &steps {
+        let within = sent.iter().filter(|s| step.requests.contains(&s.number));
+        let good = within.filter(|sent| sent.is_good()).count();
+        ensure!(
+            good > 0 || !step.anybody,
+            "{name}: none of the requests {:?} was answered well with {} out",
+            step.requests,
+            step.out
+        );
+        served.push(good);
+    }
+    found_somebody(envoy, &checked, sent.len(), &nobody)
+        .await
+        .with_context(|| name.to_owned())?;
     Ok(format!(
-        "{name}: of {size} never more than {most} were out; {looks}"
+        "{name}: of {size} never more than {most} were out; out by steps: {out:?}; requests answered well: {served:?} of {}",
+        sent.len()
     ))
+}
+
+/// What one step came to.
+struct Step {
+    /// So many are out.
+    out: usize,
+    /// Whether anybody is well.
+    anybody: bool,
+    /// The numbers of the requests that went out while it was so.
+    requests: Range<usize>,
+}
+
+/// Envoy had somebody to try for each request, whether that one answered well
+/// or not, but for those of a time when nobody would have.
+async fn found_somebody(
+    envoy: &Envoy,
+    checked: &Checked<'_>,
+    sent: usize,
+    but: &Range<usize>,
+) -> Result<()> {
+    let logged = wait::until("Envoy's log", PATIENCE, async || {
+        let mut logged = envoy.requests()?;
+        logged.retain(|request| {
+            request.host == checked.host() && traffic::number(&request.path).is_some()
+        });
+        ensure!(logged.len() == sent, "{} of {sent} are there", logged.len());
+        Ok(logged)
+    })
+    .await?;
+    for request in logged {
+        let number = traffic::number(&request.path);
+        let exempt = number.is_some_and(|number| but.contains(&number));
+        let found = request.tried.is_some() && !request.flags.contains("UH");
+        ensure!(found || exempt, "{request:?}");
+    }
+    Ok(())
 }
 
 /// Looks on, and returns only where more are out than may be.
@@ -83,11 +155,20 @@ async fn watch(checked: &Checked<'_>, most: usize) -> anyhow::Error {
     }
 }
 
-async fn steps(envoy: &Envoy, checked: &Checked<'_>, most: usize) -> Result<String> {
+/// What each step came to, and the requests of the time from which on nobody was
+/// well until somebody served again.
+async fn steps(
+    envoy: &Envoy,
+    checked: &Checked<'_>,
+    most: usize,
+    traffic: &Traffic,
+) -> Result<(Vec<Step>, Range<usize>)> {
     let size = checked.endpoints.len();
     let mut bad = BTreeSet::new();
     let mut seen = Vec::new();
+    let mut last = 0;
     for place in 0..size {
+        last = traffic.next();
         checked.endpoints[place].fail(Trouble::Status(500)).await?;
         bad.insert(place);
         // Where none answers, all are in again.
@@ -98,7 +179,7 @@ async fn steps(envoy: &Envoy, checked: &Checked<'_>, most: usize) -> Result<Stri
         };
         is_judged(&checked.endpoints[place]).await?;
         settles(envoy, checked, &bad, out).await?;
-        seen.push(out);
+        seen.push(step(traffic, out, bad.len() < size).await?);
     }
     checked.says("False Unhealthy").await?;
     for place in 0..size.div_ceil(2) {
@@ -107,9 +188,41 @@ async fn steps(envoy: &Envoy, checked: &Checked<'_>, most: usize) -> Result<Stri
     }
     let out = most.min(bad.len());
     settles(envoy, checked, &bad, out).await?;
-    seen.push(out);
+    serves(envoy, checked).await?;
+    let nobody = last..traffic.next();
+    seen.push(step(traffic, out, true).await?);
     checked.counts(size, size - bad.len(), out).await?;
-    Ok(format!("out by steps: {seen:?}"))
+    Ok((seen, nobody))
+}
+
+/// Waits until Envoy sends requests to those that are well again: it may have
+/// taken them out itself.
+async fn serves(envoy: &Envoy, checked: &Checked<'_>) -> Result<()> {
+    wait::until("requests that are answered well", PATIENCE, async || {
+        for _ in 0..3 {
+            let answer = envoy.get(&checked.host(), "/").await?;
+            ensure!(answer.status == 200, "{} {}", answer.status, answer.body);
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Lets some requests go out before anything else happens.
+async fn step(traffic: &Traffic, out: usize, anybody: bool) -> Result<Step> {
+    let from = traffic.next();
+    wait::until("requests", PATIENCE, async || {
+        let sent = traffic.next() - from;
+        ensure!(sent >= SOME, "{sent} went out");
+        Ok(())
+    })
+    .await?;
+    let requests = from..traffic.next();
+    Ok(Step {
+        out,
+        anybody,
+        requests,
+    })
 }
 
 /// Waits until the endpoint has been checked more often than it takes to judge

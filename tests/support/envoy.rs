@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, bail};
 use http::HeaderMap;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 
@@ -97,14 +97,28 @@ pub struct Endpoint {
 /// A request in Envoy's access log.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq)]
 pub struct Logged {
+    /// When it came, by the clock on the wall.
+    #[serde(deserialize_with = "seconds")]
+    pub began: SystemTime,
     /// What the client called: `host` and `path`.
     pub host: String,
     pub path: String,
     pub status: u16,
     /// Why Envoy itself answered, `-` where it did not.
     pub flags: String,
-    /// The endpoints that it tried, with ports, if there was any.
+    /// The endpoints that it tried, with ports, if there was any. One that it
+    /// could not connect to is not among them.
     pub tried: Option<String>,
+    /// The endpoint that it chose at last, whether it could connect or not.
+    pub chosen: Option<String>,
+}
+
+/// A time as Envoy writes it down: `1764170000.123`.
+fn seconds<'a, D: Deserializer<'a>>(from: D) -> Result<SystemTime, D::Error> {
+    let text = String::deserialize(from)?;
+    let since = text.parse().map_err(serde::de::Error::custom)?;
+    let since = Duration::try_from_secs_f64(since).map_err(serde::de::Error::custom)?;
+    Ok(SystemTime::UNIX_EPOCH + since)
 }
 
 /// A running client proxy.
@@ -418,11 +432,13 @@ fn access_log(path: &Path) -> Value {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": path,
             "log_format": { "json_format": {
+                "began": "%START_TIME(%s.%3f)%",
                 "host": "%REQ(:AUTHORITY)%",
                 "path": "%REQ(:PATH)%",
                 "status": "%RESPONSE_CODE%",
                 "flags": "%RESPONSE_FLAGS%",
                 "tried": "%UPSTREAM_HOSTS_ATTEMPTED%",
+                "chosen": "%UPSTREAM_HOST%",
             }},
         },
     })

@@ -20,13 +20,17 @@ use tokio::runtime::Builder;
 
 use super::servers::{Arrivals, Servers};
 use crate::options::Options;
-use crate::report::{Report, quantile};
+use crate::report::{Goal, Report, median, quantile};
 use crate::support::answers::{OK, cases};
 use crate::support::peer::{Peer, Step};
 
 const SERVICES: u8 = 8;
 const ENDPOINTS: u8 = 50;
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// How much later than beside good ones the good ones may be checked.
+const MOST_RATIO: f64 = 2.0;
+const RATIO: &str = "lateness of the good, p99: hostile, of well";
 
 pub(super) async fn run(options: &Options) -> Result<Report> {
     let mut report = Report::new();
@@ -50,6 +54,7 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
     runtime.spawn(run);
 
     let span = options.span();
+    let mut p99: BTreeMap<bool, Vec<f64>> = BTreeMap::new();
     for round in 1..=options.runs {
         for hostile in [false, true] {
             for (peer, (_, steps, _)) in peers.iter().zip(&cases) {
@@ -72,6 +77,9 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
             );
             for (share, label) in [(0.5, "p50"), (0.99, "p99"), (1.0, "most")] {
                 let value = quantile(&late, share);
+                if label == "p99" {
+                    p99.entry(hostile).or_default().push(value);
+                }
                 report.add(
                     &format!("{name}: lateness of the good, {label}"),
                     "ms",
@@ -86,6 +94,9 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
             );
         }
     }
+    let middle = |hostile| p99.get(&hostile).map_or(f64::NAN, |all| median(all));
+    report.add(RATIO, "", middle(true) / middle(false));
+    report.goal(RATIO, Goal::NeverAbove(MOST_RATIO));
     ensure!(canary.connections() == 0, "a redirect was followed");
     report.note(format!(
         "{} good endpoints of {SERVICES} services, each checked every second, beside {} others of \

@@ -6,6 +6,7 @@ mod deregistration;
 mod ejection;
 mod hostile;
 mod idle;
+mod kept;
 mod probe;
 mod servers;
 mod serving;
@@ -14,6 +15,8 @@ mod storm;
 mod warm_restart;
 
 use anyhow::{Context as _, Result};
+
+pub(crate) use kept::keep_if_asked;
 
 use crate::bed::Bed;
 use crate::options::{Options, Scenario};

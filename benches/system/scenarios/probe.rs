@@ -1,6 +1,7 @@
 //! How many endpoints can be checked, and what does a check cost? The prober,
 //! and beside it bare hyper that sends the same request, against the same
-//! servers on loopback, in turns. Needs nothing of the cluster.
+//! servers on loopback, in turns; and what a connection costs that is kept
+//! between two checks. Needs nothing of the cluster.
 //!
 //! Whoever checks has one thread, the servers another one, so that on two cores
 //! neither is in the other's way.
@@ -17,21 +18,24 @@ use catalog_mesh_controller::domain::names::{Namespace, ServiceKey, ServiceName}
 use catalog_mesh_controller::health::prober::Limits;
 use catalog_mesh_controller::health::target::{Ask, Check, Scheme, ServiceTargets, Targets};
 use catalog_mesh_controller::metrics::Metrics;
+use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
+use tokio::task::JoinHandle;
 
+use super::kept;
 use super::servers::Servers;
 use crate::options::Options;
 use crate::process;
-use crate::report::Report;
+use crate::report::{Goal, Report};
 
 /// Name of the thread that checks, by which its time is told apart.
 const PROBING: &str = "probing";
 
 /// Checks at once: where bare hyper is at its best, or near.
 const AT_ONCE: usize = 16;
-const SERVICES: u16 = 8;
+pub(super) const SERVICES: u16 = 8;
 
 /// Whether connections are kept between two checks.
 #[derive(Clone, Copy)]
@@ -74,12 +78,31 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
             }
             report.add(&format!("{name}: share of bare hyper"), "", ours.0 / bare.0);
         }
+        goals(&mut report);
+        eprintln!("idle connections, round {round} of {}", options.runs);
+        kept::measure(options, address, &mut report).await?;
     }
     report.note(format!(
         "one thread that checks, {AT_ONCE} at once, and one that answers; the prober is given \
          more than it can do, and judges, counts and keeps time besides"
     ));
     Ok(report)
+}
+
+/// What is asked for.
+fn goals(report: &mut Report) {
+    for (connections, rate, share, cost) in [
+        (Connections::Kept, 25_000.0, 0.5, 35.0),
+        (Connections::New, 8_000.0, 0.6, 120.0),
+    ] {
+        let name = connections.name();
+        report.goal(&format!("{name}: prober"), Goal::AtLeast(rate));
+        report.goal(
+            &format!("{name}: share of bare hyper"),
+            Goal::AtLeast(share),
+        );
+        report.goal(&format!("{name}: prober, CPU of one"), Goal::AtMost(cost));
+    }
 }
 
 /// Checks in a second, and CPU of each in microseconds, after a while to warm
@@ -117,7 +140,8 @@ fn prober(connections: Connections, server: SocketAddr, runtime: &Runtime) -> Re
     };
     let (prober, _, run) =
         catalog_mesh_controller::health::start(limits, None, metrics.health.clone())?;
-    prober.set(targets(connections, server.port())?);
+    let (endpoints, interval) = connections.load();
+    prober.set(targets(endpoints, interval, server.port())?);
     runtime.spawn(async move {
         // The handle lives as long as the task does.
         let _prober = prober;
@@ -131,8 +155,8 @@ fn prober(connections: Connections, server: SocketAddr, runtime: &Runtime) -> Re
     }))
 }
 
-fn targets(connections: Connections, port: u16) -> Result<Targets> {
-    let (endpoints, interval) = connections.load();
+/// So many endpoints, each checked so often.
+pub(super) fn targets(endpoints: u16, interval: Duration, port: u16) -> Result<Targets> {
     let check = Check {
         ask: Ask {
             scheme: Scheme::Http,
@@ -149,13 +173,9 @@ fn targets(connections: Connections, port: u16) -> Result<Targets> {
     };
     let mut targets = Targets::new();
     for service in 0..SERVICES {
-        // All of 127.0.0.0/8 is this machine.
-        let address = |host: u16| {
-            let [high, low] = host.to_be_bytes();
-            let ip = Ipv4Addr::new(127, 1 + service.to_be_bytes()[1], high, low);
-            SocketAddr::from((ip, port))
-        };
-        let endpoints: BTreeSet<_> = (1..=endpoints / SERVICES).map(address).collect();
+        let endpoints: BTreeSet<_> = (1..=endpoints / SERVICES)
+            .map(|host| address(service, host, port))
+            .collect();
         let key = ServiceKey {
             namespace: Namespace::parse("shop")?,
             name: ServiceName::parse(&format!("web-{service}"))?,
@@ -164,6 +184,13 @@ fn targets(connections: Connections, port: u16) -> Result<Targets> {
         targets.insert(key, ServiceTargets { check, endpoints });
     }
     Ok(targets)
+}
+
+/// All of 127.0.0.0/8 is this machine.
+pub(super) fn address(service: u16, host: u16, port: u16) -> SocketAddr {
+    let [high, low] = host.to_be_bytes();
+    let ip = Ipv4Addr::new(127, 1 + service.to_be_bytes()[1], high, low);
+    SocketAddr::from((ip, port))
 }
 
 fn hyper(connections: Connections, server: SocketAddr, runtime: &Runtime) -> Result<Counted> {
@@ -184,19 +211,9 @@ fn hyper(connections: Connections, server: SocketAddr, runtime: &Runtime) -> Res
 
 /// One connection of bare hyper.
 async fn ask(connections: Connections, server: SocketAddr, made: &AtomicU64) -> Result<()> {
-    let stream = TcpStream::connect(server).await?;
-    stream.set_nodelay(true)?;
-    stream.set_zero_linger()?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake::<_, String>(TokioIo::new(stream)).await?;
-    let task = tokio::spawn(connection);
+    let (mut sender, task) = connect(server).await?;
     loop {
-        let request = hyper::Request::get("/health")
-            .header("Host", "web.shop.svc.cluster.local")
-            .header("User-Agent", "bench")
-            .header("Accept", "*/*")
-            .body(String::new())?;
-        let response = sender.send_request(request).await?;
+        let response = sender.send_request(request()?).await?;
         anyhow::ensure!(response.status().is_success());
         made.fetch_add(1, Ordering::Relaxed);
         match connections {
@@ -210,4 +227,24 @@ async fn ask(connections: Connections, server: SocketAddr, made: &AtomicU64) -> 
     }
     task.abort();
     Ok(())
+}
+
+/// Sends requests of bare hyper.
+pub(super) type Sender = SendRequest<String>;
+
+/// A connection of bare hyper, and the task that works on it.
+pub(super) async fn connect(server: SocketAddr) -> Result<(Sender, JoinHandle<hyper::Result<()>>)> {
+    let stream = TcpStream::connect(server).await?;
+    stream.set_nodelay(true)?;
+    stream.set_zero_linger()?;
+    let (sender, connection) = handshake::<_, String>(TokioIo::new(stream)).await?;
+    Ok((sender, tokio::spawn(connection)))
+}
+
+pub(super) fn request() -> Result<hyper::Request<String>> {
+    Ok(hyper::Request::get("/health")
+        .header("Host", "web.shop.svc.cluster.local")
+        .header("User-Agent", "bench")
+        .header("Accept", "*/*")
+        .body(String::new())?)
 }

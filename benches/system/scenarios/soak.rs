@@ -28,9 +28,10 @@ use crate::support::cut::{Cut, Way};
 use crate::support::metrics::Samples;
 
 const SERVICES: u8 = 16;
-const ENDPOINTS: u16 = 128;
+/// Of each service. More would be more files than a process may have open.
+const ENDPOINTS: u16 = 256;
 const INTERVAL: Duration = Duration::from_secs(1);
-/// More than can be done: 100,000 checks a second.
+/// More than can be done: 200,000 checks a second.
 const TOO_OFTEN: Duration = Duration::from_millis(20);
 
 /// What befalls whoever checks.
@@ -47,20 +48,21 @@ enum Trouble {
     Overload,
 }
 
-/// What happens, for how many seconds, over and over.
+/// What happens, for how many seconds, over and over. Verdicts are held for a
+/// third of a rest still.
 const ROUND: [(Trouble, u64); 12] = [
-    (Trouble::None, 10),
+    (Trouble::None, 15),
     (Trouble::StandsStill, 10),
-    (Trouble::None, 10),
+    (Trouble::None, 15),
     (Trouble::Starves(Duration::from_millis(100)), 10),
     (Trouble::Starves(Duration::from_secs(1)), 10),
-    (Trouble::None, 10),
+    (Trouble::None, 15),
     (Trouble::Cut(Way::Blocked), 10),
-    (Trouble::None, 10),
+    (Trouble::None, 15),
     (Trouble::Cut(Way::Swallowed), 10),
-    (Trouble::None, 10),
+    (Trouble::None, 15),
     (Trouble::Overload, 5),
-    (Trouble::None, 10),
+    (Trouble::None, 15),
 ];
 
 /// How many changes of verdicts are shown.
@@ -82,6 +84,27 @@ impl Trouble {
     }
 }
 
+/// Why answers are set aside, as the metrics name it.
+const REASONS: [&str; 5] = ["doubt", "late", "own", "unwitnessed", "unknown"];
+
+/// What the metrics have counted.
+struct Counted {
+    checks: f64,
+    /// Those of which something was made, so that a verdict could have moved.
+    judged: f64,
+    /// The others, by reason.
+    aside: [f64; REASONS.len()],
+}
+
+/// What one kind of trouble saw.
+#[derive(Default)]
+struct Turns {
+    checks: f64,
+    judged: f64,
+    took: Duration,
+    held: bool,
+}
+
 /// The prober and what is known of it.
 struct Soak {
     /// There until the end.
@@ -90,69 +113,83 @@ struct Soak {
     view: HealthView,
     metrics: Metrics,
     port: u16,
+    /// Endpoints of each service.
+    each: u16,
     /// Changes of verdicts beside the first ones, each once.
     moved: Arc<Mutex<HashSet<String>>>,
 }
 
 pub(super) async fn run(options: &Options) -> Result<Report> {
     let servers = Servers::start()?;
-    let soak = Soak::start(servers.address.port())?;
-    let all = usize::from(SERVICES) * usize::from(ENDPOINTS);
+    let each = if options.quick {
+        ENDPOINTS / 4
+    } else {
+        ENDPOINTS
+    };
+    let soak = Soak::start(servers.address.port(), each)?;
+    let all = usize::from(SERVICES) * usize::from(each);
     soak.wait("all to be healthy", |soak| soak.healthy() == all)
         .await?;
     let mut report = Report::new();
-    let mut by_trouble: BTreeMap<String, (f64, Duration, bool)> = BTreeMap::new();
-    let (began, judged) = ((Instant::now(), soak.checks()?), soak.judged()?);
+    let mut by_trouble: BTreeMap<String, Turns> = BTreeMap::new();
+    let (began, first) = (Instant::now(), soak.counted()?);
     let mut rounds = 0;
-    while soak.checks()? - began.1 < options.probes() as f64 {
+    let mut judged = 0.0;
+    while judged < options.probes() as f64 {
         rounds += 1;
         for (trouble, seconds) in ROUND {
-            let span = Duration::from_secs(seconds) / if options.quick { 4 } else { 1 };
-            let (from, at) = (soak.checks()?, Instant::now());
+            let span = Duration::from_secs(seconds) / if options.quick { 2 } else { 1 };
+            let (from, at) = (soak.counted()?, Instant::now());
             let held = soak.suffer(trouble, span).await?;
-            let sum = by_trouble.entry(trouble.name()).or_default();
-            sum.0 += soak.checks()? - from;
-            sum.1 += at.elapsed();
-            sum.2 |= held;
+            let now = soak.counted()?;
+            let turns = by_trouble.entry(trouble.name()).or_default();
+            turns.checks += now.checks - from.checks;
+            turns.judged += now.judged - from.judged;
+            turns.took += at.elapsed();
+            turns.held |= held;
             eprintln!(
-                "round {rounds}, {}: {} checks so far, {} false, held: {held}",
+                "round {rounds}, {}: {} checks so far, {} judged, {} false, held: {held}",
                 trouble.name(),
-                soak.checks()? - began.1,
+                now.checks - first.checks,
+                now.judged - first.judged,
                 soak.moved()
             );
         }
         soak.wait("verdicts to move again", |soak| soak.view.held().is_none())
             .await?;
+        let now = soak.counted()?.judged - first.judged;
+        ensure!(
+            now > judged,
+            "no check was judged in a round: this machine is too slow"
+        );
+        judged = now;
     }
-    let (checks, took) = (soak.checks()? - began.1, began.0.elapsed());
+    let (last, took) = (soak.counted()?, began.elapsed());
     let false_ones = soak.moved();
-    report.add("checks", "", checks);
-    report.add("of these judged", "", soak.judged()? - judged);
+    report.add("checks", "", last.checks - first.checks);
+    report.add("of these judged", "", last.judged - first.judged);
+    for (reason, (now, before)) in REASONS.iter().zip(last.aside.iter().zip(first.aside)) {
+        report.add(&format!("of these set aside: {reason}"), "", now - before);
+    }
     report.add("time", "s", took.as_secs_f64());
     report.add(
         "verdicts that moved though nobody was ill",
         "",
         false_ones as f64,
     );
-    for (name, (checks, took, held)) in by_trouble {
-        report.add(&format!("{name}: checks"), "", checks);
-        let rate = checks / took.as_secs_f64();
+    if false_ones > 0 {
+        report.wrong(format!("{false_ones} verdicts moved though nobody was ill"));
+    }
+    for (name, turns) in by_trouble {
+        report.add(&format!("{name}: checks"), "", turns.checks);
+        report.add(&format!("{name}: of these judged"), "", turns.judged);
+        let rate = turns.checks / turns.took.as_secs_f64();
         report.add(&format!("{name}: checks a second"), "/s", rate);
         // Rests have something of the trouble before them.
         if name != Trouble::None.name() {
-            let held = f64::from(u8::from(held));
+            let held = f64::from(u8::from(turns.held));
             report.add(&format!("{name}: verdicts held"), "", held);
         }
-    }
-    for reason in ["doubt", "late", "own", "unwitnessed", "unknown"] {
-        let label = format!("reason=\"{reason}\"");
-        let samples = soak.samples()?;
-        let count = samples.sum("catalog_mesh_health_answers_set_aside_total", &[&label]);
-        report.add(
-            &format!("set aside: {reason}"),
-            "",
-            count.unwrap_or_default(),
-        );
     }
     // Is whoever is really ill found?
     let ill = SocketAddr::from((address(7, 7), soak.port));
@@ -181,7 +218,7 @@ pub(super) async fn run(options: &Options) -> Result<Report> {
 }
 
 impl Soak {
-    fn start(port: u16) -> Result<Self> {
+    fn start(port: u16, each: u16) -> Result<Self> {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("probing")
@@ -191,7 +228,7 @@ impl Soak {
         let started =
             catalog_mesh_controller::health::start(Limits::default(), None, metrics.health.clone());
         let (prober, view, run) = started?;
-        prober.set(targets(port, INTERVAL)?);
+        prober.set(targets(port, each, INTERVAL)?);
         runtime.spawn(run);
         let moved = Arc::new(Mutex::new(HashSet::new()));
         tokio::spawn(note(view.clone(), Arc::clone(&moved)));
@@ -201,6 +238,7 @@ impl Soak {
             view,
             metrics,
             port,
+            each,
             moved,
         })
     }
@@ -226,7 +264,7 @@ impl Soak {
                 let networks: Vec<_> = (0..SERVICES).map(|of| (network(of), 16)).collect();
                 cut = Some(Cut::make(way, &networks).await?);
             }
-            Trouble::Overload => self.prober.set(targets(self.port, TOO_OFTEN)?),
+            Trouble::Overload => self.set(TOO_OFTEN)?,
         }
         let mut held = false;
         while Instant::now() < end {
@@ -237,11 +275,17 @@ impl Soak {
             cut.mend().await?;
         }
         if matches!(trouble, Trouble::Overload) {
-            self.prober.set(targets(self.port, INTERVAL)?);
+            self.set(INTERVAL)?;
         }
         // That he stood still he notices when he moves again.
         tokio::time::sleep(Duration::from_millis(500)).await;
         Ok(held | self.view.held().is_some())
+    }
+
+    /// Has every endpoint checked so often.
+    fn set(&self, interval: Duration) -> Result<()> {
+        self.prober.set(targets(self.port, self.each, interval)?);
+        Ok(())
     }
 
     /// Runs this in the place of the prober.
@@ -255,16 +299,20 @@ impl Soak {
         Ok(Samples::parse(&self.metrics.exposition()?))
     }
 
-    fn checks(&self) -> Result<f64> {
-        let name = "catalog_mesh_health_check_duration_seconds_count";
-        let checks = self.samples()?.sum(name, &[]);
-        checks.context("nothing is counted")
-    }
-
-    /// Checks of which something was made: those in doubt are set aside.
-    fn judged(&self) -> Result<f64> {
-        let judged = self.samples()?.sum("catalog_mesh_health_check_total", &[]);
-        judged.context("nothing is judged")
+    fn counted(&self) -> Result<Counted> {
+        let samples = self.samples()?;
+        let checks = samples.sum("catalog_mesh_health_check_duration_seconds_count", &[]);
+        let judged = samples.sum("catalog_mesh_health_check_total", &[]);
+        let aside = REASONS.map(|reason| {
+            let label = format!("reason=\"{reason}\"");
+            let count = samples.sum("catalog_mesh_health_answers_set_aside_total", &[&label]);
+            count.unwrap_or_default()
+        });
+        Ok(Counted {
+            checks: checks.context("nothing is counted")?,
+            judged: judged.context("nothing is judged")?,
+            aside,
+        })
     }
 
     fn healthy(&self) -> usize {
@@ -344,7 +392,7 @@ fn address(of: u8, number: u16) -> Ipv4Addr {
     Ipv4Addr::new(first, second, high, low)
 }
 
-fn targets(port: u16, interval: Duration) -> Result<Targets> {
+fn targets(port: u16, each: u16, interval: Duration) -> Result<Targets> {
     let check = Check {
         ask: Ask {
             scheme: Scheme::Http,
@@ -361,7 +409,7 @@ fn targets(port: u16, interval: Duration) -> Result<Targets> {
     };
     let mut targets = Targets::new();
     for of in 0..SERVICES {
-        let endpoints: BTreeSet<_> = (1..=ENDPOINTS)
+        let endpoints: BTreeSet<_> = (1..=each)
             .map(|number| (address(of, number), port).into())
             .collect();
         let check = check.clone();

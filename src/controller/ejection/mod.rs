@@ -73,7 +73,7 @@ impl Ejector {
     /// How Envoy's own outlier detection is tightened for the binding now.
     pub fn tightened(&self, binding: &BindingKey) -> Option<Tightened> {
         let all = self.all_tightened();
-        all.get(binding).map(|held| held.tightened)
+        all.get(binding).and_then(|held| held.tightened)
     }
 
     /// What became of the binding's unhealthy endpoints.
@@ -212,7 +212,7 @@ impl Rounds {
             let now = outlier::all(known, plan, &held, self.started.elapsed());
             (std::mem::replace(&mut *held, now.clone()), now)
         };
-        let is = |held: Option<&Held>| held.map(|held| held.tightened);
+        let is = |held: Option<&Held>| held.and_then(|held| held.tightened);
         let keys: BTreeSet<_> = before.keys().chain(now.keys()).collect();
         for key in keys {
             if is(before.get(key)) != is(now.get(key)) {

@@ -9,10 +9,13 @@
 //!    more for ten seconds, so that one that flaps does not change them each time.
 //!    In between only a larger share is written, in quarters, and never a smaller
 //!    one.
-//! 3. It is not for a service of which no endpoint is healthy, nor for a check
-//!    that has never worked: there it is not known who is bad. While verdicts are
-//!    held all stays as it is.
-//! 4. Nothing gets looser than the policy has it, and a policy by which nobody
+//! 3. It is not for a check that has never worked: there it is not known who is
+//!    bad. While verdicts are held all stays as it is.
+//! 4. Nor is it for a service of which no endpoint answers: the policy alone holds
+//!    at once. By then Envoy may have taken out whoever will be the first to be
+//!    well again, for long, and keep those that are not. So it is made to forget
+//!    when one is well again, also where no unhealthy one has to stay.
+//! 5. Nothing gets looser than the policy has it, and a policy by which nobody
 //!    is ever taken out stays as it is.
 
 use std::collections::BTreeMap;
@@ -45,27 +48,47 @@ pub struct Tightened {
     pub percent: u32,
 }
 
-/// That it is, and since when none has to stay any more. Times count from any
-/// fixed moment.
+/// That it is, or is to be, and since when none has to stay any more. Times count
+/// from any fixed moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Held {
-    /// What holds.
-    pub tightened: Tightened,
+    /// What holds. None is the policy alone, as long as no endpoint answers.
+    pub tightened: Option<Tightened>,
     /// Since when it need not.
     pub free: Option<Duration>,
 }
 
-/// What holds from now on, by what held until now: `staying` unhealthy
-/// endpoints stay among `in_mesh` that the mesh has. None is the policy alone.
-fn held(before: Option<Held>, staying: u32, in_mesh: u32, now: Duration) -> Option<Held> {
-    let tightened = before.map(|held| held.tightened);
-    if let Some(tightened) = next(tightened, staying, in_mesh) {
-        let free = None;
-        return Some(Held { tightened, free });
+/// What is known of a service.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    /// So many unhealthy endpoints stay ...
+    staying: u32,
+    /// ... of so many that are in the mesh.
+    in_mesh: u32,
+    /// No endpoint answers, and all are in the mesh.
+    open: bool,
+}
+
+/// What holds from now on, by what held until now. None is the policy alone.
+fn held(before: Option<Held>, seen: Seen, now: Duration) -> Option<Held> {
+    if seen.open {
+        return Some(Held {
+            tightened: None,
+            free: None,
+        });
+    }
+    let tightened = before.and_then(|held| held.tightened);
+    if let Some(tightened) = next(tightened, seen.staying, seen.in_mesh) {
+        return Some(Held {
+            tightened: Some(tightened),
+            free: None,
+        });
     }
     let since = before?.free.unwrap_or(now);
+    // Where nobody answered until now, this is what makes Envoy forget.
+    let tightened = tightened.unwrap_or(Tightened { percent: 0 });
     (since + RESTORES > now).then_some(Held {
-        tightened: tightened?,
+        tightened: Some(tightened),
         free: Some(since),
     })
 }
@@ -97,8 +120,7 @@ pub fn all(
         let is = if checked.service.held {
             known
         } else {
-            let (staying, in_mesh) = staying(checked, plan);
-            held(known, staying, in_mesh, now)
+            held(known, seen(checked, plan), now)
         };
         is.map(|is| (binding.clone(), is))
     };
@@ -114,23 +136,25 @@ pub fn due(all: &BTreeMap<BindingKey, Held>) -> Option<Duration> {
     free.min().map(|since| since + RESTORES)
 }
 
-/// How many unhealthy endpoints stay, of how many that are in the mesh.
-fn staying(checked: &Checked, plan: &Plan) -> (u32, u32) {
+fn seen(checked: &Checked, plan: &Plan) -> Seen {
     let service = &checked.service;
     let members = service.members.iter();
     let in_mesh = members.filter(|m| m.ready && !plan.out.contains_key(&m.pod));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let all = count(in_mesh.clone().count());
-    let helps = matches!(
-        checked.mode,
-        EjectionMode::Draining | EjectionMode::OutlierOnly
-    );
+    let helps = service.proven
+        && matches!(
+            checked.mode,
+            EjectionMode::Draining | EjectionMode::OutlierOnly
+        );
     let healthy = in_mesh.clone().any(|m| m.verdict == Verdict::Healthy);
-    if !helps || !service.proven || !healthy {
-        return (0, all);
-    }
     let bad = in_mesh.filter(|m| matches!(m.verdict, Verdict::Unhealthy(_)));
-    (count(bad.count()), all)
+    let bad = count(bad.count());
+    Seen {
+        staying: if helps && healthy { bad } else { 0 },
+        in_mesh: all,
+        open: helps && bad > 0 && plan.opened.contains(&service.binding),
+    }
 }
 
 /// The policy as the DestinationRule gets it.
@@ -275,7 +299,8 @@ mod tests {
                 ..Known::default()
             };
             let all = all(&known, plan, before, Duration::ZERO);
-            all.get(&key()).map(|held| held.tightened.percent)
+            let held = all.get(&key()).and_then(|held| held.tightened);
+            held.map(|tightened| tightened.percent)
         };
         let free = Plan::default();
         let mut out = Plan::default();
@@ -298,7 +323,7 @@ mod tests {
         unproven.service.proven = false;
         assert_eq!(decided(unproven, &free, &nothing), None);
         // While verdicts are held, and while nothing is known, all stays.
-        let tightened = Tightened { percent: 75 };
+        let tightened = Some(Tightened { percent: 75 });
         let held = Held {
             tightened,
             free: None,
@@ -323,17 +348,71 @@ mod tests {
     #[test]
     fn it_holds_for_ten_seconds_after_the_last_one_had_to_stay() {
         let second = Duration::from_secs;
-        let tight = held(None, 1, 3, second(0));
+        let tight = held(None, stay(1), second(0));
         assert!(tight.is_some_and(|held| held.free.is_none()));
-        let free = held(tight, 0, 3, second(100));
+        let free = held(tight, stay(0), second(100));
         assert_eq!(free.and_then(|held| held.free), Some(second(100)));
-        assert_eq!(held(free, 0, 3, second(109)), free);
+        assert_eq!(held(free, stay(0), second(109)), free);
         // One that flaps begins anew, and changes nothing.
-        assert_eq!(held(free, 1, 3, second(109)), tight);
-        assert_eq!(held(free, 0, 3, second(110)), None);
+        assert_eq!(held(free, stay(1), second(109)), tight);
+        assert_eq!(held(free, stay(0), second(110)), None);
         let all = BTreeMap::from([(key(), free.unwrap())]);
         assert_eq!(due(&all), Some(second(110)));
-        assert_eq!(held(None, 0, 3, second(1)), None);
+        assert_eq!(held(None, stay(0), second(1)), None);
+    }
+
+    /// So many of three stay.
+    fn stay(staying: u32) -> Seen {
+        Seen {
+            staying,
+            in_mesh: 3,
+            open: false,
+        }
+    }
+
+    #[test]
+    fn when_no_endpoint_answers_the_policy_holds_until_one_does_and_envoy_forgets() {
+        let second = Duration::from_secs;
+        let none = Seen {
+            open: true,
+            ..stay(0)
+        };
+        let in_force = |held: Option<Held>| Some(in_force(&policy(50), held?.tightened));
+        let own = Some(policy(50));
+        let tight = held(None, stay(2), second(0));
+        assert_ne!(in_force(tight), own);
+        // At once, and for as long as it is so.
+        let open = held(tight, none, second(1));
+        assert_eq!(in_force(open), own);
+        assert_eq!(held(open, none, second(100)), open);
+        assert_eq!(due(&BTreeMap::from([(key(), open.unwrap())])), None);
+        // One is well again, and others have to stay.
+        assert_ne!(in_force(held(open, stay(1), second(101))), own);
+        // Or none has to.
+        let free = held(open, stay(0), second(101));
+        assert_ne!(in_force(free), own);
+        assert_eq!(held(free, stay(0), second(110)), free);
+        assert_eq!(held(free, stay(0), second(111)), None);
+    }
+
+    #[test]
+    fn it_is_told_by_the_plan_that_no_endpoint_answers() {
+        const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
+        let mut plan = Plan::default();
+        plan.opened.insert(key());
+        let is_open = |mode| seen(&service(mode, &[BAD, BAD]), &plan).open;
+        assert!(is_open(EjectionMode::Draining) && is_open(EjectionMode::OutlierOnly));
+        assert!(!is_open(EjectionMode::Observe) && !is_open(EjectionMode::Off));
+        let mut unproven = service(EjectionMode::Draining, &[BAD, BAD]);
+        unproven.service.proven = false;
+        assert!(!seen(&unproven, &plan).open);
+        assert!(
+            !seen(
+                &service(EjectionMode::Draining, &[BAD, BAD]),
+                &Plan::default()
+            )
+            .open
+        );
     }
 
     #[test]
