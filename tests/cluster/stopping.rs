@@ -27,7 +27,7 @@ crate::tests![
     it_ends_at_once_before_the_first_list,
     it_ends_in_time_though_nobody_reads_its_log
     ; alone:
-    it_ends_in_time_whatever_hangs_and_at_once_when_told_twice(45)
+    it_ends_in_time_whatever_hangs_and_at_once_when_told_twice(55)
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");
