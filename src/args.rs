@@ -357,6 +357,7 @@ mod tests {
         assert_eq!(cli.run.period, Duration::from_secs(90));
     }
 
+    // trap 19
     #[test]
     fn what_could_never_work_is_refused() {
         for flag in [

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 mod corpus;
 
+// trap 26
 #[test]
 fn the_committed_definition_is_what_the_crd_command_prints() {
     let committed = include_str!("../crds/servicebindings.yaml");
@@ -48,6 +49,7 @@ fn every_text_number_list_and_map_is_bounded() {
     }
 }
 
+// trap 26
 #[test]
 fn a_number_has_a_format_that_kubernetes_knows() {
     for (path, schema) in schemas()
@@ -61,6 +63,7 @@ fn a_number_has_a_format_that_kubernetes_knows() {
     }
 }
 
+// trap 26
 #[test]
 fn nothing_has_a_default_and_nothing_can_be_null() {
     for (path, schema) in schemas() {

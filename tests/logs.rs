@@ -49,6 +49,7 @@ fn written(filter: &str, log: impl FnOnce()) -> String {
 
 /// The library warns with the whole answer of the API server where one cannot
 /// be decoded: whatever is asked for, that is not written.
+// trap 10
 #[test]
 fn answers_that_cannot_be_decoded_are_not_written() {
     for filter in [

@@ -102,6 +102,7 @@ mod tests {
 
     use super::*;
 
+    // trap 20
     #[test]
     fn of_a_slice_the_bookkeeping_is_dropped_and_what_says_who_serves_is_kept() {
         let stored = json!({

@@ -116,6 +116,7 @@ mod tests {
 
     use super::*;
 
+    // trap 20
     #[test]
     fn of_a_pod_only_what_is_needed_is_kept() {
         let stored = json!({

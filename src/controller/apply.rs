@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout};
 use super::audit;
 use super::clients::REQUEST_DEADLINE;
 use super::context::{Context, Fight};
+use super::denials::Subject;
 use super::error::WriteError;
 use super::sources;
 use crate::api::service_binding::ChildStatus;
@@ -80,6 +81,12 @@ async fn store(
     {
         return Err(error);
     }
+    let subject = Subject {
+        kind: object.kind().as_str(),
+        creates: write.guard == Guard::Absent,
+        namespace: object.namespace.clone(),
+    };
+    ctx.memory.denials.of(&subject, &object.name)?;
     let api = api(ctx, object.kind(), &object.namespace);
     let mut body = object.manifest(&ctx.mesh_api.api_version());
     let force = match &write.guard {
@@ -111,6 +118,7 @@ async fn store(
         }
         answer => answer.map_err(|e| WriteError::from_kube(&e)),
     };
+    ctx.memory.denials.answered(&subject, &object.name, &answer);
     let stored = answer?;
     let rule = sources::rule_from(object.kind(), &stored.metadata, vec![host.to_owned()], true);
     let child = ChildStatus {

@@ -125,6 +125,7 @@ mod tests {
         (Config::new(url.parse().unwrap()), asked)
     }
 
+    // traps 5, 22
     #[tokio::test]
     async fn no_client_tries_again_by_itself_or_asks_for_compressed_answers() {
         let (config, asked) = overloaded().await;
@@ -152,6 +153,7 @@ mod tests {
         }
     }
 
+    // trap 4
     #[tokio::test]
     async fn an_answer_that_does_not_come_is_an_error_of_the_client_itself() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -165,6 +167,7 @@ mod tests {
         assert!(answer.unwrap().is_err());
     }
 
+    // trap 21
     #[tokio::test]
     async fn all_clients_of_one_process_use_one_provider_of_tls() {
         // Two of them in one graph panic when the first client is made.

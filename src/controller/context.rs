@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::brake::Brake;
 use super::clients::Clients;
 use super::cluster_id::Identity;
+use super::denials::Denials;
 use super::ejection::Ejector;
 use super::error::WriteError;
 use super::events::Events;
@@ -96,6 +97,8 @@ const WORDS_LAST: Duration = Duration::from_secs(60);
 pub struct Memory {
     /// The brake on removals.
     pub brake: Brake,
+    /// Writes that the API server denied a moment ago.
+    pub denials: Denials,
     not_found: Mutex<HashMap<String, (CatalogServiceId, Instant)>>,
     taken_back: Mutex<HashMap<String, HashMap<String, Instant>>>,
     fights: Mutex<HashMap<String, Fight>>,

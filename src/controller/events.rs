@@ -269,6 +269,7 @@ mod tests {
         count.parse().unwrap()
     }
 
+    // trap 25
     #[tokio::test(start_paused = true)]
     async fn each_note_is_an_event_of_its_own_and_never_an_older_one_again() {
         let (events, sender, stored) = stored(Duration::ZERO);
@@ -282,6 +283,7 @@ mod tests {
         assert_eq!(notes, ["first", "second", "first"]);
     }
 
+    // trap 25
     #[tokio::test(start_paused = true)]
     async fn a_binding_without_rest_costs_a_bounded_number_and_no_other_binding_any() {
         let (events, sender, stored) = stored(Duration::ZERO);
@@ -306,6 +308,7 @@ mod tests {
         assert_eq!(dropped(&events), 600 - of("restless"));
     }
 
+    // trap 25
     #[tokio::test(start_paused = true)]
     async fn who_tells_never_waits_and_what_is_too_much_is_dropped_and_counted() {
         let (events, sender, stored) = stored(Duration::from_secs(5));

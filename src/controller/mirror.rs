@@ -271,6 +271,7 @@ mod tests {
         mirror.take(Event::InitDone)
     }
 
+    // trap 13
     #[test]
     fn an_object_that_a_later_list_lacks_is_a_deletion() {
         let mut mirror = Mirror::default();
@@ -355,6 +356,7 @@ mod tests {
         assert_eq!(mirror.get(&("ns".into(), "new".into())), None);
     }
 
+    // trap 28
     #[test]
     fn the_late_deletion_of_an_earlier_object_of_that_name_is_ignored() {
         let mut mirror = Mirror::default();

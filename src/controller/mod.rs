@@ -9,6 +9,7 @@ pub mod clients;
 pub mod clock;
 pub mod cluster_id;
 pub mod context;
+pub mod denials;
 pub mod ejection;
 pub mod election;
 pub mod error;

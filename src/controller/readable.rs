@@ -96,6 +96,7 @@ mod tests {
         })
     }
 
+    // trap 9
     #[test]
     fn one_that_cannot_be_decoded_names_the_field_and_does_not_stop_the_list() {
         let list = json!({

@@ -154,6 +154,15 @@ impl Registrar {
         }
     }
 
+    /// No binding was made: when it is tried again depends on why.
+    fn not_made(&self, service: &ServiceKey, error: &WriteError) {
+        match error {
+            // Nor would any other.
+            WriteError::Away(_) | WriteError::Denied(_) => self.is_away(service),
+            _ => self.failed(service),
+        }
+    }
+
     /// No binding could be made; it is tried again, later each time.
     fn failed(&self, service: &ServiceKey) {
         let count = self.state(|state| {
@@ -277,10 +286,7 @@ async fn register(ctx: &Context, service: &ServiceKey) {
         Err(WriteError::NotLeader) => registrar.later(service, now),
         Err(error) => {
             tracing::warn!(%service, catalogServiceId = %id, %error, "no binding could be made; it is tried again");
-            match error {
-                WriteError::Away(_) | WriteError::Denied(_) => registrar.is_away(service),
-                _ => registrar.failed(service),
-            }
+            registrar.not_made(service, &error);
         }
     }
 }
@@ -416,24 +422,30 @@ mod tests {
         registrar.concerned(&services(&["web"]));
         assert_eq!(next(&registrar).await, ["shop/web"]);
         assert_eq!(start.elapsed(), SOON);
+        // Nor one that came while it was tried.
+        registrar.concerned(&services(&["web"]));
+        registrar.later(&service("web"), Instant::now() + SOON);
+        assert_eq!(next(&registrar).await, ["shop/web"]);
+        assert_eq!(start.elapsed(), SOON);
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_cannot_be_made_is_tried_again_less_and_less_often_and_never_given_up() {
         let registrar = registrar(&["web", "api"]);
+        let refused = WriteError::Refused("no".to_owned());
         let hour = Instant::now() + Duration::from_secs(3600);
         let (mut tries, mut last) = (0, Instant::now());
-        registrar.failed(&service("web"));
+        registrar.not_made(&service("web"), &refused);
         while Instant::now() < hour {
             assert_eq!(next(&registrar).await, ["shop/web"]);
             (tries, last) = (tries + 1, Instant::now());
-            registrar.failed(&service("web"));
+            registrar.not_made(&service("web"), &refused);
         }
         assert!((60..=130).contains(&tries), "{tries}");
         // A change does not wait, and another Service has its own pace.
         registrar.concerned(&services(&["web"]));
         assert_eq!(next(&registrar).await, ["shop/web"]);
-        registrar.failed(&service("api"));
+        registrar.not_made(&service("api"), &refused);
         assert_eq!(next(&registrar).await, ["shop/api"]);
         assert!(last.elapsed() <= Duration::from_secs(1));
     }
@@ -459,6 +471,7 @@ mod tests {
         let all: Vec<_> = names.iter().map(String::as_str).collect();
         registrar.concerned(&services(&all));
         let (start, mut tries) = (Instant::now(), 0);
+        let errors = [WriteError::Away, WriteError::Denied].map(|why| why("no".to_owned()));
         let mut away = true;
         let mut made = 0;
         while made < names.len() {
@@ -467,7 +480,7 @@ mod tests {
                     registrar.later(&service, until);
                 } else if away {
                     tries += 1;
-                    registrar.is_away(&service);
+                    registrar.not_made(&service, &errors[tries % 2]);
                     away = start.elapsed() < 60 * SOON;
                 } else {
                     registrar.state(|state| state.away = None);

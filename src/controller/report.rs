@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::apply::in_time;
 use super::audit;
 use super::context::Context;
+use super::denials::Subject;
 use super::error::WriteError;
 use super::events::About;
 use super::sources;
@@ -115,6 +116,12 @@ pub(crate) async fn store_status(
         return Ok(());
     }
     let key = validate::key(binding);
+    let subject = Subject {
+        kind: STATUS,
+        creates: false,
+        namespace: key.namespace.clone(),
+    };
+    ctx.memory.denials.of(&subject, &key.name)?;
     let body = json!({
         "apiVersion": BINDING_API_VERSION,
         "kind": BINDING_KIND,
@@ -135,6 +142,7 @@ pub(crate) async fn store_status(
     }
     .ended(&answer);
     let answer = answer.map_err(|e| WriteError::from_kube(&e));
+    ctx.memory.denials.answered(&subject, &key.name, &answer);
     ctx.metrics.wrote(STATUS, answer.is_ok());
     let stored = answer?;
     let told = status::tells_of_rival(Some(&next));

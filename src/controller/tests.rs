@@ -110,6 +110,7 @@ const PANICS: &str = "controller_runtime_reconcile_panics_total";
 const LOOKS: &str =
     "controller_runtime_reconcile_time_seconds_count{controller=\"servicebinding\"}";
 
+// traps 4, 15
 #[tokio::test(start_paused = true)]
 async fn a_look_that_panics_or_hangs_is_its_own_bindings_failure() {
     let names = ["panics", "hangs", "web"];
@@ -131,6 +132,7 @@ async fn a_look_that_panics_or_hangs_is_its_own_bindings_failure() {
     }
 }
 
+// trap 2
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_fails_holds_up_no_other() {
     let catalog = Trap::with(&["web", "new"]);
@@ -158,6 +160,7 @@ async fn a_watch_that_fails_holds_up_no_other() {
     }
 }
 
+// trap 14
 #[tokio::test(start_paused = true)]
 async fn a_list_that_brings_nothing_new_asks_for_no_look() {
     let names = ["a", "b", "c"];
@@ -188,6 +191,7 @@ async fn a_list_that_brings_nothing_new_asks_for_no_look() {
     assert_eq!(bed.metric(LOOKS), looks);
 }
 
+// trap 13
 #[tokio::test(start_paused = true)]
 async fn what_a_later_list_lacks_is_gone_though_no_watch_told() {
     let names = ["web", "other"];
@@ -208,6 +212,7 @@ async fn what_a_later_list_lacks_is_gone_though_no_watch_told() {
     assert!(bed.server().get("virtualservices", "other").is_some());
 }
 
+// trap 16
 #[tokio::test(start_paused = true)]
 async fn told_to_end_it_lets_running_looks_end_and_begins_none() {
     let names = ["slow", "web"];
@@ -223,6 +228,7 @@ async fn told_to_end_it_lets_running_looks_end_and_begins_none() {
     assert!(bed.server().get("virtualservices", "web").is_none());
 }
 
+// trap 15
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_is_away_for_an_hour_leaves_the_process_alive() {
     let names = ["web", "new"];
@@ -284,7 +290,17 @@ async fn while_no_right_is_there_little_is_asked_and_all_is_done_soon_after() {
         changed.timeout = Some("7s".to_owned());
         catalog.inner.set(changed);
     }
-    sleep(600 * S).await;
+    let writes = || {
+        let server = bed.server();
+        let writes = server.asked.iter().filter(|line| !line.starts_with("GET "));
+        writes.count()
+    };
+    let tried = writes();
+    // Each of them is looked at, within some seconds of each other.
+    sleep(40 * S).await;
+    let tried = writes() - tried;
+    assert!(tried <= 40, "{tried} writes of {} bindings", names.len());
+    sleep(560 * S).await;
     let asked = bed.server().asked.len();
     sleep(60 * S).await;
     let asked = bed.server().asked.len() - asked;

@@ -244,6 +244,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
+    // trap 6
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_is_closed_at_once_is_started_once_a_second() {
         let (lists, watches, _) = followed(MINUTE, |asked| match asked {
@@ -255,6 +256,7 @@ mod tests {
         assert_eq!(lists, 1);
     }
 
+    // trap 7
     #[tokio::test(start_paused = true)]
     async fn a_410_at_the_start_of_a_watch_leads_to_a_list_and_not_to_a_loop() {
         let (lists, watches, _) = followed(10 * MINUTE, |asked| match asked {
@@ -278,6 +280,7 @@ mod tests {
         assert_eq!(watches, 1);
     }
 
+    // trap 7
     #[tokio::test(start_paused = true)]
     async fn a_410_as_a_watchs_only_event_leads_to_a_list_and_not_to_a_loop() {
         let (lists, watches, _) = followed(10 * MINUTE, |asked| match asked {
@@ -293,6 +296,7 @@ mod tests {
         assert!(watches <= lists + 1, "{watches} watches for {lists} lists");
     }
 
+    // trap 8
     #[tokio::test(start_paused = true)]
     async fn a_list_that_is_refused_is_tried_less_and_less_often() {
         let (lists, _, failures) = followed(10 * MINUTE, |_| Some(refused(403))).await;
@@ -312,6 +316,7 @@ mod tests {
         assert!((12..=23).contains(&lists), "{lists}");
     }
 
+    // trap 4
     #[tokio::test(start_paused = true)]
     async fn a_server_that_is_silent_is_a_failure_for_lists_and_for_watches() {
         let (lists, watches, failures) = followed(10 * MINUTE, |_| None).await;
@@ -332,6 +337,7 @@ mod tests {
         );
     }
 
+    // trap 4
     #[tokio::test(start_paused = true)]
     async fn a_watch_that_falls_silent_is_begun_anew_before_anybody_cuts_it() {
         let (lists, watches, failures) = followed(60 * MINUTE, |asked| match asked {
@@ -349,6 +355,7 @@ mod tests {
     /// What a body without a word would say.
     type Silence = Result<Vec<u8>, BoxError>;
 
+    // traps 11, 12, 20, 23
     #[tokio::test(start_paused = true)]
     async fn lists_come_in_small_pages_and_a_watch_ends_before_a_load_balancer_ends_it() {
         let counts = Arc::new(Counts::default());
@@ -375,6 +382,7 @@ mod tests {
         }
     }
 
+    // trap 8
     #[tokio::test(start_paused = true)]
     async fn failures_far_apart_are_not_in_a_row() {
         let mut failures = Failures::default();

@@ -85,6 +85,7 @@ mod tests {
         assert!(found(Ages::default()).is_empty());
     }
 
+    // trap 15
     #[test]
     fn each_sign_that_is_too_old_is_named_with_its_age_and_no_other() {
         let good = Ages {

@@ -242,6 +242,7 @@ mod tests {
         assert_eq!(plan.kept.len(), 2);
     }
 
+    // trap 29
     #[test]
     fn only_the_object_that_differs_is_written_and_only_onto_itself() {
         let (binding, mut rules) = in_force();
@@ -256,6 +257,7 @@ mod tests {
         );
     }
 
+    // trap 28
     #[test]
     fn an_object_that_was_made_anew_or_lost_a_mark_is_written() {
         let changes: [fn(&mut Rule); 4] = [

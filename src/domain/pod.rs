@@ -42,6 +42,7 @@ pub struct KnownPod {
 mod tests {
     use super::*;
 
+    // trap 20
     #[test]
     fn what_is_remembered_of_a_pod_is_small() {
         assert!(size_of::<PodView>() <= 32, "{}", size_of::<PodView>());

@@ -145,6 +145,7 @@ async fn resource_version_1_creates_only_where_nothing_is(rig: &Rig) -> Result<(
     Ok(())
 }
 
+// trap 29
 async fn a_wrong_uid_neither_changes_nor_creates(rig: &Rig) -> Result<()> {
     for subject in Subject::each(rig, "update-only").await? {
         for force in [false, true] {

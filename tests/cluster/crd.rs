@@ -34,6 +34,7 @@ crate::tests![
 const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const NAME: &str = "servicebindings.aikernel.io";
 
+// trap 26
 async fn the_crd_is_accepted_without_a_warning(rig: &Rig) -> Result<()> {
     let client = &rig.client;
     let definition = serde_json::to_value(crd())?;
@@ -204,6 +205,7 @@ async fn the_whole_status_is_stored_and_never_moves_the_generation(rig: &Rig) ->
     Ok(())
 }
 
+// trap 27
 async fn the_same_status_applied_again_is_not_stored_again(rig: &Rig) -> Result<()> {
     let client = &rig.client;
     let bindings = Bindings::in_a_new_namespace(client).await?;

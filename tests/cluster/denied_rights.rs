@@ -22,10 +22,12 @@ use crate::support::stack::{self, CATALOG, OPERATOR, PATIENCE, Stack};
 use crate::support::tools::repository;
 use crate::support::wait;
 use crate::support::way::Way;
+use crate::support::workload::serve_by_hand;
+use crate::write_back;
 
 crate::tests![
     ; alone:
-    a_right_that_is_missing_is_named_and_all_else_goes_on(70)
+    a_right_that_is_missing_is_named_and_all_else_goes_on(100)
 ];
 
 const WAY: &str = "127.0.0.1:9443";
@@ -54,12 +56,16 @@ struct Bed<'a> {
     number: u32,
     /// The record of a binding that is there all along.
     canary: Value,
+    /// Whether an endpoint of the checked service is out.
+    out: bool,
+    /// Whether the operator cannot know whom to take out.
+    blind: bool,
 }
 
 async fn a_right_that_is_missing_is_named_and_all_else_goes_on(rig: &Rig) -> Result<()> {
     let mut bed = Bed::start(rig).await?;
     let checked_by = bed.scene.neighbour("denied-checked").await?;
-    let checked = Checked::unbound(&checked_by, "web", 3).await?;
+    let checked = Checked::unbound(&checked_by, "web", 7).await?;
     checked
         .bind(json!({"healthCheck": quicker()}), json!({}))
         .await?;
@@ -208,6 +214,8 @@ impl<'a> Bed<'a> {
             shipped: Shipped::read(rig).await?,
             read: 0,
             number: 100,
+            out: false,
+            blind: false,
         })
     }
 
@@ -220,13 +228,29 @@ impl<'a> Bed<'a> {
     async fn without(&mut self, right: &Right, checked: &Checked<'_>) -> Result<()> {
         self.read = self.log()?.len();
         match (right.verb.as_str(), right.resource.as_str()) {
-            (_, "leases") => self.without_lease(right).await,
-            ("list", _) | ("get", "namespaces") => self.without_at_the_start(right).await,
+            (_, "leases") => self.without_lease(right, checked).await,
+            ("list", resource) => {
+                // First one that needs the right again, having listed once.
+                self.deny(right).await?;
+                self.way.expire(resource);
+                self.is_named(right).await?;
+                ensure!(self.way.has_expired(resource), "nobody asked for a list");
+                if right.group == "networking.istio.io" {
+                    // What cannot be seen any more is not written either.
+                    self.no_policy(right).await?;
+                    self.rest_goes_on(right, checked).await?;
+                } else {
+                    self.all_else_goes_on(right, checked).await?;
+                }
+                self.read = self.log()?.len();
+                self.without_at_the_start(right, checked).await
+            }
+            ("get", "namespaces") => self.without_at_the_start(right, checked).await,
             ("watch", _) => {
                 self.deny(right).await?;
                 self.way.cut();
                 self.is_named(right).await?;
-                self.all_else_goes_on(right).await?;
+                self.all_else_goes_on(right, checked).await?;
                 self.grant().await
             }
             _ => self.without_under_way(right, checked).await,
@@ -234,7 +258,7 @@ impl<'a> Bed<'a> {
     }
 
     /// What is needed before anything else.
-    async fn without_at_the_start(&mut self, right: &Right) -> Result<()> {
+    async fn without_at_the_start(&mut self, right: &Right, checked: &Checked<'_>) -> Result<()> {
         let operator = &self.scene.stack.operator;
         operator.process.kill().await?;
         self.deny(right).await?;
@@ -243,6 +267,8 @@ impl<'a> Bed<'a> {
         let needed = ["servicebindings", "services", "namespaces"];
         let nothing_goes = right.verb == "list" && needed.contains(&right.resource.as_str());
         let blocks = right.verb == "list" && right.group == "networking.istio.io";
+        let sees = ["pods", "endpointslices"];
+        self.blind = right.verb == "list" && sees.contains(&right.resource.as_str());
         if nothing_goes {
             let (status, said) = page("readyz").await?;
             ensure!(status == 503, "it is ready: {said}");
@@ -252,25 +278,37 @@ impl<'a> Bed<'a> {
                 "{said}"
             );
         } else if blocks {
-            let said = self
-                .scene
-                .says("canary", "MeshProgrammed", "False MeshApiMissing");
-            let said = message(&said.await?, "MeshProgrammed");
-            ensure!(said.contains(&right.words()), "{said}");
+            self.no_policy(right).await?;
+            stack::leads(&self.scene.stack.operator).await?;
+            self.rest_goes_on(right, checked).await?;
         } else {
             stack::leads(&self.scene.stack.operator).await?;
-            self.all_else_goes_on(right).await?;
+            self.all_else_goes_on(right, checked).await?;
         }
         let (status, said) = page("livez").await?;
         ensure!(status == 200, "{said}");
         self.grant().await?;
+        self.blind = false;
         stack::leads(&self.scene.stack.operator).await?;
         self.scene.synced("canary").await?;
-        self.all_else_goes_on(right).await
+        self.all_else_goes_on(right, checked).await
+    }
+
+    /// There is no policy without both kinds, which the bindings say; the rest
+    /// does not need them.
+    async fn no_policy(&self, right: &Right) -> Result<()> {
+        let reason = "False MeshApiMissing";
+        wait::until("the word of the right", PATIENCE, async || {
+            let said = self.scene.says("canary", "MeshProgrammed", reason).await?;
+            let said = message(&said, "MeshProgrammed");
+            ensure!(said.contains(&right.words()), "{said}");
+            Ok(())
+        })
+        .await
     }
 
     /// What leadership needs.
-    async fn without_lease(&mut self, right: &Right) -> Result<()> {
+    async fn without_lease(&mut self, right: &Right, checked: &Checked<'_>) -> Result<()> {
         let rig = self.scene.rig;
         let operator = &self.scene.stack.operator;
         let lease = ["lease", LEASE, "-n", NAMESPACE];
@@ -290,7 +328,7 @@ impl<'a> Bed<'a> {
         if right.verb == "update" {
             self.deny(right).await?;
             self.is_named(right).await?;
-            self.all_else_goes_on(right).await?;
+            self.all_else_goes_on(right, checked).await?;
             return self.grant().await;
         }
         operator.process.kill().await?;
@@ -311,7 +349,7 @@ impl<'a> Bed<'a> {
             hold("").await?;
         }
         stack::leads(operator).await?;
-        self.all_else_goes_on(right).await
+        self.all_else_goes_on(right, checked).await
     }
 
     /// What is needed when something changes.
@@ -344,7 +382,7 @@ impl<'a> Bed<'a> {
             }
             scene.edit(kind, "edited", json!({"spec": spec})).await?;
             self.is_named(right).await?;
-            self.all_else_goes_on(right).await?;
+            self.all_else_goes_on(right, checked).await?;
             self.grant().await?;
             let field = |spec: &Value| match kind {
                 VS => spec["http"][0]["timeout"].clone(),
@@ -362,10 +400,13 @@ impl<'a> Bed<'a> {
         if right.is("patch", "pods") {
             checked.endpoints[0].fail(Failing::Status(500)).await?;
             self.is_named(right).await?;
-            self.all_else_goes_on(right).await?;
+            self.all_else_goes_on(right, checked).await?;
             self.grant().await?;
-            checked.are_out(&[0]).await?;
+            let out: &[usize] = if self.out { &[0, 1] } else { &[0] };
+            checked.are_out(out).await?;
             checked.endpoints[0].recover().await?;
+            checked.endpoints[1].recover().await?;
+            self.out = false;
             return checked.is_healthy().await;
         }
         match (right.verb.as_str(), right.resource.as_str()) {
@@ -380,7 +421,7 @@ impl<'a> Bed<'a> {
             _ => bail!("nobody knows what needs {right:?}"),
         }
         self.is_named(right).await?;
-        self.all_else_goes_on(right).await?;
+        self.all_else_goes_on(right, checked).await?;
         self.grant().await?;
         match right.verb.as_str() {
             "delete" => self.scene.gone(&name).await,
@@ -490,9 +531,10 @@ impl<'a> Bed<'a> {
         Ok(std::fs::read_to_string(log)?)
     }
 
-    /// The catalog's next change of what does not need the right comes to the
-    /// mesh.
-    async fn all_else_goes_on(&mut self, right: &Right) -> Result<()> {
+    /// Whatever does not need the right: the catalog's next change comes to the
+    /// mesh, an endpoint leaves it or comes back, and the catalog hears of
+    /// another one.
+    async fn all_else_goes_on(&mut self, right: &Right, checked: &Checked<'_>) -> Result<()> {
         let number = self.next();
         let timeout = format!("{number}s");
         // One object is written where the other may not be.
@@ -504,6 +546,8 @@ impl<'a> Bed<'a> {
         }
         let scene = &self.scene;
         scene.put(&self.canary).await?;
+        self.rest_goes_on(right, checked).await?;
+        let scene = &self.scene;
         let what = format!("the change {number}");
         if of_route {
             let there = |vs: &kube::api::DynamicObject| {
@@ -515,6 +559,37 @@ impl<'a> Bed<'a> {
                 dr.data["spec"]["trafficPolicy"]["outlierDetection"]["interval"] == timeout.as_str()
             };
             scene.until(DR, "canary", &what, there).await?;
+        }
+        Ok(())
+    }
+
+    /// The same without the catalog's changes. Endpoints leave and come back in
+    /// turn, which is what takes time.
+    async fn rest_goes_on(&mut self, right: &Right, checked: &Checked<'_>) -> Result<()> {
+        let number = self.next();
+        let turns = !right.is("patch", "pods") && !self.blind;
+        if turns {
+            self.out = !self.out;
+            let endpoint = &checked.endpoints[1];
+            if self.out {
+                endpoint.fail(Failing::Status(500)).await?;
+            } else {
+                endpoint.recover().await?;
+            }
+        }
+        let scene = &self.scene;
+        // Who does not know its cluster's name reports as nobody.
+        let nameless = right.is("get", "namespaces");
+        if right.resource != "endpointslices" && !nameless {
+            let address = format!("10.9.{}.{}", number / 250, number % 250 + 1);
+            let here = [(address.clone(), true)];
+            serve_by_hand(&scene.rig.client, &scene.namespace, "canary", &here).await?;
+            let expected = [format!("{address} true")].into();
+            write_back::lists(scene, "canary", &expected).await?;
+        }
+        if turns {
+            let out: &[usize] = if self.out { &[1] } else { &[] };
+            checked.are_out(out).await?;
         }
         Ok(())
     }

@@ -6,13 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::scene::{PROGRAM, Scene};
+use crate::stopping::IN_TIME;
 use crate::support::alertmanager::Alertmanager;
 use crate::support::backend::Behaviour;
 use crate::support::rig::Rig;
-use crate::support::stack::{DEBUG, PATIENCE, Stack};
+use crate::support::stack::{DEBUG, OPERATOR, PATIENCE, Stack};
 use crate::support::wait;
 use crate::support::workload::ZONES;
 
@@ -84,7 +87,28 @@ async fn an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return(
         ensure!(alerts.is_empty(), "these fire: {alerts:?}");
         Ok(())
     })
-    .await
+    .await?;
+
+    // It takes connections, and never says a word.
+    alertmanager.process.signal(Signal::SIGSTOP).await?;
+    bad.backend.behave(Behaviour::Status(500));
+    let operator = &scene.stack.operator;
+    let metrics = format!("http://{OPERATOR}/metrics");
+    wait::until("an alert that is not taken", PATIENCE, async || {
+        let samples = operator.metrics(&metrics).await?;
+        let firing = samples.sum("catalog_mesh_alerts_firing", &[]);
+        ensure!(firing == Some(1.0), "{firing:?} fire");
+        Ok(())
+    })
+    .await?;
+    let told = Instant::now();
+    let clean = operator.process.terminate(IN_TIME).await?;
+    eprintln!(
+        "SIGTERM while the Alertmanager hangs: {:.1} s",
+        told.elapsed().as_secs_f64()
+    );
+    ensure!(clean, "it ended with a failure");
+    Ok(())
 }
 
 /// The page for people shows what is held of each endpoint.

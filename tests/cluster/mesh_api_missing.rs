@@ -3,18 +3,21 @@
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::Api;
 use kube::api::{DeleteParams, PostParams};
 use tokio::time::{Instant, sleep};
 
+use crate::support::audit::Mark;
 use crate::support::catalog::Catalog;
-use crate::support::fleet::{Fleet, PATIENCE};
+use crate::support::fleet::{Fleet, PATIENCE, Writes};
+use crate::support::operator::{ACCOUNT, NAMESPACE};
 use crate::support::rig::Rig;
 use crate::support::stack::{self, CATALOG};
 use crate::support::tools::repository;
 use crate::support::wait;
+use crate::support::way::Way;
 
 crate::tests![
     ; alone:
@@ -22,6 +25,7 @@ crate::tests![
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");
+const WAY: &str = "127.0.0.1:9443";
 const KINDS: [&str; 2] = [
     "virtualservices.networking.istio.io",
     "destinationrules.networking.istio.io",
@@ -51,10 +55,14 @@ async fn without(
     rig.api.apply_manifests(&repository().join("rbac")).await?;
     let catalog = Catalog::start(rig.folder(), "no-istio", CATALOG).await?;
     let program = Path::new(PROGRAM);
-    let _operator = stack::operator(rig, "operator-no-istio", program, &catalog.url, &[]).await?;
+    let way = Way::open(rig, WAY)?;
+    let kubeconfig = way.kubeconfig(rig, NAMESPACE, ACCOUNT).await?;
+    let flags = ["--kubeconfig", kubeconfig.to_str().context("path")?];
+    let url = &catalog.url;
+    let _operator = stack::operator(rig, "operator-no-istio", program, url, &flags).await?;
     let fleet = Fleet::prepare(rig, "no-istio", 20).await?;
     fleet.put_records(&catalog, "5s").await?;
-    let mark = rig.audit_mark().await?;
+    let (mark, begun) = (rig.audit_mark().await?, Instant::now());
     fleet.bind(rig).await?;
     fleet
         .wait_for(rig, "MeshProgrammed", "False MeshApiMissing")
@@ -65,31 +73,59 @@ async fn without(
     writes.expect_statuses(1)?;
 
     install(rig, crds, removed, &fleet, "installed").await?;
+    let writes = settled(rig, &fleet, mark).await?;
+    // Each word is said once: what is missing, what still is once the first kind
+    // is there, that nothing can be written while istiod has yet to hear of the
+    // kinds, and that all is in force. Only the first and the last are needed
+    // whatever the times; those between are so where there is a look at them.
+    expect_minimal(&writes, fleet.size, 1, 4)?;
+    way.expect_calm(begun, "installed")?;
 
     // They go, and all objects with them, under a running operator.
-    let mark = rig.audit_mark().await?;
+    let (mark, begun) = (rig.audit_mark().await?, Instant::now());
     remove(crds).await?;
     fleet
         .wait_for(rig, "MeshProgrammed", "False MeshApiMissing")
         .await?;
     sleep(Duration::from_secs(3)).await;
     install(rig, crds, removed, &fleet, "installed again").await?;
-    sleep(Duration::from_secs(3)).await;
-    let writes = fleet.writes(rig, mark).await?;
-    let rules = writes.of_rules().into_iter();
-    let stored = rules
-        .filter(|entry| entry.response_status.code < 300)
-        .count();
-    ensure!(
-        stored * 10 <= 2 * fleet.size * 11,
-        "{stored} objects were stored for {} bindings",
-        fleet.size
-    );
+    let writes = settled(rig, &fleet, mark).await?;
     // Each is said once: that the kinds take no writes while they go, that the
     // first is gone, that the other is too, that they take none yet while they
     // come, and that all is in force.
-    writes.expect_statuses(5)?;
+    expect_minimal(&writes, fleet.size, 0, 5)?;
+    way.expect_calm(begun, "removed and installed again")?;
     fleet.clear(rig).await
+}
+
+/// Hardly more was written than had to be: of each binding both objects, so many
+/// finalizers, and so many statuses, each with an Event. Who finds out that
+/// nothing can be written is refused for all of them.
+fn expect_minimal(
+    writes: &Writes,
+    bindings: usize,
+    finalizers: usize,
+    statuses: usize,
+) -> Result<()> {
+    let kinds = writes.by_kind();
+    eprintln!("{kinds:?}");
+    let rules = writes.of_rules().into_iter();
+    let rules = rules.filter(|entry| entry.response_status.code < 300);
+    let (rules, needed) = (rules.count(), 2 * bindings);
+    ensure!(rules * 10 <= needed * 11, "{rules} objects: {kinds:?}");
+    let (stored, needed) = (writes.stored(), (2 + finalizers + statuses) * bindings);
+    ensure!(stored * 10 <= needed * 11, "{stored} writes: {kinds:?}");
+    writes.expect_statuses(statuses)?;
+    writes.expect_no_more_events_than_statuses()?;
+    let refused = writes.refused();
+    ensure!(refused <= bindings, "{refused} refused: {kinds:?}");
+    Ok(())
+}
+
+/// The writes since the mark, once there are no more of them.
+async fn settled(rig: &Rig, fleet: &Fleet, mark: Mark) -> Result<Writes> {
+    sleep(Duration::from_secs(3)).await;
+    fleet.writes(rig, mark).await
 }
 
 /// Installs them again, and waits until every binding is programmed.

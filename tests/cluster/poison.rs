@@ -116,6 +116,7 @@ async fn undecodable(operator: &Operator) -> Result<f64> {
     Ok(found)
 }
 
+// trap 9
 async fn one_bad_record_and_one_undecodable_binding_stop_nobody(rig: &Rig) -> Result<()> {
     const SIZE: usize = 200;
     let catalog = Catalog::start(rig.folder(), "poison", CATALOG).await?;

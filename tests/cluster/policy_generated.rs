@@ -83,6 +83,7 @@ fn fields(path: &str, value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
+// trap 27
 async fn any_policy_passes_the_webhook_and_istioctl(rig: &Rig) -> Result<()> {
     let namespace = rig.namespace("any").await?;
     let policies = policies(&namespace)?;

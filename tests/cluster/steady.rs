@@ -100,6 +100,7 @@ async fn a_record_that_changes_in_no_way_that_counts_is_not_written(rig: &Rig) -
     Ok(())
 }
 
+// trap 27
 async fn ten_periods_after_two_applies_write_nothing(rig: &Rig) -> Result<()> {
     let scene = Scene::shared(rig, "steady").await?;
     for name in ["plain", "full", "retained"] {

@@ -7,6 +7,7 @@
 
 mod imports;
 mod source;
+mod tasks;
 mod traps;
 
 use std::fs;
@@ -178,15 +179,21 @@ fn root() -> &'static Path {
 
 /// Every Rust file below these folders, but for those of tests.
 fn rust_files(folders: &[&str]) -> Vec<PathBuf> {
+    let mut files = all_rust_files(folders);
+    files.retain(|path| !TESTS.iter().any(|name| path.ends_with(name)));
+    files
+}
+
+/// Every Rust file below these folders.
+fn all_rust_files(folders: &[&str]) -> Vec<PathBuf> {
     let mut folders: Vec<_> = folders.iter().map(|folder| root().join(folder)).collect();
     let mut files = Vec::new();
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap() {
             let path = entry.unwrap().path();
-            let is_test = TESTS.iter().any(|name| path.ends_with(name));
             if path.is_dir() {
                 folders.push(path);
-            } else if path.extension().is_some_and(|extension| extension == "rs") && !is_test {
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
                 files.push(path);
             }
         }

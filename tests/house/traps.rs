@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use crate::source::{Token, production, tokens};
-use crate::{root, rust_files};
+use crate::{all_rust_files, root, rust_files};
 
 /// Rows of the table.
 const TRAPS: u32 = 32;
@@ -49,6 +49,7 @@ const CRATES: [(&str, u32); 6] = [
     ("rust2go", 32),
 ];
 
+// traps 2, 11, 12
 #[test]
 fn kubes_controller_is_fed_by_the_queue_alone() {
     let mut broken = Vec::new();
@@ -60,6 +61,7 @@ fn kubes_controller_is_fed_by_the_queue_alone() {
     assert!(broken.is_empty(), "\n{}", broken.join("\n"));
 }
 
+// trap 30
 #[test]
 fn nothing_waits_in_a_channel_without_a_bound() {
     let bad = unused("fn x() { let (a, b) = mpsc::unbounded_channel(); }");
@@ -74,6 +76,7 @@ fn nothing_waits_in_a_channel_without_a_bound() {
     }
 }
 
+// traps 3, 22, 24, 31, 32
 #[test]
 fn the_library_is_built_with_nothing_that_is_not_used() {
     let manifest = read("Cargo.toml");
@@ -88,6 +91,7 @@ fn the_library_is_built_with_nothing_that_is_not_used() {
     }
 }
 
+// trap 15
 #[test]
 fn a_panic_can_be_caught() {
     let manifest = read("Cargo.toml");
@@ -100,6 +104,7 @@ fn a_panic_can_be_caught() {
     );
 }
 
+// trap 21
 #[test]
 fn the_other_providers_of_tls_are_banned() {
     let bans = read("deny.toml");
@@ -118,6 +123,7 @@ fn every_trap_has_a_guard_and_a_test_that_exists() {
         .collect();
     let numbers: Vec<u32> = rows.iter().map(|row| row[0].parse().unwrap()).collect();
     assert_eq!(numbers, (1..=TRAPS).collect::<Vec<_>>());
+    let mut named = BTreeSet::new();
     for row in &rows {
         assert_eq!(row.len(), 4, "{row:?}");
         assert!(row[1].len() > 20 && row[2].len() > 10, "{row:?}");
@@ -128,8 +134,56 @@ fn every_trap_has_a_guard_and_a_test_that_exists() {
             let source = fs::read_to_string(root().join(file));
             let source = source.unwrap_or_else(|error| panic!("{test}: {error}"));
             assert!(is_test(&source, name), "{test} is no test");
+            named.insert((row[0].parse().unwrap(), test.to_owned()));
         }
     }
+    let mut marked = BTreeSet::new();
+    for path in all_rust_files(&["src", "tests"]) {
+        let file = path.strip_prefix(root()).unwrap().display().to_string();
+        let marks = marks(&fs::read_to_string(&path).unwrap());
+        marked.extend(
+            marks
+                .into_iter()
+                .map(|(row, name)| (row, format!("{file}::{name}"))),
+        );
+    }
+    let only = |one: &BTreeSet<(u32, String)>, other| {
+        let only: Vec<_> = one.difference(other).cloned().collect();
+        only
+    };
+    assert_eq!(
+        only(&named, &marked),
+        [],
+        "in the table, not above the test"
+    );
+    assert_eq!(
+        only(&marked, &named),
+        [],
+        "above the test, not in the table"
+    );
+}
+
+/// Rows that stand above the tests of a file, as `// trap 1` or `// traps 1, 2`,
+/// each with the test's name.
+fn marks(source: &str) -> Vec<(u32, String)> {
+    let lines: Vec<_> = source.lines().map(str::trim).collect();
+    let mut found = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        let rows = ["// trap ", "// traps "]
+            .iter()
+            .find_map(|mark| line.strip_prefix(mark));
+        let Some(rows) = rows else {
+            continue;
+        };
+        let name = lines[at..].iter().find_map(|line| {
+            let (_, rest) = line.split_once("fn ")?;
+            rest.split_once('(').map(|(name, _)| name.to_owned())
+        });
+        let name = name.unwrap_or_default();
+        let rows = rows.split(", ").map(|row| row.parse().unwrap());
+        found.extend(rows.map(|row| (row, name.clone())));
+    }
+    found
 }
 
 /// Words of the list that the source uses outside of tests.
@@ -231,6 +285,15 @@ mod the_checks_find_what_they_are_for {
         ] {
             assert_eq!(features(&good.replace(from, to)).len(), 1, "{to}");
         }
+    }
+
+    #[test]
+    fn a_mark_is_of_the_test_below_it() {
+        let source = "// trap 7\n#[test]\nfn one() {}\n\n// traps 8, 19\n#[tokio::test]\nasync fn two(x: X) {}\n";
+        let expected = [(7, "one"), (8, "two"), (19, "two")];
+        let expected = expected.map(|(row, name)| (row, name.to_owned()));
+        assert_eq!(marks(source), expected);
+        assert!(marks("fn one() {} // no trap 3\n/// trap 4\nfn two() {}").is_empty());
     }
 
     #[test]

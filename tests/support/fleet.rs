@@ -269,6 +269,55 @@ impl Writes {
         most.map_or((0, String::new()), |(name, count)| (count, name))
     }
 
+    /// How many were stored, Events aside.
+    pub fn stored(&self) -> usize {
+        let stored = self
+            .0
+            .iter()
+            .filter(|entry| entry.response_status.code < 300);
+        stored.filter(|entry| !is_event(entry)).count()
+    }
+
+    /// How many Events were stored: no more than statuses, for each tells of
+    /// what one says.
+    pub fn expect_no_more_events_than_statuses(&self) -> Result<()> {
+        let stored = self
+            .0
+            .iter()
+            .filter(|entry| entry.response_status.code < 300);
+        let events = stored.filter(|entry| is_event(entry)).count();
+        let statuses = self.of_statuses();
+        ensure!(
+            events <= statuses,
+            "{events} Events for {statuses} statuses"
+        );
+        Ok(())
+    }
+
+    /// How many were refused, Events aside.
+    pub fn refused(&self) -> usize {
+        let refused = self
+            .0
+            .iter()
+            .filter(|entry| entry.response_status.code >= 300);
+        refused.filter(|entry| !is_event(entry)).count()
+    }
+
+    /// How many there are of each kind and outcome, for people.
+    pub fn by_kind(&self) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for entry in &self.0 {
+            let object = entry.object_ref.as_ref();
+            let (resource, sub) = object.map_or(("", ""), |object| {
+                (object.resource.as_str(), object.subresource.as_str())
+            });
+            let code = entry.response_status.code;
+            let kind = format!("{} {resource}/{sub} {code}", entry.verb);
+            *counts.entry(kind).or_default() += 1;
+        }
+        counts
+    }
+
     pub fn expect_none_of_rules(&self) -> Result<()> {
         let rules = self.of_rules();
         ensure!(rules.is_empty(), "{} writes: {rules:?}", rules.len());
@@ -281,6 +330,11 @@ impl Writes {
         ensure!(most <= at_most, "{most} writes of the status of {whose}");
         Ok(())
     }
+}
+
+fn is_event(entry: &Entry) -> bool {
+    let object = entry.object_ref.as_ref();
+    object.is_some_and(|object| object.resource == "events")
 }
 
 /// Does this for every number below `size`, some at once.

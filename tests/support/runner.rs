@@ -1,7 +1,7 @@
 //! How do tests share one cluster? The runner enters the namespace, starts the
 //! rig for the first test that runs, hands it to each, and drops it at the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::process::ExitCode;
@@ -9,6 +9,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kube::Api;
+use kube::api::ListParams;
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, RwLock};
@@ -116,11 +119,14 @@ impl Shared {
     }
 }
 
-/// Looks at all that the operator asked the API server for: no test made it need
+/// Looks at all that operators asked the API server for: no test made them need
 /// what rbac/ does not grant. (That each right is used, one test shows.)
 async fn expect_rights(rig: &Rig) -> Result<()> {
     let entries = rig.api.audit.since(Mark::START, &rig.client).await?;
-    let ours = entries.iter().filter(|e| e.user.username == operator::USER);
+    let users = operators(rig).await?;
+    let ours = entries
+        .iter()
+        .filter(|entry| users.contains(&entry.user.username));
     let grants = Grants::of_the_operator()?;
     let (used, beyond) = grants.compare(ours);
     if let Some(first) = beyond.first() {
@@ -130,11 +136,32 @@ async fn expect_rights(rig: &Rig) -> Result<()> {
         );
     }
     eprintln!(
-        "the operator made use of {} of the {} rights in rbac/, and asked for no other",
+        "{} accounts of operators made use of {} of the {} rights in rbac/, and asked for no other",
+        users.len(),
         used.len(),
         grants.0.len()
     );
     Ok(())
+}
+
+/// The operator's own account, and those that were given the same rights for a
+/// second replica or installation.
+async fn operators(rig: &Rig) -> Result<BTreeSet<String>> {
+    let bindings = Api::<ClusterRoleBinding>::all(rig.client.clone());
+    let bindings = bindings.list(&ListParams::default()).await?;
+    let ours = bindings
+        .into_iter()
+        .filter(|binding| binding.role_ref.name == operator::ACCOUNT);
+    let subjects = ours.flat_map(|binding| binding.subjects.unwrap_or_default());
+    let here = subjects.filter(|subject| subject.namespace.as_deref() == Some(operator::NAMESPACE));
+    let mut users: BTreeSet<_> = here
+        .map(|subject| {
+            let namespace = operator::NAMESPACE;
+            format!("system:serviceaccount:{namespace}:{}", subject.name)
+        })
+        .collect();
+    users.insert(operator::USER.to_owned());
+    Ok(users)
 }
 
 /// The `main` of a test binary with a cluster.

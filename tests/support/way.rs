@@ -4,6 +4,7 @@
 //!
 //! It runs on a thread and runtime of its own, so that a refusal is a real one.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,13 +12,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::{StreamExt as _, stream};
-use http::{StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
 use tokio::time::{Instant, sleep};
@@ -44,10 +45,24 @@ struct Shared {
     trouble: Mutex<Trouble>,
     /// Moves with the trouble, which ends every watch.
     cut: watch::Sender<()>,
-    asked: Mutex<Vec<Instant>>,
+    asked: Mutex<Vec<Asked>>,
     watches: AtomicU64,
     gone: AtomicU64,
+    /// Resources whose next watch is told that its version is too old.
+    expired: Mutex<BTreeSet<String>>,
 }
+
+/// A request that came.
+#[derive(Debug)]
+struct Asked {
+    at: Instant,
+    what: String,
+    /// It changed something, and that was to be changed.
+    stored: bool,
+}
+
+/// Most requests in any second, beside those that stored something.
+pub const RATE: usize = 20;
 
 /// The way. Dropping it closes it.
 pub struct Way {
@@ -78,6 +93,7 @@ impl Way {
                 asked: Mutex::default(),
                 watches: AtomicU64::default(),
                 gone: AtomicU64::default(),
+                expired: Mutex::default(),
             }),
             running: Mutex::new(None),
         };
@@ -116,16 +132,47 @@ impl Way {
         self.shared.cut.send_replace(());
     }
 
-    /// How many requests came since then, and the most in one second.
-    pub fn asked_since(&self, then: Instant) -> (usize, usize) {
+    /// Ends all watches that there are, and has the next one of this resource
+    /// told that its version is too old, after which only a list helps.
+    pub fn expire(&self, resource: &str) {
+        lock(&self.shared.expired).insert(resource.to_owned());
+        self.cut();
+    }
+
+    /// Whether that has been told.
+    pub fn has_expired(&self, resource: &str) -> bool {
+        !lock(&self.shared.expired).contains(resource)
+    }
+
+    /// Fails where more requests than [`RATE`] came in any second since then,
+    /// those aside that stored something: how many of these may be, others say.
+    pub fn expect_calm(&self, then: Instant, during: &str) -> Result<()> {
         let asked = lock(&self.shared.asked);
-        let since: Vec<_> = asked.iter().filter(|at| **at >= then).copied().collect();
-        let within = |from: &Instant| {
-            let end = *from + Duration::from_secs(1);
-            since.iter().filter(|at| *at >= from && **at < end).count()
+        let others = asked
+            .iter()
+            .filter(|asked| asked.at >= then && !asked.stored);
+        let others: Vec<_> = others.collect();
+        let within = |from: usize| {
+            let end = others[from].at + Duration::from_secs(1);
+            others[from..]
+                .iter()
+                .take_while(move |asked| asked.at < end)
         };
-        let most = since.iter().map(within).max().unwrap_or_default();
-        (since.len(), most)
+        let busiest = (0..others.len()).max_by_key(|from| within(*from).count());
+        let mut of_it = BTreeMap::<_, usize>::new();
+        for asked in busiest.into_iter().flat_map(within) {
+            *of_it.entry(asked.what.as_str()).or_default() += 1;
+        }
+        let most: usize = of_it.values().sum();
+        eprintln!(
+            "{during}: {} requests beside those that stored something, {most} in the busiest second",
+            others.len()
+        );
+        ensure!(
+            most <= RATE,
+            "{during}: {most} requests in a second: {of_it:?}"
+        );
+        Ok(())
     }
 
     /// How often a watch was told that its version is too old.
@@ -178,13 +225,30 @@ impl Drop for Way {
 }
 
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    lock(&shared.asked).push(Instant::now());
+    let path = request.uri().path().to_owned();
+    let what = format!("{} {}", request.method(), kind_of(&path));
+    let is_read = request.method() == Method::GET;
+    let number = {
+        let mut asked = lock(&shared.asked);
+        asked.push(Asked {
+            at: Instant::now(),
+            what,
+            stored: false,
+        });
+        asked.len() - 1
+    };
     let trouble = *lock(&shared.trouble);
     if let Trouble::Slow(time) = trouble {
         sleep(time).await;
     }
     match pass_on(&shared, trouble, request).await {
-        Ok(answer) => answer,
+        Ok(answer) => {
+            let stores = !is_read && !path.contains("/leases");
+            if let Some(asked) = lock(&shared.asked).get_mut(number) {
+                asked.stored = stores && answer.status().is_success();
+            }
+            answer
+        }
         Err(error) => {
             let mut answer = Response::new(Body::from(format!("{error:#}")));
             *answer.status_mut() = StatusCode::BAD_GATEWAY;
@@ -193,10 +257,23 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     }
 }
 
+/// What a path is about, without the names in it.
+fn kind_of(path: &str) -> String {
+    let parts: Vec<_> = path.trim_matches('/').split('/').collect();
+    let named = |at: usize| matches!(parts[at - 1], "namespaces" | "servicebindings" | "leases");
+    let rules = |at: usize| matches!(parts[at - 1], "virtualservices" | "destinationrules");
+    let kept = (0..parts.len()).filter(|at| *at == 0 || !(named(*at) || rules(*at)));
+    kept.map(|at| parts[at]).collect::<Vec<_>>().join("/")
+}
+
 async fn pass_on(shared: &Arc<Shared>, trouble: Trouble, request: Request) -> Result<Response> {
     let (parts, sent) = request.into_parts();
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let is_watch = path.contains("watch=true");
+    let resource = parts.uri.path().rsplit('/').next().unwrap_or_default();
+    if is_watch && lock(&shared.expired).remove(resource) {
+        return Ok(gone());
+    }
     let mut headers = parts.headers;
     headers.remove(header::HOST);
     let sent = axum::body::to_bytes(sent, 16 * 1024 * 1024).await?;
@@ -244,6 +321,19 @@ async fn pass_on(shared: &Arc<Shared>, trouble: Trouble, request: Request) -> Re
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     Ok(answer)
+}
+
+/// As the API server says that a version is too old.
+fn gone() -> Response {
+    let status = json!({
+        "apiVersion": "v1", "kind": "Status", "status": "Failure",
+        "code": 410, "reason": "Expired", "message": "too old resource version",
+    });
+    let mut answer = Response::new(Body::from(status.to_string()));
+    *answer.status_mut() = StatusCode::GONE;
+    let json = HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(header::CONTENT_TYPE, json);
+    answer
 }
 
 fn into_io(bytes: Result<Bytes>) -> std::io::Result<Bytes> {

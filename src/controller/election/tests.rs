@@ -100,6 +100,7 @@ async fn a_lease_that_somebody_took_or_deleted_ends_the_term_with_the_next_renew
     assert!(after < 2 * S, "{after:?}");
 }
 
+// trap 24
 #[tokio::test(start_paused = true)]
 async fn a_leader_that_is_cut_off_ends_before_the_lease_does() {
     let cut = |_: &World, machine: &Machine| lock(&machine.way).cut = true;
@@ -264,6 +265,7 @@ async fn a_write_under_way_is_cut_off_at_the_end_of_the_term() {
 
 // --- partitions ------------------------------------------------------------------
 
+// trap 24
 #[test]
 fn in_a_thousand_partitions_never_do_two_write_at_once() {
     let replay = std::env::var("ELECTION_SEED").ok();
@@ -480,6 +482,7 @@ async fn note(world: &World, leadership: &Leadership) {
 
 // --- signs of life -----------------------------------------------------------------
 
+// trap 15
 #[tokio::test(start_paused = true)]
 async fn whoever_takes_part_shows_signs_of_life_whatever_the_server_answers() {
     let world = Arc::new(World::default());

@@ -96,6 +96,7 @@ fn ask(state: &mut State, name: &str, works: bool, asked: &mut Vec<String>) -> (
     }
 }
 
+// trap 1
 #[test]
 fn a_lane_is_first_in_first_out() {
     let mut queue = Clocked::new(100);
@@ -136,6 +137,7 @@ fn a_lane_that_is_alone_gets_every_release() {
     assert!((0..40).all(|_| queue.release().is_some()));
 }
 
+// trap 19
 #[test]
 fn no_more_run_than_the_limit_and_the_end_of_one_makes_room_for_the_next() {
     let mut queue = Clocked::new(2);
@@ -150,6 +152,7 @@ fn no_more_run_than_the_limit_and_the_end_of_one_makes_room_for_the_next() {
     assert_eq!(queue.release().as_deref(), Some("c"));
 }
 
+// trap 1
 #[test]
 fn nobody_starves_at_twice_the_load_that_can_be_served() {
     // 400 keys, each asked for every second in one lane or another; a run
@@ -176,6 +179,7 @@ fn nobody_starves_at_twice_the_load_that_can_be_served() {
     assert!(*least >= 5, "the one that ran least ran {least} times");
 }
 
+// trap 18
 #[test]
 fn a_burst_runs_the_first_at_once_and_once_more_for_all_the_others() {
     let mut queue = Clocked::new(10);
@@ -214,6 +218,7 @@ fn what_is_asked_for_during_a_run_comes_after_it_and_never_beside_it() {
     );
 }
 
+// trap 17
 #[test]
 fn a_failing_key_backs_off_and_nothing_but_an_edit_cuts_that_short() {
     let mut queue = Clocked::new(10);
@@ -492,6 +497,7 @@ fn the_rooms_do_not_disturb_each_other() {
     assert!(!queue.state.may_try(&key("a"), Room::Writes));
 }
 
+// trap 30
 #[test]
 fn a_binding_that_is_gone_leaves_nothing_behind() {
     let mut queue = Clocked::new(16);
@@ -522,6 +528,7 @@ fn a_binding_that_is_gone_leaves_nothing_behind() {
     assert!(queue.state.is_empty());
 }
 
+// trap 28
 #[test]
 fn a_binding_made_anew_during_the_last_run_of_the_old_one_is_looked_at() {
     let mut queue = Clocked::new(16);
@@ -534,6 +541,7 @@ fn a_binding_made_anew_during_the_last_run_of_the_old_one_is_looked_at() {
     assert_eq!(queue.release().as_deref(), Some("a"));
 }
 
+// trap 15
 #[tokio::test(start_paused = true)]
 async fn whoever_takes_the_keys_shows_a_sign_of_life_and_only_he() {
     let queue = super::Queue::new(1, crate::metrics::Metrics::new().unwrap().workqueue);

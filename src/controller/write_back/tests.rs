@@ -215,6 +215,7 @@ async fn a_change_is_told_at_once_and_a_burst_as_one_more_with_the_latest_state(
     assert_eq!(scene.told(), ["web 1", "web 1 2", "web 1 99"]);
 }
 
+// trap 18
 #[tokio::test(start_paused = true)]
 async fn a_service_that_changes_all_the_time_is_told_every_300_ms() {
     let scene = Scene::start(&["web"]);
