@@ -150,6 +150,11 @@ impl<'a> Checked<'a> {
         set_pod_ready(&self.pods(), &self.pod(place), address, ready).await
     }
 
+    /// Waits until the Service's slices list just this many ready ones.
+    pub(crate) async fn lists_ready(&self, count: usize) -> Result<()> {
+        self.service.wait_for_endpoints(count).await
+    }
+
     /// Changes a Pod's metadata as somebody else would.
     pub(crate) async fn edit(&self, place: usize, metadata: Value) -> Result<()> {
         let patch = Patch::Merge(json!({"metadata": metadata}));

@@ -43,6 +43,7 @@ async fn a_pod_that_is_deleted_ends_or_becomes_unready_leaves_without_a_verdict(
         .delete(&web.pod(1), &DeleteParams::default())
         .await?;
     web.set_ready(2, false).await?;
+    web.lists_ready(1).await?;
     for place in 0..3 {
         web.endpoints[place].fail(Trouble::Refused).await?;
     }
