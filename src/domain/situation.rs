@@ -1,6 +1,8 @@
 //! The table of situations: what each one means for the conditions, for the
 //! summary, and for when the binding is looked at again.
 
+use super::brake::Held;
+use super::names::BindingKey;
 use super::reasons as r;
 use crate::api::service_binding::SyncStatus;
 
@@ -155,6 +157,18 @@ pub struct Row {
 }
 
 impl Situation {
+    /// That of a binding whose removal has to wait.
+    pub fn held(held: &Held, binding: &BindingKey) -> Self {
+        let message = held.message(binding);
+        match held {
+            Held::NotListed => Self::Unlisted(message),
+            Held::NeverRemoved => Self::Removed {
+                kept: Some(message),
+            },
+            Held::Doubtful { .. } => Self::DeletionHeld(message),
+        }
+    }
+
     /// The row of this situation.
     pub fn row(&self, in_force: InForce) -> Row {
         let fact = |truth, reason, message: &str| {
