@@ -89,8 +89,9 @@ impl Stub {
         let line = format!("{method} {path}");
         self.asked.lock().unwrap().push(line);
         let refusal = |code: u16| {
+            let reason = if code == 404 { "NotFound" } else { "Stub" };
             let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-                "message": "the stub refuses", "reason": "Stub", "code": code});
+                "message": "the stub refuses", "reason": reason, "code": code});
             (code, status)
         };
         if *method != Method::GET {
@@ -738,7 +739,7 @@ async fn a_binding_that_is_being_deleted_takes_its_objects_along() {
     // The catalog is not asked.
     let away = FakeCatalog::new();
     away.fail_next(1, CatalogError::NotFound);
-    let (answer, _) = json_of(stub, away, &[]).await;
+    let (answer, _) = json_of(stub, away, &["web"]).await;
     assert_eq!(verdict(&answer), ("remove", "Deleting"));
 }
 
