@@ -42,7 +42,6 @@ use crate::controller::world::World;
 use crate::controller::world::watched::WATCHED;
 use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, gauges, watches};
-use crate::domain::brake::Limits;
 use crate::domain::election::{Lost, Timing};
 use crate::domain::served::Served;
 use crate::metrics::Metrics;
@@ -228,10 +227,7 @@ fn context(
         settings: reach::settings(&args.mapping, served.clone()),
         period: args.period,
         concurrency: args.concurrency,
-        limits: Limits {
-            policy: args.policy.into(),
-            percent: args.max_delete_percent,
-        },
+        limits: args.brake.limits(),
         read_only: args.read_only,
         ejection: reach::ejection(args.health.ejection),
         trust_domain: args.health.mesh_trust_domain.to_string(),

@@ -27,7 +27,7 @@ use debug::DebugListen;
 use diff::DiffArgs;
 use health::HealthArgs;
 use release_all::ReleaseAllArgs;
-use sync::{Policy, RegisterArgs};
+use sync::{BrakeArgs, RegisterArgs};
 use watch::WatchArgs;
 
 /// Keeps a company's service catalog and its Istio mesh in step.
@@ -103,28 +103,9 @@ pub struct RunArgs {
     #[command(flatten)]
     pub mapping: MappingArgs,
 
-    /// Whether what was made for a service goes when the catalog no longer has
-    /// it: `sync` removes it, `upsert-only` never does.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_POLICY",
-        value_name = "POLICY",
-        default_value = "sync"
-    )]
-    pub policy: Policy,
-
-    /// Share of the bindings, in percent, that may lose what was made for them
-    /// within ten minutes because the catalog no longer has their services. One
-    /// is always allowed, also where this is 0; `--policy=upsert-only` allows
-    /// none.
-    #[arg(
-        long,
-        env = "CATALOG_MESH_MAX_DELETE_PERCENT",
-        value_name = "PERCENT",
-        default_value_t = 20,
-        value_parser = clap::value_parser!(u8).range(0..=100)
-    )]
-    pub max_delete_percent: u8,
+    /// What goes because of the catalog.
+    #[command(flatten)]
+    pub brake: BrakeArgs,
 
     /// Which services of the catalog get a binding by themselves.
     #[command(flatten)]

@@ -352,6 +352,7 @@ fn situations() -> String {
     let programmed = |mismatch: Option<&str>| S::Programmed {
         mismatch: mismatch.map(str::to_owned),
         rival: None,
+        beside: None,
         notes: Vec::new(),
     };
     let removed = |kept: Option<&str>| S::Removed {
@@ -386,10 +387,21 @@ fn situations() -> String {
             S::Programmed {
                 mismatch: None,
                 rival: Some(String::new()),
+                beside: None,
                 notes: Vec::new(),
             },
             ThisGeneration,
             ", and another process reports to the catalog as this cluster",
+        ),
+        (
+            S::Programmed {
+                mismatch: None,
+                rival: None,
+                beside: Some(String::new()),
+                notes: Vec::new(),
+            },
+            ThisGeneration,
+            ", and another record names the same Service",
         ),
         (away(), ThisGeneration, "; this generation is in force"),
         (

@@ -7,6 +7,7 @@ use clap::{Args, ValueEnum};
 use super::MappingArgs;
 use super::catalog::CatalogArgs;
 use super::cluster::ClusterArgs;
+use super::sync::{BrakeArgs, RegisterArgs};
 use crate::domain::names::Namespace;
 
 /// Flags of `diff`.
@@ -58,6 +59,14 @@ pub struct DiffArgs {
     /// What every decision depends on.
     #[command(flatten)]
     pub mapping: MappingArgs,
+
+    /// What goes because of the catalog.
+    #[command(flatten)]
+    pub brake: BrakeArgs,
+
+    /// Which services of the catalog get a binding by themselves.
+    #[command(flatten)]
+    pub register: RegisterArgs,
 
     /// Which cluster it is about.
     #[command(flatten)]

@@ -1,8 +1,9 @@
-//! What the catalog makes in the cluster, and takes out of it: flags of `run`.
+//! What the catalog makes in the cluster, and takes out of it: flags of `run`
+//! and `diff`.
 
 use clap::{Args, ValueEnum};
 
-use crate::domain::brake::SyncPolicy;
+use crate::domain::brake::{Limits, SyncPolicy};
 use crate::domain::names::Namespace;
 use crate::domain::registration::Scope;
 use crate::domain::selector::LabelSelector;
@@ -66,6 +67,43 @@ impl RegisterArgs {
             namespaces,
             service_labels: self.service_labels.clone(),
             record_labels: self.record_labels.clone(),
+        }
+    }
+}
+
+/// What goes because of the catalog.
+#[derive(Args, Clone, Debug)]
+pub struct BrakeArgs {
+    /// Whether what was made for a service goes when the catalog no longer has
+    /// it: `sync` removes it, `upsert-only` never does.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_POLICY",
+        value_name = "POLICY",
+        default_value = "sync"
+    )]
+    pub policy: Policy,
+
+    /// Share of the bindings, in percent, that may lose what was made for them
+    /// within ten minutes because the catalog no longer has their services. One
+    /// is always allowed, also where this is 0; `--policy=upsert-only` allows
+    /// none.
+    #[arg(
+        long,
+        env = "CATALOG_MESH_MAX_DELETE_PERCENT",
+        value_name = "PERCENT",
+        default_value_t = 20,
+        value_parser = clap::value_parser!(u8).range(0..=100)
+    )]
+    pub max_delete_percent: u8,
+}
+
+impl BrakeArgs {
+    /// The same as the core needs it.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            policy: self.policy.into(),
+            percent: self.max_delete_percent,
         }
     }
 }

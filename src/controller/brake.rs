@@ -6,9 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use super::leadership::{Leadership, NotLeader};
 use crate::domain::brake::window::Window;
 use crate::domain::brake::{self, CatalogView, Held, Limits, Removal};
-
-/// Name of the note for the leaders to come.
-const NOTE: &str = "removals";
+use crate::domain::labels::NOTE_REMOVALS;
 
 /// What was removed lately, by this leader and those before.
 #[derive(Debug, Default)]
@@ -63,7 +61,7 @@ impl Brake {
             return Ok(());
         }
         let (admitted, note) = self.state(|state| (state.admitted, state.window.note()));
-        leadership.note(NOTE, note).await?;
+        leadership.note(NOTE_REMOVALS, note).await?;
         *noted = admitted;
         Ok(())
     }
@@ -86,7 +84,7 @@ impl Brake {
         let term = leadership.epoch().ok_or(NotLeader)?;
         self.state(|state| {
             if state.term != Some(term) {
-                let note = leadership.noted(NOTE).unwrap_or_default();
+                let note = leadership.noted(NOTE_REMOVALS).unwrap_or_default();
                 state.window.take_over(&note, now);
                 state.term = Some(term);
             }
@@ -141,7 +139,10 @@ mod tests {
         let leadership = Leadership::granted(1);
         let first = Brake::default();
         assert_eq!(ask(&first, &leadership, "a").await, Ok(()));
-        assert_eq!(leadership.noted(NOTE).as_deref(), Some("1800000000:1"));
+        assert_eq!(
+            leadership.noted(NOTE_REMOVALS).as_deref(),
+            Some("1800000000:1")
+        );
         let second = Brake::default();
         assert_eq!(ask(&second, &leadership, "b").await, Ok(()));
         let held = ask(&second, &leadership, "c").await;
@@ -155,9 +156,15 @@ mod tests {
             ),
             "{held:?}"
         );
-        assert_eq!(leadership.noted(NOTE).as_deref(), Some("1800000000:2"));
+        assert_eq!(
+            leadership.noted(NOTE_REMOVALS).as_deref(),
+            Some("1800000000:2")
+        );
         // What is tried again costs nothing.
         assert_eq!(ask(&second, &leadership, "b").await, Ok(()));
-        assert_eq!(leadership.noted(NOTE).as_deref(), Some("1800000000:2"));
+        assert_eq!(
+            leadership.noted(NOTE_REMOVALS).as_deref(),
+            Some("1800000000:2")
+        );
     }
 }

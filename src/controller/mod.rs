@@ -8,6 +8,7 @@ pub mod changes;
 pub mod clients;
 pub mod clock;
 pub mod cluster_id;
+mod collisions;
 pub mod context;
 pub mod denials;
 pub mod ejection;

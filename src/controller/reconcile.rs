@@ -109,11 +109,15 @@ async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) 
     let host = valid.binding.host.clone();
     let desired = build::build(&valid.binding);
     let plan = plan::plan(inputs, &target.service, desired);
+    let status = inputs.binding.status.as_ref();
+    let beside = match &inputs.catalog {
+        CatalogAnswer::Record(record) => ctx.registrar.beside(&target.service, record, status),
+        _ => None,
+    };
     let programmed = Situation::Programmed {
         mismatch: valid.mismatch,
-        rival: ctx
-            .write_back
-            .rival(&key, status::tells_of_rival(inputs.binding.status.as_ref())),
+        rival: ctx.write_back.rival(&key, status::tells_of_rival(status)),
+        beside,
         notes: valid.notes,
     };
     let mut findings = Findings {

@@ -14,17 +14,18 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
 use super::apply::in_time;
-use super::audit;
 use super::context::Context;
 use super::error::WriteError;
 use super::world::Concerned;
-use crate::api::service_binding::ServiceBinding;
+use super::{audit, collisions};
+use crate::api::service_binding::{ServiceBinding, ServiceBindingStatus};
 use crate::catalog::known::{Known, Presence};
 use crate::domain::labels::{BINDING_KIND, MANAGER};
 use crate::domain::names::{BindingKey, CatalogServiceId, Namespace, ServiceKey, ServiceName};
+use crate::domain::record::ServiceRecord;
 use crate::domain::registration::index::Index;
 use crate::domain::registration::{self, Decision, PROBLEMS, Problem, Scope};
-use crate::domain::retry;
+use crate::domain::{retry, status};
 
 /// Most bindings that are made at once.
 const AT_ONCE: usize = 8;
@@ -74,6 +75,25 @@ impl Registrar {
                 problems.filter(|problem| problem.label() == label).count()
             };
             PROBLEMS.map(|label| (label, count(label)))
+        })
+    }
+
+    /// What a binding to this record of its own is told of others that name its
+    /// Service. Before it is known whether others do, that is what its status
+    /// says already: a restart is no news.
+    pub(crate) fn beside(
+        &self,
+        service: &ServiceKey,
+        record: &ServiceRecord,
+        status: Option<&ServiceBindingStatus>,
+    ) -> Option<String> {
+        let id = self.scope.leads_to(record, service)?;
+        self.state(|state| {
+            if state.index.knows(&id, service) {
+                registration::beside(&state.index.ids(service), &id)
+            } else {
+                status::another_record(status).map(str::to_owned)
+            }
         })
     }
 
@@ -206,20 +226,30 @@ impl Registrar {
     }
 }
 
-/// Remembers the record's problem, and logs one that is new.
-fn say(state: &mut State, id: &CatalogServiceId, problem: Option<Problem>) {
+/// Remembers the record's problem, and logs and returns one that is new.
+fn say(state: &mut State, id: &CatalogServiceId, problem: Option<Problem>) -> Option<Problem> {
     let Some(problem) = problem else {
         state.problems.remove(id);
-        return;
+        return None;
     };
-    if state.problems.get(id) != Some(&problem) {
-        tracing::warn!(
-            catalogServiceId = %id,
-            reason = problem.label(),
-            "no binding is made for this record: {}",
-            problem.message()
-        );
-        state.problems.insert(id.clone(), problem);
+    if state.problems.get(id) == Some(&problem) {
+        return None;
+    }
+    tracing::warn!(
+        catalogServiceId = %id,
+        reason = problem.label(),
+        "no binding is made for this record: {}",
+        problem.message()
+    );
+    state.problems.insert(id.clone(), problem.clone());
+    Some(problem)
+}
+
+/// The binding that would be made for the Service.
+fn key_for(service: &ServiceKey) -> BindingKey {
+    BindingKey {
+        namespace: service.namespace.to_string(),
+        name: service.name.to_string(),
     }
 }
 
@@ -247,15 +277,19 @@ pub async fn run(ctx: Arc<Context>) {
 async fn register(ctx: &Context, service: &ServiceKey) {
     let registrar = &ctx.registrar;
     let around = ctx.world.around(service);
-    let (ids, made) = registrar.state(|state| {
+    let (ids, made, news) = registrar.state(|state| {
         let ids = state.index.ids(service);
         let problems = registration::problems(&ids, &around);
+        let mut news = Vec::new();
         for id in &ids {
             let problem = problems.iter().find(|(of, _)| of == id);
-            say(state, id, problem.map(|(_, problem)| problem.clone()));
+            let problem = problem.map(|(_, problem)| problem.clone());
+            news.extend(say(state, id, problem).map(|problem| (id.clone(), problem)));
         }
-        (ids, state.made.get(service).copied())
+        (ids, state.made.get(service).copied(), news)
     });
+    collisions::tell(ctx, &key_for(service), &news);
+    collisions::look_again(ctx, &around, &ids);
     let Decision::Create(id) = registration::decide(&registrar.scope, service, &ids, &around)
     else {
         registrar.state(|state| state.failed.remove(service));
@@ -297,10 +331,7 @@ async fn create(
     service: &ServiceKey,
     id: &CatalogServiceId,
 ) -> Result<(), WriteError> {
-    let key = BindingKey {
-        namespace: service.namespace.to_string(),
-        name: service.name.to_string(),
-    };
+    let key = key_for(service);
     let binding = registration::binding(service, id);
     let mut body =
         serde_json::to_value(&binding).map_err(|e| WriteError::Refused(e.to_string()))?;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::Method;
+use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LOOK_DEADLINE;
@@ -133,6 +134,30 @@ async fn a_look_that_panics_or_hangs_is_its_own_bindings_failure() {
 }
 
 // trap 2
+#[tokio::test(start_paused = true)]
+async fn of_a_thousand_and_one_that_is_wrong_a_thousand_come_into_force() {
+    let names: Vec<_> = (0..1_001).map(|n| format!("s{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let catalog = Trap::with(&names);
+    catalog.inner.set_bad("s7", "timeout", "must be a duration");
+    let bed = Bed::start(catalog, &names).await;
+    // One that cannot be decoded is there before any of them was looked at.
+    let mut undecodable = binding("poison");
+    undecodable["spec"]["serviceName"] = json!({"not": "a name"});
+    bed.server().put("servicebindings", undecodable);
+    sleep(60 * S).await;
+    let says = |name: &&&str| bed.says(name, "Ready");
+    let synced = names.iter().filter(|name| says(name) == "True Synced");
+    assert_eq!(synced.count(), 1_000);
+    assert_eq!(bed.says("s7", "Ready"), "False InvalidRecord");
+    for kind in ["virtualservices", "destinationrules"] {
+        let there = |name: &&&str| bed.server().get(kind, name).is_some();
+        assert_eq!(names.iter().filter(there).count(), 1_000, "{kind}");
+    }
+    let undecodable = bed.metric("catalog_mesh_undecodable_total");
+    assert!(undecodable >= 1.0, "{undecodable}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_fails_holds_up_no_other() {
     let catalog = Trap::with(&["web", "new"]);

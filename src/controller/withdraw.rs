@@ -20,12 +20,11 @@ use super::queue::state::Next;
 use super::write_back::seam;
 use super::{observe, reconcile, remove, report, sources};
 use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
-use crate::domain::brake::{Held, Removal};
+use crate::domain::brake::Removal;
 use crate::domain::inputs::Inputs;
-use crate::domain::labels::{ANNOTATION_APPROVE_DELETION, BINDING_KIND};
-use crate::domain::record::CatalogPosition;
+use crate::domain::labels::BINDING_KIND;
 use crate::domain::situation::Situation;
-use crate::domain::status::{self, Findings, Transition};
+use crate::domain::status::{Findings, Transition};
 use crate::domain::target::Target;
 use crate::domain::{ownership, plan, reasons, validate};
 use crate::metrics::bindings::Bound;
@@ -54,21 +53,14 @@ pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &T
         Ok(()) => {}
         Err(Refused::NotLeader) => return again(WriteError::NotLeader),
         Err(Refused::Held(held)) => {
-            let message = held.message(&validate::key(&inputs.binding));
             let findings = Findings {
                 doubted: held.is_lasting(),
                 ..Findings::default()
             };
-            let situation = match held {
-                Held::NotListed => Situation::Unlisted(message),
-                Held::NeverRemoved => Situation::Removed {
-                    kept: Some(message),
-                },
-                Held::Doubtful { .. } => Situation::DeletionHeld(message),
-            };
+            let key = validate::key(&inputs.binding);
             return Looked {
                 findings,
-                ..found(situation)
+                ..found(Situation::held(&held, &key))
             };
         }
     }
@@ -110,15 +102,7 @@ fn deregistered(binding: &ServiceBinding, what: &str) {
 }
 
 async fn admit(ctx: &Context, inputs: &Inputs, target: &Target) -> Result<(), Refused> {
-    let metadata = &inputs.binding.metadata;
-    let annotations = metadata.annotations.as_ref();
-    let approved = annotations.and_then(|a| a.get(ANNOTATION_APPROVE_DELETION));
-    let removal = Removal {
-        uid: metadata.uid.as_deref().unwrap_or_default(),
-        seen: status::record_seen(inputs.binding.status.as_ref()),
-        approved: approved.and_then(|text| CatalogPosition::parse(text)),
-        bindings: ctx.world.bindings_known(),
-    };
+    let removal = Removal::of(&inputs.binding, ctx.world.bindings_known());
     let catalog = observe::catalog_view(&ctx.known, &target.catalog_id);
     let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
     let brake = &ctx.memory.brake;

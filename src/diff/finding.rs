@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::lines::Line;
 use super::source::Source;
 use crate::api::service_binding::PolicyEntry;
-use crate::domain::desired::MeshKind;
 use crate::domain::names::BindingKey;
 
 /// What a look at one binding would change.
@@ -69,11 +68,11 @@ impl Action {
     }
 }
 
-/// An object that would change.
+/// An object that would change: one of the mesh, or a binding that is made.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Altered {
     /// Its kind.
-    pub(super) kind: MeshKind,
+    pub(super) kind: &'static str,
     /// Its namespace.
     pub(super) namespace: String,
     /// Its name.

@@ -93,7 +93,7 @@ fn binding(finding: &Finding, explain: bool) -> Binding<'_> {
 
 fn object(object: &Altered) -> Object<'_> {
     Object {
-        kind: object.kind.as_str(),
+        kind: object.kind,
         namespace: &object.namespace,
         name: &object.name,
         action: object.action,
@@ -163,7 +163,7 @@ mod tests {
         let lines = between(Some(&before), Some(&after));
         let finding = Finding {
             objects: vec![Altered {
-                kind: MeshKind::DestinationRule,
+                kind: MeshKind::DestinationRule.as_str(),
                 namespace: "n".to_owned(),
                 name: "o".to_owned(),
                 action: Action::Update,

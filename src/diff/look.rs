@@ -5,20 +5,26 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::brake::Brake;
 use super::finding::{Action, Altered, Because, Finding, Said};
 use super::lines::{self, Line, Sign};
 use super::owners::Owners;
-use super::predict;
-use super::source;
-use crate::api::service_binding::{DeletionPolicy, ServiceBinding};
+use super::{predict, source, tightened};
+use crate::api::service_binding::{DeletionPolicy, PolicyEntry, ServiceBinding};
 use crate::controller::world::World;
-use crate::domain::desired::DesiredObject;
+use crate::domain::build::ValidBinding;
+use crate::domain::desired::{DesiredObject, MeshKind};
+use crate::domain::health::outlier;
 use crate::domain::inputs::{CatalogAnswer, Inputs, Settings};
 use crate::domain::names::shown;
 use crate::domain::plan::{Guard, Removal, Write};
 use crate::domain::situation::{InForce, Situation};
 use crate::domain::target::Target;
 use crate::domain::{build, labels, ownership, plan, reasons, validate};
+
+/// What is said of a tightened outlier detection.
+const TIGHTENED: &str =
+    "outlierDetection is tightened while an unhealthy endpoint has to stay in the mesh";
 
 /// What a look comes to before the catalog is asked.
 pub(super) enum Begun {
@@ -41,6 +47,10 @@ pub(super) struct Decided {
     pub(super) finding: Finding,
     /// What would be written, in order.
     pub(super) writes: Vec<Write>,
+    /// What that is built from.
+    valid: Option<ValidBinding>,
+    /// The policy that was synced last.
+    synced: Vec<PolicyEntry>,
 }
 
 /// An object as the cluster holds it.
@@ -75,18 +85,26 @@ pub(super) fn begin(world: &World, binding: Arc<ServiceBinding>, settings: &Sett
 }
 
 /// Goes on with the catalog's answer.
-pub(super) fn decide(asked: Asked, answer: CatalogAnswer, settings: &Settings) -> Decided {
+pub(super) fn decide(
+    asked: Asked,
+    answer: CatalogAnswer,
+    settings: &Settings,
+    brake: &mut Brake,
+) -> Decided {
     let Asked { target, mut inputs } = asked;
     inputs.catalog = answer;
     let mut finding = Finding::of(validate::key(&inputs.binding));
+    let mut built = None;
     let writes = match validate::validate(&inputs, &target, settings) {
         Ok(valid) => {
             finding.notes = valid.mismatch.into_iter().chain(valid.notes).collect();
             finding.policy = valid.provenance;
-            plan::plan(&inputs, &target.service, build::build(&valid.binding)).writes
+            let desired = build::build(&valid.binding);
+            built = Some(valid.binding);
+            plan::plan(&inputs, &target.service, desired).writes
         }
         Err(Situation::Removed { .. }) => {
-            finding = withdrawal(finding, &inputs, &target);
+            finding = withdrawal(finding, &inputs, &target, brake);
             Vec::new()
         }
         Err(situation) => {
@@ -94,13 +112,53 @@ pub(super) fn decide(asked: Asked, answer: CatalogAnswer, settings: &Settings) -
             Vec::new()
         }
     };
-    Decided { finding, writes }
+    let status = inputs.binding.status.as_ref();
+    Decided {
+        finding,
+        writes,
+        valid: built,
+        synced: status.map_or_else(Vec::new, |status| status.policy.clone()),
+    }
+}
+
+impl Decided {
+    /// Adds what each write would change to the finding, up to one that the
+    /// controller would not go beyond. `live` are the objects that they are to.
+    pub(super) fn compared(mut self, live: &[Option<Live>]) -> Finding {
+        for (write, live) in self.writes.iter().zip(live) {
+            let tightened = live.as_ref().and_then(|live| self.tightened(write, live));
+            let object = tightened.as_ref().unwrap_or(&write.object);
+            if tightened.is_some() {
+                self.finding.notes.push(TIGHTENED.to_owned());
+            }
+            if !compare(&mut self.finding, write, object, live.as_ref()) {
+                break;
+            }
+        }
+        self.finding
+    }
+
+    /// The object as the controller wants it while an unhealthy endpoint has to
+    /// stay, where it does.
+    fn tightened(&self, write: &Write, live: &Live) -> Option<DesiredObject> {
+        let mut valid = self.valid.clone()?;
+        let policy = valid.policy.outlier_detection.as_mut();
+        let policy = policy.filter(|_| write.object.kind() == MeshKind::DestinationRule)?;
+        let tightened = tightened::of(live, &self.synced)?;
+        *policy = outlier::in_force(policy, Some(tightened));
+        Some(build::build(&valid).destination_rule)
+    }
 }
 
 /// Adds what the write would change to the finding. Says whether the
 /// controller would go on to the next write.
-pub(super) fn compare(finding: &mut Finding, write: &Write, live: Option<&Live>) -> bool {
-    let wanted = wanted(&write.object);
+fn compare(
+    finding: &mut Finding,
+    write: &Write,
+    object: &DesiredObject,
+    live: Option<&Live>,
+) -> bool {
+    let wanted = wanted(object);
     let Some(live) = live else {
         let lines = lines::between(None, Some(&wanted));
         finding.alter(&write.object, Action::Create, lines, &Owners::default());
@@ -149,7 +207,7 @@ impl Finding {
         };
         let lines = lines.into_iter().map(said).collect();
         self.objects.push(Altered {
-            kind,
+            kind: kind.as_str(),
             namespace: object.namespace.clone(),
             name: object.name.clone(),
             action,
@@ -174,7 +232,7 @@ impl Finding {
                 } => (Action::Release, kind, namespace, name),
             };
             self.objects.push(Altered {
-                kind,
+                kind: kind.as_str(),
                 namespace,
                 name,
                 action,
@@ -217,7 +275,12 @@ fn relieved(mut finding: Finding) -> Finding {
     finding
 }
 
-fn withdrawal(mut finding: Finding, inputs: &Inputs, target: &Target) -> Finding {
+fn withdrawal(
+    mut finding: Finding,
+    inputs: &Inputs,
+    target: &Target,
+    brake: &mut Brake,
+) -> Finding {
     let id = &target.catalog_id;
     let retained = inputs.binding.spec.deletion_policy == Some(DeletionPolicy::Retain);
     let steps = plan::withdrawal(inputs, &target.service);
@@ -229,15 +292,16 @@ fn withdrawal(mut finding: Finding, inputs: &Inputs, target: &Target) -> Finding
     } else if retained {
         format!("the catalog has no service {id}; its objects stay, since deletionPolicy is Retain")
     } else if made {
-        format!(
-            "the catalog no longer has service {id}, which this binding was made for: it goes, as far as --policy and the brake let it"
-        )
+        format!("the catalog no longer has service {id}, which this binding was made for: it goes")
     } else {
-        format!(
-            "the catalog no longer has service {id}; its objects go, as far as --policy and the brake let them"
-        )
+        format!("the catalog no longer has service {id}; its objects go")
     };
     if !kept {
+        if let Err(held) = brake.admit(inputs) {
+            let key = finding.binding.clone();
+            return stuck(finding, &Situation::held(&held, &key));
+        }
+        finding.notes.extend(brake.blind.clone());
         finding.leaves = made;
         finding.take_away(steps);
     }

@@ -8,6 +8,7 @@
 #[cfg(test)]
 mod fixtures;
 
+mod brake;
 mod finding;
 mod json;
 mod lines;
@@ -16,29 +17,35 @@ mod owners;
 mod predict;
 pub mod question;
 mod records;
+mod register;
 mod seen;
 mod source;
 mod text;
+mod tightened;
 pub mod unable;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
 use kube::Client;
 
-use self::finding::{Action, Because, Finding};
-use self::look::{Asked, Begun, Decided};
+use self::brake::Brake;
+use self::finding::{Action, Altered, Because, Finding};
+use self::look::{Begun, Decided};
 use self::question::{Entries, Question, Scope};
-use self::records::Answers;
-use self::seen::{Cluster, Wrong};
+use self::records::Records;
+use self::register::Within;
+use self::seen::{Cluster, Removals, Wrong};
 use self::unable::Unable;
 use crate::args::diff::Output;
 use crate::catalog::Catalog;
 use crate::controller::error::brief;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::world::World;
-use crate::domain::inputs::CatalogAnswer;
+use crate::domain::brake::SyncPolicy;
+use crate::domain::brake::window::Window;
 use crate::domain::names::{BindingKey, shown};
 use crate::domain::plan::Guard;
 
@@ -72,6 +79,8 @@ pub async fn answer(question: &Question, reach: &Reach) -> Result<Printed, Unabl
         question.own_namespace.clone(),
     );
     let cluster = seen::list(&reach.client, &mesh_api, world, &question.given).await?;
+    let bindings = cluster.world.bindings_known();
+    let (mut records, made) = registered(question, reach, &cluster).await?;
     let keys = in_scope(question, &cluster)?;
 
     let (mut findings, mut asked, mut passed_over) = (Vec::new(), Vec::new(), 0);
@@ -82,18 +91,29 @@ pub async fn answer(question: &Question, reach: &Reach) -> Result<Printed, Unabl
             None => passed_over += 1,
         }
     }
-    let answers = answers(question, reach, &asked).await?;
-    let compared: Vec<Finding> = stream::iter(asked)
+    if question.entries.is_none() {
+        let ids = asked.iter().map(|asked| asked.target.catalog_id.clone());
+        records.ask(reach.catalog.as_ref(), ids.collect()).await?;
+    }
+    let mut brake = brake(question, reach, bindings, &records).await?;
+    let decided: Vec<_> = asked
+        .into_iter()
         .map(|asked| {
-            let answer = answers.get(&asked.target.catalog_id).cloned();
-            let answer = answer.unwrap_or(CatalogAnswer::NotAsked);
-            let decided = look::decide(asked, answer, settings);
-            compare(&reach.client, &mesh_api, decided)
+            let answer = records.answer(&asked.target.catalog_id);
+            look::decide(asked, answer, settings, &mut brake)
         })
+        .collect();
+    let compared: Vec<Finding> = stream::iter(decided)
+        .map(|decided| compare(&reach.client, &mesh_api, decided))
         .buffered(AT_ONCE)
         .try_collect()
         .await?;
     findings.extend(compared);
+    for finding in &mut findings {
+        if let Some(creation) = made.get(&finding.binding) {
+            finding.objects.insert(0, creation.clone());
+        }
+    }
     findings.sort_by(|a, b| a.binding.cmp(&b.binding));
 
     let output = match question.output {
@@ -105,6 +125,55 @@ pub async fn answer(question: &Question, reach: &Reach) -> Result<Printed, Unabl
         .iter()
         .any(|finding| finding.action() != Action::Nothing);
     Ok(Printed { output, differs })
+}
+
+/// What is known of the catalog at first, and the bindings that would be made
+/// because of it, which are in the cluster from now on.
+async fn registered(
+    question: &Question,
+    reach: &Reach,
+    cluster: &Cluster,
+) -> Result<(Records, BTreeMap<BindingKey, Altered>), Unable> {
+    let given = question.entries.as_ref().map(Records::given);
+    let Some(within) = Within::of(question, cluster) else {
+        return Ok((given.unwrap_or_default(), BTreeMap::new()));
+    };
+    let records = match given {
+        Some(given) => given,
+        None => {
+            let mut records = Records::default();
+            let catalog = reach.catalog.as_ref();
+            records.list(catalog, within.namespace()).await?;
+            records
+        }
+    };
+    let made = register::make(&question.register, &within, &records, cluster);
+    Ok((records, made))
+}
+
+/// The brake as it is now; its notes are read where something may be removed.
+async fn brake(
+    question: &Question,
+    reach: &Reach,
+    bindings: usize,
+    records: &Records,
+) -> Result<Brake, Unable> {
+    let now = u64::try_from(Timestamp::now().as_second()).unwrap_or_default();
+    let mut brake = Brake {
+        limits: question.limits,
+        bindings,
+        window: Window::default(),
+        blind: None,
+        catalog: records.view(),
+        now,
+    };
+    if records.lack_any() && question.limits.policy == SyncPolicy::Sync {
+        match seen::removals(&reach.client, &question.own_namespace).await? {
+            Removals::Noted(note) => brake.window.take_over(&note, now),
+            Removals::Forbidden(why) => brake.blind = Some(why),
+        }
+    }
+    Ok(brake)
 }
 
 /// The bindings that the question is about, all of which are there.
@@ -140,8 +209,8 @@ fn begin(
         Some(Wrong::Refused(situation)) => {
             return Ok(Some(Begun::Settled(look::stuck(finding(), situation))));
         }
-        Some(Wrong::Undecodable(_)) if question.entries.is_some() && !named => return Ok(None),
-        Some(Wrong::Undecodable(error)) => {
+        Some(Wrong::Undecodable { .. }) if question.entries.is_some() && !named => return Ok(None),
+        Some(Wrong::Undecodable { error, .. }) => {
             let because = Because {
                 reason: "Undecodable".to_owned(),
                 message: format!("this ServiceBinding cannot be read: {}", brief(error)),
@@ -175,41 +244,17 @@ fn begin(
     )))
 }
 
-/// What the catalog, or the question, says of the services.
-async fn answers(question: &Question, reach: &Reach, asked: &[Asked]) -> Result<Answers, Unable> {
-    let ids: BTreeSet<_> = asked.iter().map(|asked| &asked.target.catalog_id).collect();
-    match &question.entries {
-        None => {
-            let ids = ids.into_iter().cloned().collect();
-            records::ask(reach.catalog.as_ref(), ids).await
-        }
-        Some(entries) => Ok(ids
-            .into_iter()
-            .filter_map(|id| {
-                let record = Arc::clone(entries.get(id.as_str())?);
-                Some((id.clone(), CatalogAnswer::Record(record)))
-            })
-            .collect()),
-    }
-}
-
 async fn compare(client: &Client, mesh_api: &MeshApi, decided: Decided) -> Result<Finding, Unable> {
-    let Decided {
-        mut finding,
-        writes,
-    } = decided;
-    for write in &writes {
-        let live = match write.guard {
+    let mut live = Vec::new();
+    for write in &decided.writes {
+        live.push(match write.guard {
             Guard::Absent => None,
             Guard::Present { .. } | Guard::HandedOver { .. } => {
                 seen::read(client, mesh_api, &write.object).await?
             }
-        };
-        if !look::compare(&mut finding, write, live.as_ref()) {
-            break;
-        }
+        });
     }
-    Ok(finding)
+    Ok(decided.compared(&live))
 }
 
 #[cfg(test)]

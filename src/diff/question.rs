@@ -8,10 +8,11 @@ use std::sync::Arc;
 use super::seen::Given;
 use super::unable::Unable;
 use crate::args::diff::{DiffArgs, Output};
+use crate::domain::brake::Limits;
 use crate::domain::inputs::Settings;
 use crate::domain::names::BindingKey;
 use crate::domain::record::ServiceRecord;
-use crate::domain::validate;
+use crate::domain::{registration, validate};
 use crate::files::Files;
 
 /// Entries of the catalog by their IDs.
@@ -27,6 +28,10 @@ pub struct Question {
     pub(super) entries: Option<Entries>,
     /// What decisions depend on.
     pub(super) settings: Settings,
+    /// What goes because of the catalog.
+    pub(super) limits: Limits,
+    /// Which services of the catalog get a binding by themselves.
+    pub(super) register: registration::Scope,
     /// The operator's own namespace.
     pub(super) own_namespace: String,
     /// How the answer is printed.
@@ -97,6 +102,8 @@ impl Question {
                 services: services.map(|(_, key, view)| (key, view)).collect(),
             },
             entries,
+            limits: args.brake.limits(),
+            register: args.register.scope(&settings.served),
             settings,
             own_namespace: args.cluster.own_namespace.to_string(),
             output: args.output,

@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{DynamicObject, ListParams};
@@ -29,9 +30,11 @@ use crate::controller::sources;
 use crate::controller::world::World;
 use crate::domain::desired::{DesiredObject, MeshKind};
 use crate::domain::inputs::ServiceView;
+use crate::domain::labels::{MANAGER, NOTE_REMOVALS, PREFIX};
 use crate::domain::names::{BindingKey, ServiceKey};
 use crate::domain::served::WHOLE;
 use crate::domain::situation::Situation;
+use crate::domain::validate;
 
 /// Objects in one page of a list.
 const PAGE: u32 = 250;
@@ -60,7 +63,12 @@ pub(super) struct Cluster {
 /// Why nothing can be decided of a binding.
 pub(super) enum Wrong {
     /// It cannot be decoded.
-    Undecodable(String),
+    Undecodable {
+        /// Its uid.
+        uid: String,
+        /// Which field is wrong, and how.
+        error: String,
+    },
     /// The API server would refuse it.
     Refused(Situation),
 }
@@ -86,6 +94,16 @@ pub(super) async fn list(
     let mut wrong = BTreeMap::new();
     let bindings = stored(bindings, given, &mut wrong);
     take(bindings, |event| drop(world.bindings(event)));
+    let unreadable = wrong.iter().filter_map(|(key, wrong)| match wrong {
+        Wrong::Undecodable { uid, error } => Some(Seen {
+            id: (key.namespace.clone(), key.name.clone()),
+            uid: uid.clone(),
+            version: 0,
+            value: error.clone(),
+        }),
+        Wrong::Refused(_) => None,
+    });
+    take(unreadable, |event| world.unreadable(event));
     let given_services = given.services.iter().map(|(key, view)| Seen {
         id: (key.namespace.to_string(), key.name.to_string()),
         uid: String::new(),
@@ -226,7 +244,9 @@ fn stored(
                 stored.push(sources::binding(binding));
             }
             (Err(unreadable), None) => {
-                wrong.insert(key, Wrong::Undecodable(unreadable.error));
+                let uid = unreadable.metadata.uid.unwrap_or_default();
+                let error = unreadable.error;
+                wrong.insert(key, Wrong::Undecodable { uid, error });
             }
             (Err(unreadable), Some(given)) => stored.push(sources::binding(ServiceBinding {
                 metadata: unreadable.metadata,
@@ -234,17 +254,62 @@ fn stored(
             })),
         }
     }
-    let fresh = fresh.into_iter().zip(NOT_YET..).map(|(given, created)| {
-        let mut binding = ServiceBinding::clone(given);
-        let name = key(&binding.metadata);
-        binding.metadata.uid = Some(format!("(to be given to ServiceBinding {name})"));
-        binding.metadata.creation_timestamp = Timestamp::from_second(created).ok().map(Time);
-        binding.metadata.deletion_timestamp = None;
-        binding.status = None;
-        sources::binding(binding)
-    });
+    let fresh = fresh
+        .into_iter()
+        .zip(NOT_YET..)
+        .map(|(given, created)| sources::binding(fresh_one(given, created)));
     stored.extend(fresh);
     stored
+}
+
+/// The binding as if it had been stored at that second.
+fn fresh_one(given: &ServiceBinding, created: i64) -> ServiceBinding {
+    let mut binding = given.clone();
+    let name = validate::key(&binding);
+    binding.metadata.uid = Some(format!("(to be given to ServiceBinding {name})"));
+    binding.metadata.creation_timestamp = Timestamp::from_second(created).ok().map(Time);
+    binding.metadata.deletion_timestamp = None;
+    binding.status = None;
+    binding
+}
+
+impl Cluster {
+    /// Whether there is a binding of that name, whatever it holds.
+    pub(super) fn has(&self, key: &BindingKey) -> bool {
+        self.world.binding(key).is_some() || self.wrong.contains_key(key)
+    }
+
+    /// Takes a binding for stored that the operator would make.
+    pub(super) fn make(&self, binding: &ServiceBinding) {
+        let binding = sources::binding(fresh_one(binding, NOT_YET));
+        drop(self.world.bindings(Event::Apply(binding)));
+    }
+}
+
+/// What leaders noted of the removals of late.
+pub(super) enum Removals {
+    /// This.
+    Noted(String),
+    /// It may not be read, and what follows from that.
+    Forbidden(String),
+}
+
+/// Reads what leaders noted in the Lease of the operator that is there.
+pub(super) async fn removals(client: &Client, namespace: &str) -> Result<Removals, Unable> {
+    let api = Api::<PartialObjectMeta<Lease>>::namespaced(client.clone(), namespace);
+    let lease = match in_time(api.get_opt(MANAGER)).await {
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            return Ok(Removals::Forbidden(format!(
+                "the Lease {namespace}/{MANAGER} may not be read, so what was removed within the last 10 minutes is not counted, and the brake may hold more than is said here; ask for the rights that docs/flags.md names for diff"
+            )));
+        }
+        lease => lease.map_err(|error| {
+            Unable::cluster(&format!("read the Lease {namespace}/{MANAGER}"), &error)
+        })?,
+    };
+    let annotations = lease.and_then(|lease| lease.metadata.annotations);
+    let note = annotations.and_then(|mut all| all.remove(&format!("{PREFIX}{NOTE_REMOVALS}")));
+    Ok(Removals::Noted(note.unwrap_or_default()))
 }
 
 /// What the schema does not let anybody change.

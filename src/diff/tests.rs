@@ -12,13 +12,16 @@ use tower::BoxError;
 
 use super::fixtures::entry;
 use super::*;
+use crate::api::service_binding::{ServiceBinding, ServiceBindingStatus};
 use crate::args::diff::DiffArgs;
 use crate::catalog::error::CatalogError;
 use crate::catalog::fake::FakeCatalog;
 use crate::domain::build::build;
 use crate::domain::desired::DesiredObject;
 use crate::domain::fixtures::{UID, at, binding, inputs, record, settings, target};
+use crate::domain::inputs::CatalogAnswer;
 use crate::domain::labels::{self, MANAGER};
+use crate::domain::record::{CatalogPosition, ServiceRecord};
 use crate::domain::validate::validate;
 
 const BINDINGS: &str = "/apis/aikernel.io/v1alpha1/servicebindings";
@@ -61,8 +64,13 @@ impl Stub {
     }
 
     /// Holds what was written for `shop/web`, as others left it.
-    fn written(mut self, edit: impl Fn(&mut Value)) -> Self {
-        for object in desired() {
+    fn written(self, edit: impl Fn(&mut Value)) -> Self {
+        self.holds(desired(), edit)
+    }
+
+    /// Holds these as others left them.
+    fn holds(mut self, objects: [DesiredObject; 2], edit: impl Fn(&mut Value)) -> Self {
+        for object in objects {
             let mut live = object.manifest("networking.istio.io/v1");
             live["metadata"]["uid"] = json!(format!("uid-of-{}", object.kind().as_str()));
             live["metadata"]["generation"] = json!(1);
@@ -81,8 +89,9 @@ impl Stub {
         let line = format!("{method} {path}");
         self.asked.lock().unwrap().push(line);
         let refusal = |code: u16| {
+            let reason = if code == 404 { "NotFound" } else { "Stub" };
             let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-                "message": "the stub refuses", "reason": "Stub", "code": code});
+                "message": "the stub refuses", "reason": reason, "code": code});
             (code, status)
         };
         if *method != Method::GET {
@@ -268,7 +277,7 @@ async fn what_is_as_it_should_be_differs_in_nothing_though_the_fence_does_not_kn
 #[tokio::test]
 async fn another_value_of_the_catalog_is_one_change_with_its_source() {
     let catalog = catalog();
-    catalog.set(crate::domain::record::ServiceRecord {
+    catalog.set(ServiceRecord {
         timeout: Some("7s".to_owned()),
         ..record()
     });
@@ -284,7 +293,7 @@ async fn another_value_of_the_catalog_is_one_change_with_its_source() {
 #[tokio::test]
 async fn the_readme_shows_what_is_printed() {
     let catalog = catalog();
-    catalog.set(crate::domain::record::ServiceRecord {
+    catalog.set(ServiceRecord {
         timeout: Some("7s".to_owned()),
         ..record()
     });
@@ -381,9 +390,36 @@ async fn a_frozen_binding_differs_in_nothing() {
     assert!(!differs);
 }
 
+/// Our binding as one whose record was seen here.
+fn seen_at(position: &CatalogPosition) -> ServiceBinding {
+    let mut seen = binding();
+    seen.status = Some(ServiceBindingStatus {
+        record_seen: Some(position.to_string()),
+        ..ServiceBindingStatus::default()
+    });
+    seen
+}
+
+/// A catalog that had `web-1` and has another service, and the stub whose
+/// binding has seen that.
+fn deregistered() -> (Stub, FakeCatalog) {
+    let catalog = catalog();
+    catalog.set(ServiceRecord {
+        id: "other".to_owned(),
+        name: "other".to_owned(),
+        ..record()
+    });
+    let seen = seen_at(&catalog.position());
+    catalog.remove("web-1");
+    let mut stub = Stub::new().written(|_| {});
+    stub.lists.insert(BINDINGS.to_owned(), vec![json!(seen)]);
+    (stub, catalog)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_service_that_the_catalog_lacks_twice_loses_its_objects() {
-    let (answer, differs) = json_of(Stub::new().written(|_| {}), FakeCatalog::new(), &[]).await;
+    let (stub, catalog) = deregistered();
+    let (answer, differs) = json_of(stub, catalog, &[]).await;
     assert_eq!((verdict(&answer), differs), (("remove", "Removed"), true));
     let kinds: Vec<_> = answer["bindings"][0]["objects"]
         .as_array()
@@ -406,9 +442,12 @@ async fn a_binding_that_was_made_for_the_catalog_goes_itself() {
         made.metadata.creation_timestamp = Some(Time(at(created)));
         made
     };
-    let mut stub = Stub::new();
-    stub.lists.insert(BINDINGS.to_owned(), vec![json!(made(1))]);
-    let (answer, differs) = json_of(stub, FakeCatalog::new(), &[]).await;
+    let (mut stub, lacking) = deregistered();
+    let seen = stub.lists[BINDINGS][0]["status"].clone();
+    let mut of_catalog = json!(made(1));
+    of_catalog["status"] = seen;
+    stub.lists.insert(BINDINGS.to_owned(), vec![of_catalog]);
+    let (answer, differs) = json_of(stub, lacking, &[]).await;
     assert_eq!((verdict(&answer), differs), (("remove", "Removed"), true));
 
     let mut theirs = made(1);
@@ -425,6 +464,271 @@ async fn a_binding_that_was_made_for_the_catalog_goes_itself() {
     );
 }
 
+const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/aikernel-infrastructure/leases/catalog-mesh-controller";
+
+/// So many removals just now, as a leader notes them.
+fn lease(removals: usize) -> Value {
+    let now = Timestamp::now().as_second();
+    json!({"metadata": {"namespace": "aikernel-infrastructure", "name": MANAGER,
+        "annotations": {"catalog-mesh.aikernel.io/removals": format!("{now}:{removals}")}}})
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_brake_holds_is_kept_for_the_brakes_reason() {
+    let leases = LEASE.rsplit_once("/namespaces").unwrap().0.to_owned() + "/leases";
+    for (removals, expected) in [(0, "remove Removed"), (1, "blocked DeletionHeld")] {
+        let (mut stub, catalog) = deregistered();
+        stub.put(&leases, lease(removals));
+        let (answer, _) = json_of(stub, catalog, &[]).await;
+        let (action, reason) = verdict(&answer);
+        assert_eq!(format!("{action} {reason}"), expected, "{answer}");
+        assert_eq!(answer["bindings"][0]["notes"], json!([]));
+    }
+    // A catalog that holds nothing at all may have lost it; and so may one with
+    // another history.
+    let (stub, catalog) = deregistered();
+    catalog.remove("other");
+    let (answer, _) = json_of(stub, catalog, &[]).await;
+    assert_eq!(verdict(&answer), ("blocked", "DeletionHeld"));
+    let (stub, catalog) = deregistered();
+    catalog.new_epoch();
+    let (answer, _) = json_of(stub, catalog, &[]).await;
+    assert_eq!(verdict(&answer), ("blocked", "DeletionHeld"));
+    assert!(
+        answer["bindings"][0]["message"]
+            .as_str()
+            .unwrap()
+            .contains("approve-deletion")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_that_would_go_the_share_is_said_to_go() {
+    let (mut stub, catalog) = deregistered();
+    let second = |name: &str| {
+        let mut second = stub.lists[BINDINGS][0].clone();
+        second["metadata"]["name"] = json!(name);
+        second["metadata"]["uid"] = json!(name);
+        second["metadata"]["labels"] = json!({labels::LABEL_SOURCE: labels::SOURCE_CATALOG});
+        second["spec"]["serviceName"] = json!(name);
+        second
+    };
+    let (a, z) = (second("a"), second("z"));
+    stub.put(BINDINGS, a);
+    stub.put(BINDINGS, z);
+    for name in ["a", "z"] {
+        stub.put(
+            SERVICES,
+            json!({"metadata": {"namespace": "shop", "name": name},
+                "spec": {"ports": [{"name": "http", "port": 80}]}}),
+        );
+    }
+    let stub = Arc::new(stub);
+    let catalog = Arc::new(catalog);
+    let ask = async |more: &[&str]| {
+        let line = [&["-o", "json"], more].concat();
+        let printed = ask(&stub, Arc::clone(&catalog), &line).await.unwrap();
+        let answer: Value = serde_json::from_str(&printed.output).unwrap();
+        answer["counts"].clone()
+    };
+    assert_eq!(ask(&[]).await, json!({"remove": 1, "blocked": 2}));
+    let half = ask(&["--max-delete-percent=67"]).await;
+    assert_eq!(half, json!({"remove": 2, "blocked": 1}));
+    let never = ask(&["--policy=upsert-only"]).await;
+    assert_eq!(never, json!({"blocked": 3}));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_not_read_the_lease_is_told_what_is_not_counted() {
+    let (mut stub, catalog) = deregistered();
+    stub.refused.insert(LEASE.to_owned(), 403);
+    let (answer, _) = json_of(stub, catalog, &[]).await;
+    assert_eq!(verdict(&answer), ("remove", "Removed"));
+    let note = answer["bindings"][0]["notes"][0].as_str().unwrap();
+    assert!(note.contains("may not be read") && note.contains("docs/flags.md"));
+    // Nobody needs it where nothing goes.
+    let mut stub = Stub::new();
+    stub.refused.insert(LEASE.to_owned(), 403);
+    let stub = Arc::new(stub);
+    ask(&stub, self::catalog(), &[]).await.unwrap();
+    assert!(
+        !stub
+            .asked
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|line| line.contains("leases"))
+    );
+    // One that cannot be read for another reason is no answer.
+    let (mut stub, catalog) = deregistered();
+    stub.refused.insert(LEASE.to_owned(), 500);
+    let error = ask(&Arc::new(stub), catalog, &[]).await.unwrap_err();
+    assert!(error.contains("cannot read the Lease"), "{error}");
+}
+
+/// A stub with the Namespace and the Service `shop/web`, which nobody binds.
+fn unbound() -> Stub {
+    let mut stub = Stub::new();
+    stub.lists.insert(BINDINGS.to_owned(), Vec::new());
+    stub.put(NAMESPACES, json!({"metadata": {"name": "shop"}}));
+    stub
+}
+
+#[tokio::test]
+async fn a_binding_that_the_catalog_leads_to_is_created_with_what_follows_from_it() {
+    let kinds = |answer: &Value| -> Vec<String> {
+        let objects = answer["bindings"][0]["objects"].as_array().cloned();
+        let objects = objects.unwrap_or_default().into_iter();
+        objects
+            .map(|object| format!("{} {}", object["action"], object["kind"]).replace('"', ""))
+            .collect()
+    };
+    for line in [&["-n", "shop"][..], &["-A"], &["web"]] {
+        let (answer, differs) = json_of(unbound(), catalog(), line).await;
+        assert_eq!((verdict(&answer), differs), (("create", ""), true));
+        assert_eq!(
+            kinds(&answer),
+            [
+                "create ServiceBinding",
+                "create DestinationRule",
+                "create VirtualService"
+            ]
+        );
+        let created = answer["bindings"][0]["objects"][0]["changes"].to_string();
+        let id = r#"{"after":"web-1","path":"/spec/catalogServiceId","source":"Catalog"}"#;
+        assert!(created.contains(id), "{created}");
+    }
+    let nothing = json!({});
+    for line in [
+        &["--register=off"][..],
+        &["--register-namespaces=other"],
+        &["--register-service-labels=mesh=yes"],
+        &["--register-catalog-labels=mesh=yes"],
+        &["-n", "other"],
+    ] {
+        let (answer, differs) = json_of(unbound(), catalog(), line).await;
+        assert_eq!((&answer["counts"], differs), (&nothing, false), "{line:?}");
+    }
+    // Nor is one made beside another, or for what has opted out.
+    let mut ignored = unbound();
+    let service = &mut ignored.lists.get_mut(SERVICES).unwrap()[0];
+    service["metadata"]["annotations"] = json!({labels::ANNOTATION_IGNORE: "true"});
+    let (answer, _) = json_of(ignored, catalog(), &[]).await;
+    assert_eq!(answer["counts"], nothing);
+    let mut undecodable = json!(binding());
+    undecodable["spec"]["serviceName"] = json!(5);
+    let mut taken = unbound();
+    taken.put(BINDINGS, undecodable);
+    let (answer, _) = json_of(taken, catalog(), &[]).await;
+    assert_eq!(verdict(&answer), ("blocked", "Undecodable"));
+    assert_eq!(answer["counts"], json!({"blocked": 1}));
+}
+
+#[tokio::test]
+async fn an_entry_of_a_file_leads_to_a_binding_as_if_it_came() {
+    let files = Files::new();
+    let entry = json!({"id": "web-1", "name": "web", "namespace": "shop"});
+    let entry = files.write("entry.json", &entry);
+    let (answer, _) = json_of(unbound(), FakeCatalog::new(), &["--catalog", &entry]).await;
+    assert_eq!(verdict(&answer), ("create", ""));
+    assert_eq!(
+        answer["bindings"][0]["objects"][0]["kind"],
+        "ServiceBinding"
+    );
+}
+
+/// What was written for `shop/web` while an unhealthy endpoint had to stay, and
+/// a catalog whose policy asks for so many errors by now.
+fn tightened(errors: u32) -> (Stub, FakeCatalog) {
+    let breaker = |errors| {
+        let breaker = json!({"consecutiveErrors": errors, "interval": "30s",
+            "baseEjectionTime": "30s", "maxEjectionPercent": 50});
+        serde_json::from_value(breaker).unwrap()
+    };
+    let catalog = FakeCatalog::new();
+    catalog.set(ServiceRecord {
+        circuit_breaker: Some(breaker(errors)),
+        ..record()
+    });
+    let mut inputs = inputs(binding());
+    inputs.service.as_mut().unwrap().ports.truncate(1);
+    inputs.catalog = CatalogAnswer::Record(Arc::new(ServiceRecord {
+        circuit_breaker: Some(breaker(5)),
+        ..record()
+    }));
+    let valid = validate(&inputs, &target(&inputs), &settings()).unwrap();
+    let mut stub = Stub::new();
+    let mut synced = binding();
+    synced.status = Some(ServiceBindingStatus {
+        policy: valid.provenance,
+        ..ServiceBindingStatus::default()
+    });
+    stub.lists.insert(BINDINGS.to_owned(), vec![json!(synced)]);
+    let desired = build(&valid.binding);
+    let stub = stub.holds(
+        [desired.destination_rule, desired.virtual_service],
+        |object| {
+            if object["kind"] == "DestinationRule" {
+                let detection = &mut object["spec"]["trafficPolicy"]["outlierDetection"];
+                detection["consecutive5xxErrors"] = json!(1);
+                detection["interval"] = json!("1s");
+                detection["maxEjectionPercent"] = json!(75);
+            }
+        },
+    );
+    (stub, catalog)
+}
+
+#[tokio::test]
+async fn a_detection_that_the_operator_has_tightened_is_no_difference() {
+    // Nor is it where the policy is another one by now, which it would be
+    // tightened to the same from.
+    for errors in [5, 9] {
+        let (stub, catalog) = tightened(errors);
+        let (answer, differs) = json_of(stub, catalog, &[]).await;
+        assert_eq!((verdict(&answer), differs), (("nothing", ""), false));
+        let note = answer["bindings"][0]["notes"][0].as_str().unwrap();
+        assert!(note.contains("tightened"), "{note}");
+    }
+}
+
+#[tokio::test]
+async fn what_others_set_in_a_tightened_detection_and_what_else_differs_is_shown() {
+    let policy = "/spec/trafficPolicy/outlierDetection";
+    let first = |answer: &Value| answer["bindings"][0]["objects"][0]["changes"].clone();
+    let (mut stub, catalog) = tightened(5);
+    let detection = |stub: &mut Stub| {
+        let rules = stub.lists.get_mut(&rules("destinationrules")).unwrap();
+        std::mem::take(&mut rules[0])
+    };
+    let mut rule = detection(&mut stub);
+    let edit = json!({"f:spec": {"f:trafficPolicy": {"f:outlierDetection": {"f:interval": {}}}}});
+    let managers = rule["metadata"]["managedFields"].as_array_mut().unwrap();
+    managers.push(json!(entry("kubectl-edit", "Update", edit)));
+    stub.lists.insert(rules("destinationrules"), vec![rule]);
+    let (answer, differs) = json_of(stub, catalog, &[]).await;
+    assert!(differs);
+    let paths = first(&answer).to_string();
+    assert!(paths.contains(&format!("{policy}/interval")), "{paths}");
+
+    // A policy that was tight itself is taken back like any other value.
+    let (mut stub, catalog) = tightened(5);
+    for entry in stub.lists.get_mut(BINDINGS).unwrap()[0]["status"]["policy"]
+        .as_array_mut()
+        .unwrap()
+    {
+        let tight = match entry["field"].as_str().unwrap() {
+            "trafficPolicy.circuitBreaker.consecutiveErrors" => "1",
+            "trafficPolicy.circuitBreaker.interval" => "1s",
+            "trafficPolicy.circuitBreaker.maxEjectionPercent" => "75",
+            _ => continue,
+        };
+        entry["value"] = json!(tight);
+    }
+    let (answer, differs) = json_of(stub, catalog, &[]).await;
+    assert_eq!((verdict(&answer), differs), (("update", ""), true));
+}
+
 #[tokio::test]
 async fn a_binding_that_is_being_deleted_takes_its_objects_along() {
     let mut ending = binding();
@@ -435,7 +739,7 @@ async fn a_binding_that_is_being_deleted_takes_its_objects_along() {
     // The catalog is not asked.
     let away = FakeCatalog::new();
     away.fail_next(1, CatalogError::NotFound);
-    let (answer, _) = json_of(stub, away, &[]).await;
+    let (answer, _) = json_of(stub, away, &["web"]).await;
     assert_eq!(verdict(&answer), ("remove", "Deleting"));
 }
 
@@ -498,7 +802,7 @@ async fn a_thousand_bindings_take_four_pages_and_one_list_of_the_catalog() {
         binding.spec.service_name.clone_from(&name);
         binding.spec.catalog_service_id.clone_from(&name);
         stub.put(BINDINGS, json!(binding));
-        catalog.set(crate::domain::record::ServiceRecord {
+        catalog.set(ServiceRecord {
             id: name,
             ..record()
         });

@@ -73,12 +73,7 @@ fn one(text: &mut String, finding: &Finding, explain: bool) {
 }
 
 fn changed(text: &mut String, object: &Altered) {
-    let title = format!(
-        "{} {}/{}",
-        object.kind.as_str(),
-        object.namespace,
-        object.name
-    );
+    let title = format!("{} {}/{}", object.kind, object.namespace, object.name);
     let (before, after) = match object.action {
         Action::Create => ("/dev/null", title.as_str()),
         Action::Remove => (title.as_str(), "/dev/null"),
@@ -202,7 +197,7 @@ mod tests {
             line,
         };
         Altered {
-            kind: MeshKind::VirtualService,
+            kind: MeshKind::VirtualService.as_str(),
             namespace: "shop".to_owned(),
             name: "web".to_owned(),
             action,

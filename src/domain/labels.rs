@@ -51,5 +51,8 @@ pub const FINALIZER: &str = "catalog-mesh.aikernel.io/cleanup";
 /// What our own names in an object's annotations begin with.
 pub const PREFIX: &str = "catalog-mesh.aikernel.io/";
 
+/// On the Lease, below [`PREFIX`]: what was removed lately because of the catalog.
+pub const NOTE_REMOVALS: &str = "removals";
+
 /// On the Lease: the number of the term.
 pub const ANNOTATION_EPOCH: &str = "catalog-mesh.aikernel.io/epoch";

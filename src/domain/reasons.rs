@@ -24,6 +24,10 @@ pub const PROGRAMMED: &str = "Programmed";
 pub const RECORD_MISMATCH: &str = "RecordMismatch";
 /// Another process reports to the catalog as this cluster: nothing is reported.
 pub const DUPLICATE_WRITER: &str = "DuplicateWriter";
+/// Another record of the catalog names the same Service.
+pub const ANOTHER_RECORD: &str = "AnotherRecord";
+/// A record gets no binding, since one for another Service has its name.
+pub const NAME_TAKEN: &str = "NameTaken";
 /// The catalog gave no usable answer.
 pub const CATALOG_UNAVAILABLE: &str = "CatalogUnavailable";
 /// The catalog asked to be left alone for a while.

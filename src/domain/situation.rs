@@ -1,6 +1,8 @@
 //! The table of situations: what each one means for the conditions, for the
 //! summary, and for when the binding is looked at again.
 
+use super::brake::Held;
+use super::names::BindingKey;
 use super::reasons as r;
 use crate::api::service_binding::SyncStatus;
 
@@ -14,6 +16,8 @@ pub enum Situation {
         /// Why nothing is reported back, where another process reports as this
         /// cluster.
         rival: Option<String>,
+        /// Which other record names the same Service, where one does.
+        beside: Option<String>,
         /// What the user should know about the policy.
         notes: Vec<String>,
     },
@@ -155,6 +159,18 @@ pub struct Row {
 }
 
 impl Situation {
+    /// That of a binding whose removal has to wait.
+    pub fn held(held: &Held, binding: &BindingKey) -> Self {
+        let message = held.message(binding);
+        match held {
+            Held::NotListed => Self::Unlisted(message),
+            Held::NeverRemoved => Self::Removed {
+                kept: Some(message),
+            },
+            Held::Doubtful { .. } => Self::DeletionHeld(message),
+        }
+    }
+
     /// The row of this situation.
     pub fn row(&self, in_force: InForce) -> Row {
         let fact = |truth, reason, message: &str| {
@@ -181,12 +197,14 @@ impl Situation {
             Self::Programmed {
                 mismatch,
                 rival,
+                beside,
                 notes,
             } => Row {
-                catalog: match (mismatch, rival) {
-                    (Some(whose), _) => fact(Truth::True, r::RECORD_MISMATCH, whose),
-                    (None, Some(why)) => fact(Truth::True, r::DUPLICATE_WRITER, why),
-                    (None, None) => yes(r::SYNCED),
+                catalog: match (mismatch, rival, beside) {
+                    (Some(whose), _, _) => fact(Truth::True, r::RECORD_MISMATCH, whose),
+                    (None, Some(why), _) => fact(Truth::True, r::DUPLICATE_WRITER, why),
+                    (None, None, Some(which)) => fact(Truth::True, r::ANOTHER_RECORD, which),
+                    (None, None, None) => yes(r::SYNCED),
                 },
                 mesh: fact(Truth::True, r::PROGRAMMED, &notes.join("; ")),
                 ready: yes(r::SYNCED),
@@ -320,11 +338,19 @@ mod tests {
         let programmed = |mismatch| S::Programmed {
             mismatch,
             rival: None,
+            beside: None,
             notes: Vec::new(),
         };
         let overtaken = S::Programmed {
             mismatch: None,
             rival: Some(said()),
+            beside: Some(said()),
+            notes: Vec::new(),
+        };
+        let doubled = S::Programmed {
+            mismatch: None,
+            rival: None,
+            beside: Some(said()),
             notes: Vec::new(),
         };
         let blocked = S::Blocked {
@@ -349,6 +375,7 @@ mod tests {
             (programmed(None), Nothing, "True Synced", "True Programmed", "True Synced", Some(Synced), Look::Period),
             (programmed(Some(said())), Nothing, "True RecordMismatch", "True Programmed", "True Synced", Some(Synced), Look::Period),
             (overtaken, Nothing, "True DuplicateWriter", "True Programmed", "True Synced", Some(Synced), Look::Period),
+            (doubled, Nothing, "True AnotherRecord", "True Programmed", "True Synced", Some(Synced), Look::Period),
             (away(), ThisGeneration, "False CatalogUnavailable", "as it is", "as it is", Some(Error), Look::CatalogBack),
             (away(), AnEarlierOne, "False CatalogUnavailable", "as it is", "False CatalogUnavailable", Some(Error), Look::CatalogBack),
             (away(), Nothing, "False CatalogUnavailable", "False CatalogUnavailable", "False CatalogUnavailable", Some(Error), Look::CatalogBack),

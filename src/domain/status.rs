@@ -115,6 +115,13 @@ pub fn tells_of_rival(status: Option<&ServiceBindingStatus>) -> bool {
     says(status, r::CATALOG_SYNCED, r::DUPLICATE_WRITER)
 }
 
+/// Which other record the status says to name the same Service, if it does.
+pub fn another_record(status: Option<&ServiceBindingStatus>) -> Option<&str> {
+    let mut conditions = status.iter().flat_map(|status| &status.conditions);
+    let said = conditions.find(|c| c.type_ == r::CATALOG_SYNCED && c.reason == r::ANOTHER_RECORD);
+    said.map(|said| said.message.as_str())
+}
+
 fn ready_says(status: Option<&ServiceBindingStatus>, reason: &str) -> bool {
     says(status, r::READY, reason)
 }
@@ -251,8 +258,9 @@ pub struct Transition {
 }
 
 /// What changed between two statuses, as far as it is worth an Event: Ready
-/// with its reason, Suspended, that nothing is reported back any more, and that
-/// the service's health cannot be told.
+/// with its reason, Suspended, that nothing is reported back any more, that
+/// another record names the Service, and that the service's health cannot be
+/// told.
 pub fn transitions(
     before: Option<&ServiceBindingStatus>,
     after: &ServiceBindingStatus,
@@ -270,7 +278,7 @@ pub fn transitions(
     };
     let mut found = Vec::new();
     if let Some((_, new)) = changed(r::CATALOG_SYNCED)
-        && new.reason == r::DUPLICATE_WRITER
+        && [r::DUPLICATE_WRITER, r::ANOTHER_RECORD].contains(&&*new.reason)
     {
         found.push(Transition {
             reason: new.reason,
@@ -336,6 +344,7 @@ mod tests {
         Situation::Programmed {
             mismatch: None,
             rival: None,
+            beside: None,
             notes: Vec::new(),
         }
     }
@@ -607,18 +616,39 @@ mod tests {
         let overtaken = Situation::Programmed {
             mismatch: None,
             rival: Some("somebody else".to_owned()),
+            beside: None,
             notes: Vec::new(),
         };
+        assert_eq!(
+            told_after(&overtaken),
+            [(r::DUPLICATE_WRITER.to_owned(), true)]
+        );
+    }
+
+    #[test]
+    fn that_another_record_names_the_service_is_worth_an_event() {
+        let doubled = Situation::Programmed {
+            mismatch: None,
+            rival: None,
+            beside: Some("record b".to_owned()),
+            notes: Vec::new(),
+        };
+        assert_eq!(told_after(&doubled), [(r::ANOTHER_RECORD.to_owned(), true)]);
+        let status = next(None, Some(1), &doubled, wrote(), at(10));
+        assert_eq!(another_record(Some(&status)), Some("record b"));
+        let status = next(Some(&status), Some(1), &programmed(), at_rest(), at(20));
+        assert_eq!(another_record(Some(&status)), None);
+    }
+
+    /// The Events of a binding that was in force and comes to that, which has
+    /// none when it stays so.
+    fn told_after(situation: &Situation) -> Vec<(String, bool)> {
         let before = next(None, Some(1), &programmed(), wrote(), at(10));
-        let after = next(Some(&before), Some(1), &overtaken, at_rest(), at(20));
-        let told = transitions(Some(&before), &after);
-        let told: Vec<_> = told
-            .iter()
-            .map(|t| (t.reason.as_str(), t.warning))
-            .collect();
-        assert_eq!(told, [(r::DUPLICATE_WRITER, true)]);
-        let again = next(Some(&after), Some(1), &overtaken, at_rest(), at(30));
+        let after = next(Some(&before), Some(1), situation, at_rest(), at(20));
+        let again = next(Some(&after), Some(1), situation, at_rest(), at(30));
         assert_eq!(transitions(Some(&after), &again), []);
+        let told = transitions(Some(&before), &after).into_iter();
+        told.map(|t| (t.reason, t.warning)).collect()
     }
 
     #[test]

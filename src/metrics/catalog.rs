@@ -5,7 +5,9 @@ use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use super::registered;
 
 /// Why all services were listed.
-pub const LISTS: [&str; 6] = ["first", "reset", "rewound", "gap", "stuck", "denied"];
+pub const LISTS: [&str; 7] = [
+    "first", "reset", "rewound", "gap", "stuck", "denied", "sweep",
+];
 
 /// Kinds of events, as the catalog names them.
 pub const EVENTS: [&str; 7] = [

@@ -12,6 +12,7 @@ use crate::scene::{PROGRAM, Scene, VS};
 use crate::support::catalog::Catalog;
 use crate::support::fleet::Fleet;
 use crate::support::front::{Fault, Front};
+use crate::support::operator::Operator;
 use crate::support::rig::Rig;
 use crate::support::stack::{CATALOG, OPERATOR, Stack};
 use crate::support::tools::repository;
@@ -72,6 +73,8 @@ async fn a_change_arrives_long_before_the_period_and_without_a_poll(rig: &Rig) -
     ensure!(took < SOON, "{took:?}");
     ensure!(asked.len() <= SIZE, "{} requests", asked.len());
 
+    many_at_once(&catalog, &front, &operator, &fleet).await?;
+
     // What changed while the catalog could not be reached arrives with it.
     front.set(Fault::Refuse)?;
     fleet.put_records(&catalog, "8s").await?;
@@ -118,6 +121,59 @@ async fn a_change_arrives_long_before_the_period_and_without_a_poll(rig: &Rig) -
     let connected = samples.sum("catalog_mesh_catalog_stream_connected", &[]);
     ensure!(connected.context("the metric")? == 1.0);
     fleet.clear(rig).await
+}
+
+/// Many changes that are heard of before the first of them is read: the rest
+/// costs a list for each hundred.
+async fn many_at_once(
+    catalog: &Catalog,
+    front: &Front,
+    operator: &Operator,
+    fleet: &Fleet,
+) -> Result<()> {
+    const MANY: usize = 300;
+    let put = async |timeout: &str| -> Result<()> {
+        for i in SIZE..SIZE + MANY {
+            catalog.put(&fleet.record(i, timeout)).await?;
+        }
+        Ok(())
+    };
+    let unread = async |expected: f64| {
+        wait::until("what is announced and not read", SOON, async || {
+            let samples = operator
+                .metrics(&format!("http://{OPERATOR}/metrics"))
+                .await?;
+            let unread = samples
+                .sum("catalog_mesh_catalog_unread_services", &[])
+                .context("the metric")?;
+            ensure!(unread == expected, "{unread} are unread");
+            Ok(())
+        })
+        .await
+    };
+    put("5s").await?;
+    sleep(Duration::from_secs(2)).await;
+    unread(0.0).await?;
+    let held = Instant::now();
+    front.hold_reads(true);
+    put("7s").await?;
+    unread(MANY as f64).await?;
+    front.hold_reads(false);
+    unread(0.0).await?;
+    let (lists, gets): (Vec<_>, Vec<_>) = read_since(front, held)
+        .into_iter()
+        .filter(|path| path.contains("/services"))
+        .partition(|path| path.ends_with("/services"));
+    eprintln!(
+        "pushed: {MANY} changes at once cost {} lists and {} gets",
+        lists.len(),
+        gets.len()
+    );
+    ensure!(lists.len() <= MANY / 100, "{} lists", lists.len());
+    // The first one, which may be asked for a second time where that is slow.
+    let alone: std::collections::BTreeSet<_> = gets.iter().collect();
+    ensure!(alone.len() <= 1 && gets.len() <= 2, "{gets:?}");
+    Ok(())
 }
 
 /// What the catalog was asked since then, but for what it was told.

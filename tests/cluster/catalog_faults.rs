@@ -7,12 +7,13 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::time::{Instant, sleep};
 
 use crate::support::catalog::Catalog;
-use crate::support::fleet::{Fleet, resident};
+use crate::support::fleet::{Fleet, PATIENCE, resident};
 use crate::support::front::{Fault, Front};
 use crate::support::operator::Operator;
 use crate::support::rig::Rig;
 use crate::support::stack::{self, CATALOG};
 use crate::support::tools::repository;
+use crate::support::wait;
 
 crate::tests![
     ; alone:
@@ -65,10 +66,13 @@ impl Scene {
     }
 
     async fn panics(&self) -> Result<f64> {
+        self.sum("controller_runtime_reconcile_panics_total").await
+    }
+
+    async fn sum(&self, name: &str) -> Result<f64> {
         let url = format!("http://{}/metrics", stack::OPERATOR);
         let samples = self.operator.metrics(&url).await?;
-        let panics = samples.sum("controller_runtime_reconcile_panics_total", &[]);
-        panics.context("the metric")
+        samples.sum(name, &[]).context("the metric")
     }
 }
 
@@ -185,6 +189,9 @@ async fn outage(
     } else {
         writes.expect_statuses(1)?;
     }
+    if matches!(fault, Fault::Hang | Fault::Trickle) {
+        restarted(rig, scene, fleet).await?;
+    }
     // What is in force is of this generation, and says so.
     fleet
         .wait_for(rig, "MeshProgrammed", "True Programmed")
@@ -205,6 +212,24 @@ async fn outage(
         first.as_secs_f64(),
         healed.elapsed().as_secs_f64()
     );
+    Ok(())
+}
+
+/// The operator is killed while the catalog is slow: the new one looks at
+/// everything, is told nothing, and writes nothing.
+async fn restarted(rig: &Rig, scene: &Scene, fleet: &Fleet) -> Result<()> {
+    let mark = rig.audit_mark().await?;
+    scene.operator.process.kill().await?;
+    scene.operator.start_again().await?;
+    wait::until("a look at each", PATIENCE, async || {
+        let looks = scene.sum("controller_runtime_reconcile_total").await?;
+        ensure!(looks >= SIZE as f64, "{looks} looks");
+        Ok(())
+    })
+    .await?;
+    sleep(Duration::from_secs(2)).await;
+    let writes = fleet.writes(rig, mark).await?;
+    ensure!(writes.0.is_empty(), "{writes:?}");
     Ok(())
 }
 

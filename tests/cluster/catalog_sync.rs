@@ -197,6 +197,24 @@ async fn a_service_gets_a_binding_as_soon_as_it_may(rig: &Rig) -> Result<()> {
         late.spec.catalog_service_id == scene.id("late"),
         "not the lowest ID"
     );
+    // Whoever looks at the binding sees that another record is for it, too; and
+    // that is said once.
+    let late = scene
+        .says("late", "CatalogSynced", "True AnotherRecord")
+        .await?;
+    let said = message(&late, "CatalogSynced");
+    ensure!(said.contains(&scene.id("odd")), "{said}");
+    ensure!(
+        condition(&late, "Ready").as_deref() == Some("True Synced"),
+        "{late:?}"
+    );
+    wait::until("the Event AnotherRecord", PATIENCE, async || {
+        let events = scene.events("late").await?;
+        let told = events.iter().filter(|of| *of == "Warning AnotherRecord");
+        ensure!(told.count() == 1, "{events:?}");
+        Ok(())
+    })
+    .await?;
     // Deleted by hand, it comes back while the record is there.
     scene.delete_binding("plain").await?;
     scene.gone("plain").await?;
@@ -212,7 +230,38 @@ async fn a_service_gets_a_binding_as_soon_as_it_may(rig: &Rig) -> Result<()> {
         .patch("ignored", &PatchParams::default(), &Patch::Merge(patch))
         .await?;
     made(&scene, "ignored").await?;
-    Ok(())
+
+    // Nothing more is said of it by a new process; and when the other record is
+    // gone, nothing at all.
+    let mark = scene.mark().await?;
+    scene.stack.operator.process.kill().await?;
+    scene.stack.operator.start_again().await?;
+    let ready = format!("http://{OPERATOR}/readyz");
+    scene.stack.operator.ready(&ready).await?;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let writes = scene.writes_and_events(mark).await?;
+    ensure!(writes.is_empty(), "{writes:?}");
+    scene
+        .says("late", "CatalogSynced", "True AnotherRecord")
+        .await?;
+    scene.stack.catalog.delete(&scene.id("odd")).await?;
+    scene.says("late", "CatalogSynced", "True Synced").await?;
+
+    // Who has the name of a binding that would be made is told so.
+    let mut holder = scene.binding("plain");
+    holder["metadata"]["name"] = json!("wanted");
+    scene.create(&holder).await?;
+    scene.service("wanted").await?;
+    scene.put(&scene.record("wanted")).await?;
+    wait::until("the Event NameTaken", PATIENCE, async || {
+        let events = scene.events("wanted").await?;
+        ensure!(
+            events.iter().any(|of| of == "Warning NameTaken"),
+            "{events:?}"
+        );
+        Ok(())
+    })
+    .await
 }
 
 async fn only_what_has_the_labels_of_both_sides_gets_a_binding(rig: &Rig) -> Result<()> {

@@ -1,7 +1,8 @@
 //! Does `diff` say what a sync then does, with the right to read alone?
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -9,19 +10,19 @@ use kube::api::DynamicObject;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::scene::{DR, PROGRAM, Scene, VS};
+use crate::scene::{DR, PROGRAM, Scene, VS, message};
 use crate::support::rig::Rig;
-use crate::support::stack::OPERATOR;
+use crate::support::stack::{OPERATOR, Stack};
 use crate::support::tools::repository;
 
 crate::tests![
     ; alone:
-    what_it_says_is_what_the_operator_does,
+    what_it_says_is_what_the_operator_does(20),
     it_only_reads_with_the_rights_that_are_documented
 ];
 
 /// What a run of it gave.
-struct Ran {
+pub(crate) struct Ran {
     code: Option<i32>,
     stdout: String,
     stderr: String,
@@ -29,7 +30,7 @@ struct Ran {
 
 impl Ran {
     /// The answer as JSON, with this exit code.
-    fn json(&self, code: i32) -> Result<Value> {
+    pub(crate) fn json(&self, code: i32) -> Result<Value> {
         ensure!(
             self.code == Some(code) && self.stderr.is_empty(),
             "{:?}: {}{}",
@@ -42,7 +43,7 @@ impl Ran {
 }
 
 /// Runs it as somebody who may do what this kubeconfig may.
-async fn diff(scene: &Scene<'_>, kubeconfig: &PathBuf, more: &[&str]) -> Result<Ran> {
+pub(crate) async fn diff(scene: &Scene<'_>, kubeconfig: &PathBuf, more: &[&str]) -> Result<Ran> {
     let output = Command::new(PROGRAM)
         .args(["diff", "-n", &scene.namespace, "-o", "json"])
         .args(["--catalog-url", &scene.stack.catalog.url])
@@ -60,7 +61,7 @@ async fn diff(scene: &Scene<'_>, kubeconfig: &PathBuf, more: &[&str]) -> Result<
 
 /// A kubeconfig of an account with the rights that docs/flags.md names, and the
 /// account's name.
-async fn viewer(scene: &Scene<'_>) -> Result<(PathBuf, String)> {
+pub(crate) async fn viewer(scene: &Scene<'_>) -> Result<(PathBuf, String)> {
     let docs = std::fs::read_to_string(repository().join("docs/flags.md"))?;
     let (_, rest) = docs
         .split_once("<!-- rights of diff")
@@ -91,6 +92,14 @@ async fn viewer(scene: &Scene<'_>) -> Result<(PathBuf, String)> {
 /// A namespace of its own, whose operator does not run.
 async fn without_an_operator<'a>(rig: &'a Rig, name: &str) -> Result<Scene<'a>> {
     let scene = Scene::alone(rig, name).await?;
+    stop(&scene).await?;
+    Ok(scene)
+}
+
+/// The same, whose operator makes bindings when it runs.
+async fn without_a_registering_operator<'a>(rig: &'a Rig, name: &str) -> Result<Scene<'a>> {
+    let stack = Stack::start_with(rig, Path::new(PROGRAM), &["--register=on"]).await?;
+    let scene = Scene::beside(rig, Arc::new(stack), name).await?;
     stop(&scene).await?;
     Ok(scene)
 }
@@ -157,7 +166,7 @@ fn came_true(answer: &Value, kind: &str, now: &DynamicObject) -> Result<()> {
 }
 
 async fn what_it_says_is_what_the_operator_does(rig: &Rig) -> Result<()> {
-    let scene = without_an_operator(rig, "diff").await?;
+    let scene = without_a_registering_operator(rig, "diff").await?;
     let (kubeconfig, _) = viewer(&scene).await?;
     let run = async || diff(&scene, &kubeconfig, &[]).await;
     scene.service("web").await?;
@@ -237,6 +246,60 @@ async fn what_it_says_is_what_the_operator_does(rig: &Rig) -> Result<()> {
     scene.stack.catalog.delete(&scene.id("web")).await?;
     let answer = run().await?.json(1)?;
     ensure!(verdict(&answer)? == ("remove", "Removed"), "{answer:#}");
+    let never = diff(&scene, &kubeconfig, &["--policy=upsert-only"]).await?;
+    let never = never.json(1)?;
+    ensure!(verdict(&never)? == ("blocked", "Removed"), "{never:#}");
+
+    // One that nobody has bound.
+    scene.service("api").await?;
+    scene.put(&scene.record("api")).await?;
+    let off = diff(
+        &scene,
+        &kubeconfig,
+        &["--register=off", "--policy=upsert-only"],
+    )
+    .await?;
+    ensure!(off.json(1)? == never, "{}", off.stdout);
+    let made = diff(&scene, &kubeconfig, &["api"]).await?.json(1)?;
+    ensure!(verdict(&made)? == ("create", ""), "{made:#}");
+    sync(&scene, async || {
+        scene.says("web", "Ready", "False Removed").await?;
+        scene.nothing_of("web").await?;
+        scene.synced("api").await?;
+        Ok(())
+    })
+    .await?;
+    let api = scene.bindings().get("api").await?;
+    let uid = api.metadata.uid.clone().context("it has no uid")?;
+    let to_be = format!("(to be given to ServiceBinding {}/api)", scene.namespace);
+    let made: Value = serde_json::from_str(&made.to_string().replace(&to_be, &uid))?;
+    let api: DynamicObject = serde_json::from_value(serde_json::to_value(api)?)?;
+    came_true(&made, "ServiceBinding", &api)?;
+    for kind in [DR, VS] {
+        came_true(&made, kind, &scene.rule(kind, "api").await?)?;
+    }
+    let answer = diff(&scene, &kubeconfig, &["api"]).await?.json(0)?;
+    ensure!(verdict(&answer)? == ("nothing", ""), "{answer:#}");
+
+    // A second one goes within ten minutes: the Lease tells of the first.
+    scene.stack.catalog.delete(&scene.id("api")).await?;
+    let answer = diff(&scene, &kubeconfig, &["api"]).await?.json(1)?;
+    ensure!(
+        verdict(&answer)? == ("blocked", "DeletionHeld"),
+        "{answer:#}"
+    );
+    let all = diff(&scene, &kubeconfig, &["api", "--max-delete-percent=100"]).await?;
+    let all = all.json(1)?;
+    ensure!(verdict(&all)? == ("remove", "Removed"), "{all:#}");
+    sync(&scene, async || {
+        let held = scene.says("api", "Ready", "False DeletionHeld").await?;
+        let said = message(&held, "Ready");
+        ensure!(answer["bindings"][0]["message"] == said.as_str(), "{said}");
+        Ok(())
+    })
+    .await?;
+    scene.rule(VS, "api").await?;
+    scene.put(&scene.record("api")).await?;
     scene.put(&record).await
 }
 

@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::checked::{Checked, quicker, with};
+use crate::diff::{diff, viewer};
 use crate::scene::{DR, Scene};
 use crate::support::audit::Mark;
 use crate::support::endpoint::{Endpoint, Trouble};
@@ -93,6 +94,11 @@ async fn left_to_envoy(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
             && tight["loadBalancer"] == before["loadBalancer"],
         "{tight}"
     );
+    // The operator means it so, and a sync would change nothing.
+    let (kubeconfig, _) = viewer(scene).await?;
+    let answer = diff(scene, &kubeconfig, &[&web.name]).await?.json(0)?;
+    let notes = answer["bindings"][0]["notes"].to_string();
+    ensure!(notes.contains("tightened"), "{answer:#}");
 
     web.endpoints[0].recover().await?;
     is(envoy, &web, LOOSE).await?;

@@ -47,6 +47,7 @@ fn programmed() -> Situation {
     Situation::Programmed {
         mismatch: None,
         rival: None,
+        beside: None,
         notes: Vec::new(),
     }
 }

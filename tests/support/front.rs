@@ -16,7 +16,7 @@ use axum::extract::{Request, State};
 use axum::response::Response;
 use futures::stream;
 use futures::{FutureExt as _, StreamExt as _};
-use http::{StatusCode, header};
+use http::{Method, StatusCode, header};
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -73,6 +73,8 @@ struct Shared {
     /// of their own at which the fault would show.
     cut: watch::Sender<()>,
     requests: Mutex<Vec<Seen>>,
+    /// Whether reads of services wait.
+    held: watch::Sender<bool>,
 }
 
 /// A request that arrived.
@@ -107,6 +109,7 @@ impl Front {
                 fault: Mutex::new(Fault::None),
                 cut: watch::Sender::default(),
                 requests: Mutex::default(),
+                held: watch::Sender::default(),
             }),
             running: Mutex::new(None),
         };
@@ -126,6 +129,12 @@ impl Front {
         } else {
             self.open()
         }
+    }
+
+    /// Reads of services that arrive from now on wait until that ends; the
+    /// events go on.
+    pub fn hold_reads(&self, held: bool) {
+        self.shared.held.send_replace(held);
     }
 
     /// The requests since then.
@@ -184,6 +193,11 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         at: Instant::now(),
         path: path.clone(),
     });
+    if request.method() == Method::GET && path.contains("/services") {
+        let mut held = shared.held.subscribe();
+        // Fails only without a sender, which is shared with us.
+        let _ = held.wait_for(|held| !held).await;
+    }
     let fault = lock(&shared.fault).clone();
     match fault {
         Fault::None | Fault::Refuse | Fault::Events { .. } => forward(&shared, request).await,

@@ -94,6 +94,17 @@ impl FakeCatalog {
         });
     }
 
+    /// Changes a record, or loses it, without a word: no event tells of it, and
+    /// no revision moves.
+    pub fn slip(&self, id: &str, change: impl FnOnce(&mut ServiceRecord) -> bool) {
+        let mut state = self.state();
+        if let Some(Ok(record)) = state.services.get_mut(id)
+            && !change(Arc::make_mut(record))
+        {
+            state.services.remove(id);
+        }
+    }
+
     /// Loses every service without a word, as a catalog that forgot all.
     pub fn forget_all(&self) {
         self.state().services.clear();

@@ -38,6 +38,11 @@ const LISTS: Backoff = Backoff {
     cap: Duration::from_secs(10),
 };
 
+/// After a complete list another one is taken, a tenth sooner or later: a record
+/// that changed, or went, though no event and no revision said so is found by
+/// that alone.
+const SWEEP: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// Follows the catalog.
 pub struct Follower {
     catalog: Arc<dyn Catalog>,
@@ -46,6 +51,8 @@ pub struct Follower {
     metrics: CatalogMetrics,
     lists_in_a_row: u32,
     listed_at: Option<Instant>,
+    /// When it is listed though nothing asks for that.
+    sweep_at: Instant,
     /// When the stream that is listened to was opened.
     opened_at: Option<Instant>,
     stuck: u32,
@@ -72,6 +79,7 @@ impl Follower {
             metrics,
             lists_in_a_row: 0,
             listed_at: None,
+            sweep_at: Instant::now() + until_sweep(),
             opened_at: None,
             stuck: 0,
             tries: 0,
@@ -149,10 +157,11 @@ impl Follower {
             moved.mark_unchanged();
             let now = Instant::now();
             let mut wake = None;
-            if listing.is_none()
-                && let Some(why) = self.known.list_needed()
-            {
-                let due = quiet_until.max(self.next_list_at());
+            if listing.is_none() {
+                let needed = self.known.list_needed();
+                let needed = needed.map(|why| (why, self.next_list_at()));
+                let (why, due) = needed.unwrap_or((WhyList::Sweep, self.sweep_at));
+                let due = quiet_until.max(due);
                 if due <= now {
                     listing = Some(list(Arc::clone(&self.catalog), why));
                 } else {
@@ -229,6 +238,7 @@ impl Follower {
         let quiet = self.listed_at.is_none_or(|at| at.elapsed() > 6 * LISTS.cap);
         self.lists_in_a_row = if quiet { 1 } else { self.lists_in_a_row + 1 };
         self.listed_at = Some(Instant::now());
+        self.sweep_at = Instant::now() + until_sweep();
         self.stuck = 0;
         self.metrics.listed(reason(why));
         tracing::info!(reason = reason(why), services, %position, "the catalog was listed");
@@ -252,6 +262,10 @@ impl Follower {
             }
         }
     }
+}
+
+fn until_sweep() -> Duration {
+    SWEEP.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 
 fn pause(failures: u32, error: &CatalogError) -> Duration {
@@ -296,5 +310,6 @@ fn reason(why: WhyList) -> &'static str {
         WhyList::Gap => "gap",
         WhyList::Stuck => "stuck",
         WhyList::Denied => "denied",
+        WhyList::Sweep => "sweep",
     }
 }

@@ -144,17 +144,58 @@ async fn at_rest_it_asks_for_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_of_many_costs_a_list_for_each_hundred() {
-    let scene = Scene::with(1_000).await;
-    scene.fake.delay(Duration::from_millis(20));
-    for n in 0..1_000 {
-        scene.set(n, "2s");
+    for (many, most) in [(1_000, 10), (300, 3), (101, 1)] {
+        let scene = Scene::with(1_000).await;
+        scene.fake.delay(Duration::from_millis(20));
+        for n in 0..many {
+            scene.set(n, "2s");
+        }
+        millis(2_000).await;
+        let (gets, lists, _) = scene.asked();
+        // The first goes alone, before the others were heard of; they fill the
+        // lists.
+        assert!(
+            gets <= 1 && lists <= most,
+            "{many}: {gets} gets and {lists} lists"
+        );
+        scene.fake.delay(Duration::ZERO);
+        scene.agrees().await;
     }
-    millis(2_000).await;
-    let (gets, lists, _) = scene.asked();
-    // The first may go alone, before the others were heard of.
-    assert!(gets <= 1 && lists <= 10, "{gets} gets and {lists} lists");
-    scene.fake.delay(Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_changed_without_a_word_is_found_by_a_list_every_few_hours() {
+    let scene = Scene::with(10).await;
+    scene.fake.slip("s3", |record| {
+        record.timeout = Some("2s".to_owned());
+        true
+    });
+    scene.fake.slip("s4", |_| false);
+    pass(SWEEP.mul_f64(0.8)).await;
+    assert_eq!(scene.asked(), (0, 0, 0));
+    pass(SWEEP.mul_f64(0.4)).await;
+    assert_eq!(scene.asked(), (0, 1, 0));
+    // What is as it was concerns nobody.
+    assert_eq!(scene.known.changed().await, [id(3), id(4)].into());
+    assert!(matches!(
+        scene.known.presence(&id(4)),
+        Presence::Absent { .. }
+    ));
     scene.agrees().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_costs_few_lists_and_one_that_fails_is_taken_again() {
+    let scene = Scene::with(10).await;
+    pass(4 * SWEEP).await;
+    let lists = scene.asked().1;
+    assert!((3..=4).contains(&lists), "{lists}");
+    scene.fake.away(Some(away()));
+    pass(2 * SWEEP).await;
+    scene.fake.away(None);
+    let lists = scene.asked().1;
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(scene.asked().1, lists + 1);
 }
 
 #[tokio::test(start_paused = true)]

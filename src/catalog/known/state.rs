@@ -32,6 +32,8 @@ pub(crate) enum WhyList {
     /// A service that should be there was denied, or one that should not be was
     /// shown.
     Denied,
+    /// The last one was long ago.
+    Sweep,
 }
 
 /// What a read of one service gave.

@@ -17,8 +17,8 @@ use crate::controller::leadership::{Leadership, NotLeader};
 use crate::controller::permit::Permit;
 use crate::domain::election::Lost;
 
-/// Partitions and other faults in all.
-const FAULTS: u64 = 1000;
+/// Partitions in all, with as many faults of other kinds among them.
+const PARTITIONS: u64 = 1000;
 
 /// Faults in one world.
 const FAULTS_IN_ONE: u64 = 10;
@@ -269,12 +269,16 @@ async fn a_write_under_way_is_cut_off_at_the_end_of_the_term() {
 #[test]
 fn in_a_thousand_partitions_never_do_two_write_at_once() {
     let replay = std::env::var("ELECTION_SEED").ok();
-    let seeds = match replay.and_then(|seed| seed.parse().ok()) {
-        Some(seed) => seed..seed + 1,
-        None => 0..FAULTS / FAULTS_IN_ONE,
+    let (seeds, least) = match replay.and_then(|seed| seed.parse().ok()) {
+        Some(seed) => (seed..seed + 1, 0),
+        None => (0..PARTITIONS, PARTITIONS),
     };
     let (mut writes, mut terms, mut stale) = (0, 0, 0);
+    let (mut partitions, mut others) = (0, 0);
     for seed in seeds {
+        if least > 0 && partitions >= least {
+            break;
+        }
         fastrand::seed(seed);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -282,16 +286,36 @@ fn in_a_thousand_partitions_never_do_two_write_at_once() {
             .build()
             .unwrap();
         let world = Arc::new(World::default());
-        runtime.block_on(live_through(&world, seed));
+        for fault in runtime.block_on(live_through(&world, seed)) {
+            match fault {
+                Fault::Network => partitions += 1,
+                Fault::Other | Fault::Alone => others += 1,
+            }
+        }
         let ledger = lock(&world.ledger);
         writes += ledger.writes;
         terms += ledger.terms;
         stale += ledger.stale_reports;
     }
-    println!("{terms} terms, {writes} writes, {stale} reports too late for the catalog");
+    println!(
+        "{partitions} partitions and {others} other faults: {terms} terms, {writes} writes, {stale} reports too late for the catalog"
+    );
+    assert!(partitions >= least, "{partitions} partitions");
 }
 
-async fn live_through(world: &Arc<World>, seed: u64) {
+/// What kind of fault it was.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    /// Messages were lost, late or repeated, or none came through.
+    Network,
+    /// A process, a machine, a clock, or somebody's hand.
+    Other,
+    /// One of these that must not meet another one.
+    Alone,
+}
+
+/// Ends with all that was done to these.
+async fn live_through(world: &Arc<World>, seed: u64) -> Vec<Fault> {
     let count = fastrand::usize(2..=3);
     let machines: Vec<_> = (0..count)
         .map(|_| world.machine(0.9 + 0.2 * fastrand::f64()))
@@ -299,22 +323,24 @@ async fn live_through(world: &Arc<World>, seed: u64) {
     for machine in &machines {
         tokio::spawn(live(Arc::clone(world), Arc::clone(machine)));
     }
-    let mut told = Vec::new();
+    let (mut told, mut faults) = (Vec::new(), Vec::new());
     for _ in 0..FAULTS_IN_ONE {
         let begun = Instant::now();
         while world.leaders() == 0 {
             assert!(
                 begun.elapsed() < HEADLESS,
-                "nobody leads {HEADLESS:?} after {told:?}; ELECTION_SEED={seed}"
+                "nobody leads {HEADLESS:?} after {:?}; ELECTION_SEED={seed}",
+                words(&told)
             );
             sleep(Duration::from_millis(50)).await;
         }
         // Long enough for the others to have seen who leads.
         sleep(Duration::from_millis(fastrand::u64(100..5_000))).await;
         told = vec![strike(world, &machines).await];
-        if !told[0].contains("alone") && fastrand::bool() {
+        if told[0].0 != Fault::Alone && fastrand::bool() {
             told.push(strike(world, &machines).await);
         }
+        faults.extend(told.iter().map(|(fault, _)| *fault));
         sleep(Duration::from_millis(fastrand::u64(0..40_000))).await;
         for machine in &machines {
             *lock(&machine.way) = Way::default();
@@ -323,14 +349,20 @@ async fn live_through(world: &Arc<World>, seed: u64) {
         let ledger = lock(&world.ledger);
         assert!(
             ledger.wrong.is_empty(),
-            "{:?} after {told:?}; ELECTION_SEED={seed}",
-            ledger.wrong
+            "{:?} after {:?}; ELECTION_SEED={seed}",
+            ledger.wrong,
+            words(&told)
         );
     }
+    faults
 }
 
-/// Does something bad. What must not meet something else says that it is alone.
-async fn strike(world: &Arc<World>, machines: &[Arc<Machine>]) -> String {
+fn words(told: &[(Fault, &'static str)]) -> Vec<&'static str> {
+    told.iter().map(|(_, what)| *what).collect()
+}
+
+/// Does something bad.
+async fn strike(world: &Arc<World>, machines: &[Arc<Machine>]) -> (Fault, &'static str) {
     let leads = |machine: &&Arc<Machine>| {
         let leadership = lock(&machine.leadership);
         leadership.as_ref().is_some_and(|l| l.epoch().is_some())
@@ -338,18 +370,18 @@ async fn strike(world: &Arc<World>, machines: &[Arc<Machine>]) -> String {
     let any = &machines[fastrand::usize(..machines.len())];
     let leader = machines.iter().find(leads).unwrap_or(any);
     let time = Duration::from_millis(fastrand::u64(500..40_000));
-    let what = match fastrand::u32(..12) {
+    match fastrand::u32(..12) {
         0 | 1 => {
             lock(&leader.way).cut = true;
-            "the leader is cut off"
+            (Fault::Network, "the leader is cut off")
         }
         2 => {
             lock(&any.way).cut = true;
-            "somebody is cut off"
+            (Fault::Network, "somebody is cut off")
         }
         3 => {
             machines.iter().for_each(|m| lock(&m.way).cut = true);
-            "the server is away"
+            (Fault::Network, "the server is away")
         }
         4 | 5 => {
             for machine in machines {
@@ -360,13 +392,13 @@ async fn strike(world: &Arc<World>, machines: &[Arc<Machine>]) -> String {
                     slow: 3 * S,
                 };
             }
-            "messages are lost, late and repeated"
+            (Fault::Network, "messages are lost, late and repeated")
         }
         6 => {
             leader.gate.stop();
             sleep(time).await;
             leader.gate.go_on();
-            "the leader was stopped"
+            (Fault::Other, "the leader was stopped")
         }
         7 => {
             // Its machine, rather: nothing on it saw the time go by.
@@ -374,24 +406,24 @@ async fn strike(world: &Arc<World>, machines: &[Arc<Machine>]) -> String {
             sleep(time).await;
             leader.clock.suspended(time);
             leader.gate.go_on();
-            "the leader's machine was suspended"
+            (Fault::Other, "the leader's machine was suspended")
         }
         8 => {
             any.clock
                 .set(SignedDuration::from_secs(fastrand::i64(-3600..3600)));
-            "a wall clock was set"
+            (Fault::Other, "a wall clock was set")
         }
         9 if fastrand::bool() => {
             leader.kill.notify_one();
-            "the leader was killed"
+            (Fault::Other, "the leader was killed")
         }
         9 => {
             leader.resign.notify_one();
-            "the leader was told to end"
+            (Fault::Other, "the leader was told to end")
         }
         10 if fastrand::bool() => {
             lock(&world.server).edit(|lease| lease["spec"]["holderIdentity"] = json!("thief"));
-            "somebody took the Lease by hand"
+            (Fault::Other, "somebody took the Lease by hand")
         }
         10 => {
             // Whoever has never seen the Lease takes its absence for a first
@@ -399,7 +431,7 @@ async fn strike(world: &Arc<World>, machines: &[Arc<Machine>]) -> String {
             sleep(8 * S).await;
             lock(&world.server).delete();
             sleep(16 * S).await;
-            "alone: somebody deleted the Lease"
+            (Fault::Alone, "somebody deleted the Lease")
         }
         _ => {
             for n in 0..20 {
@@ -408,10 +440,9 @@ async fn strike(world: &Arc<World>, machines: &[Arc<Machine>]) -> String {
                 });
                 sleep(Duration::from_millis(fastrand::u64(1..300))).await;
             }
-            "somebody annotates the Lease"
+            (Fault::Other, "somebody annotates the Lease")
         }
-    };
-    what.to_owned()
+    }
 }
 
 /// What runs on a machine: one process after the other.

@@ -191,6 +191,7 @@ mod tests {
         Situation::Programmed {
             mismatch: mismatch.map(str::to_owned),
             rival: None,
+            beside: None,
             notes: Vec::new(),
         }
     }

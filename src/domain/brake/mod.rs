@@ -32,6 +32,8 @@ use std::fmt;
 use super::labels::ANNOTATION_APPROVE_DELETION;
 use super::names::BindingKey;
 use super::record::CatalogPosition;
+use super::status;
+use crate::api::service_binding::ServiceBinding;
 use window::Window;
 
 /// Whether what the catalog no longer has is removed at all.
@@ -63,6 +65,21 @@ pub struct Removal<'a> {
     pub approved: Option<CatalogPosition>,
     /// How many bindings there are.
     pub bindings: usize,
+}
+
+impl<'a> Removal<'a> {
+    /// That of what was made for this one of so many bindings.
+    pub fn of(binding: &'a ServiceBinding, bindings: usize) -> Self {
+        let metadata = &binding.metadata;
+        let annotations = metadata.annotations.as_ref();
+        let approved = annotations.and_then(|a| a.get(ANNOTATION_APPROVE_DELETION));
+        Self {
+            uid: metadata.uid.as_deref().unwrap_or_default(),
+            seen: status::record_seen(binding.status.as_ref()),
+            approved: approved.and_then(|text| CatalogPosition::parse(text)),
+            bindings,
+        }
+    }
 }
 
 /// What is known of the catalog at that moment.

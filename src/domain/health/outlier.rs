@@ -170,6 +170,17 @@ pub fn in_force(policy: &OutlierPolicy, tightened: Option<Tightened>) -> Outlier
     }
 }
 
+/// By how much the policy was tightened where this is in force: the least that
+/// fits. None where it is the policy itself, or comes from elsewhere.
+pub fn told_by(in_force: &OutlierPolicy, policy: &OutlierPolicy) -> Option<Tightened> {
+    let steps = 0..=MOST.div_ceil(STEP);
+    let mut tightened = steps.map(|step| Tightened {
+        percent: (step * STEP).min(MOST),
+    });
+    let fits = |one: &Tightened| self::in_force(policy, Some(*one)) == *in_force;
+    tightened.find(fits).filter(|_| in_force != policy)
+}
+
 /// The smallest share, in percent, by which Envoy may take so many out.
 fn share(of: u32, all: u32) -> u32 {
     if all == 0 {
@@ -211,6 +222,27 @@ mod tests {
                 max_ejection_percent: 50,
             }
         );
+    }
+
+    #[test]
+    fn what_is_in_force_tells_by_how_much_it_was_tightened() {
+        let policy = policy(30);
+        for (staying, in_mesh, least) in [(1, 1, 0), (1, 4, 0), (1, 3, 50), (3, 4, 75), (9, 9, 99)]
+        {
+            let tightened = next(None, staying, in_mesh);
+            let told = told_by(&in_force(&policy, tightened), &policy).unwrap();
+            assert_eq!(told.percent, least, "{staying} of {in_mesh}");
+            assert_eq!(in_force(&policy, Some(told)), in_force(&policy, tightened));
+        }
+        assert_eq!(told_by(&policy, &policy), None);
+        let theirs = OutlierPolicy {
+            max_ejection_percent: 60,
+            ..in_force(&policy, next(None, 1, 3))
+        };
+        assert_eq!(told_by(&theirs, &policy), None);
+        // One that asks for as much itself was not tightened.
+        let tight = in_force(&policy, next(None, 1, 3));
+        assert_eq!(told_by(&tight, &tight), None);
     }
 
     #[test]

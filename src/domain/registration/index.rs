@@ -54,6 +54,11 @@ impl Index {
         self.by_service.get(service).cloned().unwrap_or_default()
     }
 
+    /// Whether the record is known to name that Service.
+    pub fn knows(&self, id: &CatalogServiceId, service: &ServiceKey) -> bool {
+        self.by_id.get(id) == Some(service)
+    }
+
     /// Every Service of that namespace that a record names.
     pub fn of_namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a ServiceKey> {
         let services = self.by_service.keys();

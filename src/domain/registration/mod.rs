@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::inputs::{NamespaceView, Rival, ServiceView};
 use super::labels::{FINALIZER, LABEL_MANAGED_BY, LABEL_SOURCE, MANAGER, SOURCE_CATALOG};
 use super::names::{CatalogServiceId, NameError, Namespace, ServiceKey, ServiceName};
+use super::reasons;
 use super::record::ServiceRecord;
 use super::selector::LabelSelector;
 use crate::api::service_binding::{ServiceBinding, ServiceBindingSpec};
@@ -34,6 +35,16 @@ impl Scope {
         self.on
             && (self.namespaces.is_empty() || self.namespaces.contains(&record.namespace))
             && self.record_labels.selects(&record.labels)
+    }
+
+    /// The record's ID, where it may lead to a binding for that Service.
+    pub fn leads_to(
+        &self,
+        record: &ServiceRecord,
+        service: &ServiceKey,
+    ) -> Option<CatalogServiceId> {
+        let (names, id) = target(record).ok().filter(|_| self.admits(record))?;
+        (names == *service).then_some(id)
     }
 }
 
@@ -74,7 +85,7 @@ pub enum Problem {
 }
 
 /// Every problem's label, for metrics.
-pub const PROBLEMS: [&str; 3] = ["InvalidName", "NameTaken", "AnotherRecord"];
+pub const PROBLEMS: [&str; 3] = ["InvalidName", reasons::NAME_TAKEN, reasons::ANOTHER_RECORD];
 
 impl Problem {
     /// Which of [`PROBLEMS`] it is.
@@ -171,6 +182,14 @@ pub fn problems(
         found.push((chosen.clone(), Problem::NameTaken));
     }
     found
+}
+
+/// What a binding to this one of the records is told of the others that name its
+/// Service.
+pub fn beside(ids: &BTreeSet<CatalogServiceId>, bound: &CatalogServiceId) -> Option<String> {
+    let other = ids.iter().find(|id| *id != bound)?;
+    let says = ids.contains(bound);
+    says.then(|| Problem::AnotherRecord(other.clone()).message())
 }
 
 /// The binding as it is created. It is named after the Service.

@@ -181,6 +181,13 @@ fn of_two_records_for_one_service_the_bound_one_counts_else_the_lowest() {
             .contains("record b names the same Service")
     );
     assert_eq!(problems(&ids(&["a"]), &around()), []);
+    // Whoever is bound is told of another one, and of none where there is none.
+    let told = |bound: &str, all: &[&str]| beside(&ids(all), &id(bound)).unwrap_or_default();
+    assert!(told("b", &["a", "b", "c"]).starts_with("record a names the same Service"));
+    assert!(told("a", &["a", "b"]).starts_with("record b names the same Service"));
+    assert_eq!(told("a", &["a"]), "");
+    // One that is bound to the record of something else has its own reason.
+    assert_eq!(told("x", &["a", "b"]), "");
 }
 
 #[test]
