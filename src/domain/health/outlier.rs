@@ -7,13 +7,17 @@
 //! 2. Each change of these fields makes Envoy forget whom it took out, so they
 //!    change once when the first has to stay and once when none has to any
 //!    more for ten seconds, so that one that flaps does not change them each time.
-//!    In between only a larger share is written, in quarters, and never a smaller
-//!    one.
+//!    The share is half of the endpoints as long as no more are bad, as many as a
+//!    policy allows that says nothing: one bad answer must not empty a service.
+//!    Once more are, and the service with them unhealthy, it is the largest there
+//!    is, until all is over.
 //! 3. It is not for a service of which no endpoint is healthy, nor for a check
 //!    that has never worked: there it is not known who is bad. While verdicts are
 //!    held all stays as it is.
 //! 4. Nothing gets looser than the policy has it, and a policy by which nobody
 //!    is ever taken out stays as it is.
+//! 5. A process that starts goes on with what was written before it, and holds it
+//!    until it has judged all endpoints itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,8 +33,8 @@ use crate::domain::policy::OutlierPolicy;
 /// How often Envoy looks meanwhile.
 const INTERVAL: Millis = Millis(1_000);
 
-/// Steps in which the share grows, in percent.
-const STEP: u32 = 25;
+/// The share while no more than half are bad, in percent.
+const HALF: u32 = 50;
 
 /// How long no unhealthy endpoint has to stay before the policy alone holds.
 pub const RESTORES: Duration = Duration::from_secs(10);
@@ -45,6 +49,11 @@ pub struct Tightened {
     pub percent: u32,
 }
 
+impl Tightened {
+    /// All ways in which it ever is.
+    pub const ALL: [Self; 2] = [Self { percent: HALF }, Self { percent: MOST }];
+}
+
 /// That it is, and since when none has to stay any more. Times count from any
 /// fixed moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,19 +64,31 @@ pub struct Held {
     pub free: Option<Duration>,
 }
 
-/// What holds from now on, by what held until now: `staying` unhealthy
-/// endpoints stay among `in_mesh` that the mesh has. None is the policy alone.
-fn held(before: Option<Held>, staying: u32, in_mesh: u32, now: Duration) -> Option<Held> {
+/// Who is in the mesh, as far as it matters.
+#[derive(Clone, Copy, Debug, Default)]
+struct InMesh {
+    all: u32,
+    /// The unhealthy ones that have to stay.
+    staying: u32,
+    /// Whether one of them was not judged yet.
+    pending: bool,
+}
+
+/// What holds from now on, by what held until now. None is the policy alone.
+fn held(before: Option<Held>, in_mesh: InMesh, now: Duration) -> Option<Held> {
     let tightened = before.map(|held| held.tightened);
-    if let Some(tightened) = next(tightened, staying, in_mesh) {
+    if let Some(tightened) = next(tightened, in_mesh.staying, in_mesh.all) {
         let free = None;
         return Some(Held { tightened, free });
     }
-    let since = before?.free.unwrap_or(now);
-    (since + RESTORES > now).then_some(Held {
-        tightened: tightened?,
-        free: Some(since),
-    })
+    let before = before?;
+    if in_mesh.pending {
+        let free = None;
+        return Some(Held { free, ..before });
+    }
+    let since = before.free.unwrap_or(now);
+    let free = Some(since);
+    (since + RESTORES > now).then_some(Held { free, ..before })
 }
 
 fn next(held: Option<Tightened>, staying: u32, in_mesh: u32) -> Option<Tightened> {
@@ -76,7 +97,11 @@ fn next(held: Option<Tightened>, staying: u32, in_mesh: u32) -> Option<Tightened
     }
     // Whoever cannot be spared needs no share.
     let spared = staying.min(in_mesh.saturating_sub(1));
-    let needed = share(spared, in_mesh).next_multiple_of(STEP).min(MOST);
+    let needed = if share(spared, in_mesh) > HALF {
+        MOST
+    } else {
+        HALF
+    };
     let held = held.map_or(0, |held| held.percent);
     Some(Tightened {
         percent: needed.max(held),
@@ -97,8 +122,7 @@ pub fn all(
         let is = if checked.service.held {
             known
         } else {
-            let (staying, in_mesh) = staying(checked, plan);
-            held(known, staying, in_mesh, now)
+            held(known, in_mesh(checked, plan), now)
         };
         is.map(|is| (binding.clone(), is))
     };
@@ -114,8 +138,8 @@ pub fn due(all: &BTreeMap<BindingKey, Held>) -> Option<Duration> {
     free.min().map(|since| since + RESTORES)
 }
 
-/// How many unhealthy endpoints stay, of how many that are in the mesh.
-fn staying(checked: &Checked, plan: &Plan) -> (u32, u32) {
+/// Who of its endpoints is in the mesh by this plan.
+fn in_mesh(checked: &Checked, plan: &Plan) -> InMesh {
     let service = &checked.service;
     let members = service.members.iter();
     let in_mesh = members.filter(|m| m.ready && !plan.out.contains_key(&m.pod));
@@ -125,12 +149,24 @@ fn staying(checked: &Checked, plan: &Plan) -> (u32, u32) {
         checked.mode,
         EjectionMode::Draining | EjectionMode::OutlierOnly
     );
-    let healthy = in_mesh.clone().any(|m| m.verdict == Verdict::Healthy);
-    if !helps || !service.proven || !healthy {
-        return (0, all);
+    if !helps {
+        return InMesh::default();
     }
-    let bad = in_mesh.filter(|m| matches!(m.verdict, Verdict::Unhealthy(_)));
-    (count(bad.count()), all)
+    let is = |verdict: Verdict| in_mesh.clone().any(|m| m.verdict == verdict);
+    let pending = is(Verdict::Pending);
+    let bad = in_mesh
+        .clone()
+        .filter(|m| matches!(m.verdict, Verdict::Unhealthy(_)));
+    let staying = if service.proven && is(Verdict::Healthy) {
+        count(bad.count())
+    } else {
+        0
+    };
+    InMesh {
+        all,
+        staying,
+        pending,
+    }
 }
 
 /// The policy as the DestinationRule gets it.
@@ -209,29 +245,30 @@ mod tests {
                 assert!(out < all, "{bad} of {all}: all may be taken out");
             }
         }
-        assert_eq!(next(None, 3, 0), Some(Tightened { percent: 0 }));
     }
 
     #[test]
-    fn a_service_whose_endpoints_fail_and_recover_one_by_one_changes_a_few_times() {
-        let mut held = None;
-        let mut seen = vec![held];
-        for bad in (1..=10).chain((0..10).rev()) {
-            let now = next(held, bad, 10);
-            if now != held {
-                seen.push(now);
+    fn a_service_whose_endpoints_fail_and_recover_one_by_one_changes_once_or_twice_and_back() {
+        let percents = |most: u32| {
+            let mut held = None;
+            let mut seen = vec![held];
+            for bad in (1..=most).chain((0..most).rev()) {
+                let now = next(held, bad, 10);
+                if now != held {
+                    seen.push(now);
+                }
+                held = now;
             }
-            held = now;
-        }
-        let percents: Vec<_> = seen.iter().map(|held| held.map(|h| h.percent)).collect();
-        assert_eq!(
-            percents,
-            [None, Some(25), Some(50), Some(75), Some(99), None]
-        );
+            let percents = seen.iter().map(|held| held.map(|h| h.percent));
+            percents.collect::<Vec<_>>()
+        };
+        assert_eq!(percents(5), [None, Some(50), None]);
+        assert_eq!(percents(10), [None, Some(50), Some(99), None]);
         // And as long as nothing changes, nothing does.
-        let held = next(None, 4, 10);
-        assert_eq!(next(held, 4, 10), held);
+        let held = next(None, 6, 10);
+        assert_eq!(next(held, 6, 10), held);
         assert_eq!(next(held, 1, 10), held);
+        assert!(Tightened::ALL.contains(&held.unwrap()));
     }
 
     fn service(mode: EjectionMode, verdicts: &[Verdict]) -> Checked {
@@ -286,6 +323,7 @@ mod tests {
             (Draining, [GOOD, BAD, GOOD], &free, Some(50)),
             (Draining, [GOOD, BAD, GOOD], &out, None),
             (Draining, [GOOD, BAD, BAD], &out, Some(50)),
+            (OutlierOnly, [GOOD, BAD, BAD], &free, Some(99)),
             (Observe, [GOOD, BAD, GOOD], &free, None),
             (Off, [GOOD, BAD, GOOD], &free, None),
             (OutlierOnly, [BAD, BAD, BAD], &free, None),
@@ -320,20 +358,62 @@ mod tests {
         assert_eq!(all(&Known::default(), &plan, &before, now), nothing);
     }
 
+    fn bad(staying: u32) -> InMesh {
+        InMesh {
+            all: 3,
+            staying,
+            pending: false,
+        }
+    }
+
     #[test]
     fn it_holds_for_ten_seconds_after_the_last_one_had_to_stay() {
         let second = Duration::from_secs;
-        let tight = held(None, 1, 3, second(0));
+        let tight = held(None, bad(1), second(0));
         assert!(tight.is_some_and(|held| held.free.is_none()));
-        let free = held(tight, 0, 3, second(100));
+        let free = held(tight, bad(0), second(100));
         assert_eq!(free.and_then(|held| held.free), Some(second(100)));
-        assert_eq!(held(free, 0, 3, second(109)), free);
+        assert_eq!(held(free, bad(0), second(109)), free);
         // One that flaps begins anew, and changes nothing.
-        assert_eq!(held(free, 1, 3, second(109)), tight);
-        assert_eq!(held(free, 0, 3, second(110)), None);
+        assert_eq!(held(free, bad(1), second(109)), tight);
+        assert_eq!(held(free, bad(0), second(110)), None);
         let all = BTreeMap::from([(key(), free.unwrap())]);
         assert_eq!(due(&all), Some(second(110)));
-        assert_eq!(held(None, 0, 3, second(1)), None);
+        assert_eq!(held(None, bad(0), second(1)), None);
+    }
+
+    #[test]
+    fn what_was_written_before_holds_until_all_are_judged() {
+        const GOOD: Verdict = Verdict::Healthy;
+        const PENDING: Verdict = Verdict::Pending;
+        const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
+        let second = Duration::from_secs;
+        let decided = |verdicts: &[Verdict], proven, before: Option<Held>, at: u64| {
+            let mut checked = service(EjectionMode::OutlierOnly, verdicts);
+            checked.service.proven = proven;
+            let known = Known {
+                services: vec![checked],
+                ..Known::default()
+            };
+            let before = before.map(|held| (key(), held)).into_iter().collect();
+            let all = all(&known, &Plan::default(), &before, second(at));
+            all.get(&key()).copied()
+        };
+        let tightened = Tightened { percent: MOST };
+        let written = Some(Held {
+            tightened,
+            free: None,
+        });
+        for verdicts in [[PENDING; 3], [GOOD, PENDING, GOOD]] {
+            assert_eq!(decided(&verdicts, false, written, 500), written);
+            assert_eq!(decided(&verdicts, true, written, 500), written);
+            assert_eq!(decided(&verdicts, true, None, 500), None);
+        }
+        // The worst is known again, or it is over.
+        assert_eq!(decided(&[GOOD, BAD, PENDING], true, written, 500), written);
+        let over = decided(&[GOOD, GOOD, GOOD], true, written, 500);
+        assert_eq!(over.and_then(|held| held.free), Some(second(500)));
+        assert_eq!(decided(&[GOOD, GOOD, GOOD], true, over, 510), None);
     }
 
     #[test]
