@@ -77,7 +77,8 @@ test-cluster: tools
 	cargo test --locked --test cluster
 
 # The whole product at work on real parts; ONCE=1 ends it by itself. In its last
-# chapter a replica fails: FAIL=500, hangs, refuses or disappears.
+# chapter a replica fails: FAIL=500, hangs, refuses or disappears, or several of
+# them with commas in between.
 demo:
 	cargo run --locked --example demo -- $(if $(ONCE),--once) $(if $(FAIL),--fail=$(FAIL))
 

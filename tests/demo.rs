@@ -45,6 +45,28 @@ const SHOWN: [&str; 27] = [
     "since it left Envoy not one failed",
 ];
 
+/// What its last chapter comes to where a replica fails in all the other ways.
+const OTHER_FAULTS: [&str; 18] = [
+    "✓ every replica has answered",
+    "worker-service-1: it hangs",
+    "✓ Envoy has 2 endpoints",
+    "✓ the binding and the catalog say so",
+    "Warning   unhealthy: 10.240.0.11:8080",
+    "no answer came in time",
+    "\"health\":\"Degraded\"",
+    "✓ Envoy has 3 endpoints",
+    "since it left Envoy not one failed",
+    "worker-service-1: nobody listens there",
+    "✓ Envoy has 2 endpoints",
+    "the connection was refused",
+    "\"health\":\"Degraded\"",
+    "✓ Envoy has 3 endpoints",
+    "since it left Envoy not one failed",
+    "worker-service-1: its Pod is deleted",
+    "✓ Envoy has 2 endpoints",
+    "since it left Envoy not one failed",
+];
+
 /// A running demo, killed when it is dropped.
 struct Demo(Child);
 
@@ -76,9 +98,9 @@ impl Drop for Demo {
     }
 }
 
-#[test]
-fn it_shows_what_it_says_and_ends_by_itself_when_told_so() {
-    let mut demo = Demo::start(&["--once"]);
+/// Runs it to its end, and finds these in what it shows, in this order.
+fn shows(args: &[&str], expected: &[&str]) -> String {
+    let mut demo = Demo::start(args);
     let mut text = String::new();
     let mut stdout = demo.0.stdout.take().unwrap();
     stdout.read_to_string(&mut text).unwrap();
@@ -86,7 +108,7 @@ fn it_shows_what_it_says_and_ends_by_itself_when_told_so() {
 
     assert!(status.success(), "{status}:\n{text}");
     let mut rest = text.as_str();
-    for shown in SHOWN {
+    for shown in expected {
         let Some((_, after)) = rest.split_once(shown) else {
             panic!("{shown:?} is missing, or out of order:\n{text}");
         };
@@ -96,11 +118,23 @@ fn it_shows_what_it_says_and_ends_by_itself_when_told_so() {
         rest.contains("Done: every step showed what it says"),
         "{text}"
     );
+    text
+}
+
+#[test]
+fn it_shows_what_it_says_and_ends_by_itself_when_told_so() {
+    let text = shows(&["--once"], &SHOWN);
     // Where it is no terminal.
     assert!(!text.contains('\x1b'), "{text:?}");
     for line in text.lines().filter(|line| !line.contains(REPOSITORY)) {
         assert!(line.chars().count() <= 100, "too wide: {line}");
     }
+}
+
+#[test]
+fn a_replica_that_hangs_refuses_or_disappears_costs_no_request_once_it_is_out() {
+    let fail = "--fail=hangs,refuses,disappears";
+    shows(&["--once", "--last", fail], &OTHER_FAULTS);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::view;
 const EVERY: Duration = Duration::from_millis(20);
 
 /// How the replica fails.
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(crate) enum Fault {
     /// It answers 500.
     #[value(name = "500")]
@@ -38,7 +38,12 @@ pub(crate) enum Fault {
     Disappears,
 }
 
-pub(crate) async fn show(screen: &Screen, parts: &Parts, fault: Fault) -> Result<()> {
+pub(crate) async fn show(screen: &Screen, parts: &Parts, faults: &[Fault]) -> Result<()> {
+    let gone = faults.iter().position(|fault| *fault == Fault::Disappears);
+    ensure!(
+        gone.is_none_or(|place| place + 1 == faults.len()),
+        "a replica that disappears can do nothing else afterwards"
+    );
     screen.heading("8. One replica fails its health check: the operator takes it out of the mesh");
     let mut record = parts.catalog.get(CATALOG_ID).await?;
     let check = json!({"endpoint": "/health", "interval": "2s", "timeout": "500ms"});
@@ -53,7 +58,14 @@ pub(crate) async fn show(screen: &Screen, parts: &Parts, fault: Fault) -> Result
             until_says(parts, "3/3", "Healthy"),
         )
         .await?;
+    for fault in faults {
+        one(screen, parts, *fault).await?;
+    }
+    Ok(())
+}
 
+/// One replica fails in one way, and is well again.
+async fn one(screen: &Screen, parts: &Parts, fault: Fault) -> Result<()> {
     let client = Client::start(Arc::clone(&parts.envoy), parts.workload.host());
     let bad = &parts.workload.pods[1];
     let failed = Instant::now();
@@ -77,7 +89,7 @@ pub(crate) async fn show(screen: &Screen, parts: &Parts, fault: Fault) -> Result
     kubectl(screen, parts, &["get", "csb", "-n", NAMESPACE]).await?;
     let selector = ["get", "pods", "-n", NAMESPACE, "-L", "istio.io/draining"];
     kubectl(screen, parts, &selector).await?;
-    show_events(screen, parts, "EndpointUnhealthy").await?;
+    show_events(screen, parts, fault).await?;
     show_record(screen, parts).await?;
 
     match fault {
@@ -150,8 +162,13 @@ async fn until_says(parts: &Parts, endpoints: &str, health: &str) -> Result<()> 
     .await
 }
 
-async fn show_events(screen: &Screen, parts: &Parts, reason: &str) -> Result<()> {
-    let only = format!("reason={reason}");
+async fn show_events(screen: &Screen, parts: &Parts, fault: Fault) -> Result<()> {
+    let why = match fault {
+        Fault::Answers500 => "5xx",
+        Fault::Hangs => "in time",
+        Fault::Refuses | Fault::Disappears => "refused",
+    };
+    let only = "reason=EndpointUnhealthy";
     let columns = "custom-columns=TYPE:.type,MESSAGE:.message";
     let args = [
         "get",
@@ -159,13 +176,13 @@ async fn show_events(screen: &Screen, parts: &Parts, reason: &str) -> Result<()>
         "-n",
         NAMESPACE,
         "--field-selector",
-        &only,
+        only,
         "-o",
         columns,
     ];
     wait::until("the Event", PATIENCE, async || {
         let events = parts.api.kubectl.ok(&args).await?;
-        ensure!(events.contains("unhealthy"), "there are these:\n{events}");
+        ensure!(events.contains(why), "there are these:\n{events}");
         Ok(())
     })
     .await?;

@@ -36,9 +36,14 @@ struct Args {
     #[arg(long)]
     once: bool,
 
-    /// How a replica fails in the last chapter.
-    #[arg(long, value_enum, default_value = "500")]
-    fail: Fault,
+    /// How a replica fails in the last chapter; several, with commas in between,
+    /// are shown one after the other.
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "500")]
+    fail: Vec<Fault>,
+
+    /// Leave out the chapters that the last one does not need.
+    #[arg(long)]
+    last: bool,
 }
 
 fn main() -> ExitCode {
@@ -78,7 +83,7 @@ async fn inside(args: &Args, screen: &Screen) -> Result<ExitCode> {
     let told = async {
         namespace::set_up_loopback().await?;
         let parts = Parts::start(screen).await?;
-        story::tell(screen, &parts, args.fail).await?;
+        story::tell(screen, &parts, &args.fail, args.last).await?;
         Ok::<_, anyhow::Error>(parts)
     };
     let parts = tokio::select! {

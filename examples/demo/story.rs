@@ -28,15 +28,26 @@ const ERRORS_TO_EJECT: usize = 5;
 const FIRST_TIMEOUT: &str = "30s";
 const NEXT_TIMEOUT: &str = "2s";
 
-pub(crate) async fn tell(screen: &Screen, parts: &Parts, fault: Fault) -> Result<()> {
+/// All chapters, or those that the last one needs.
+pub(crate) async fn tell(
+    screen: &Screen,
+    parts: &Parts,
+    faults: &[Fault],
+    last: bool,
+) -> Result<()> {
     an_entry_and_a_binding(screen, parts).await?;
-    what_appeared(screen, parts).await?;
-    requests(screen, parts).await?;
-    the_circuit_breaker(screen, parts).await?;
+    if !last {
+        what_appeared(screen, parts).await?;
+        requests(screen, parts).await?;
+        the_circuit_breaker(screen, parts).await?;
+    }
+    // A request that hangs is over soon from then on.
     a_change_in_the_catalog(screen, parts).await?;
-    the_timeout(screen, parts).await?;
-    the_retries(screen, parts).await?;
-    health::show(screen, parts, fault).await?;
+    if !last {
+        the_timeout(screen, parts).await?;
+        the_retries(screen, parts).await?;
+    }
+    health::show(screen, parts, faults).await?;
     parts.istiod.expect_no_nack().await
 }
 

@@ -13,7 +13,7 @@ use super::queue::state::{Lane, Next};
 use super::write_back::seam;
 use super::{observe, report, withdraw};
 use crate::api::service_binding::ServiceBinding;
-use crate::domain::health::outlier;
+use crate::domain::health::outlier::{self, Tightened};
 use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::BindingKey;
 use crate::domain::situation::Situation;
@@ -74,6 +74,8 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     }
     let mut looked = match validate::validate(&inputs, &target, settings) {
         Ok(mut valid) => {
+            ctx.ejector
+                .resume(&key, || tightened_before(&inputs, &target, &valid));
             tighten(ctx, &key, &mut valid);
             program(ctx, &inputs, &target, valid).await
         }
@@ -101,6 +103,23 @@ pub(crate) fn tighten(ctx: &Context, key: &BindingKey, valid: &mut Valid) {
     if let Some(policy) = valid.binding.policy.outlier_detection.as_mut() {
         *policy = outlier::in_force(policy, ctx.ejector.tightened(key));
     }
+}
+
+/// How Envoy's own detection is tightened in the object that was written last:
+/// each change makes Envoy forget whom it took out, so a restart changes nothing.
+fn tightened_before(inputs: &Inputs, target: &Target, valid: &Valid) -> Option<Tightened> {
+    let policy = valid.binding.policy.outlier_detection.as_ref()?;
+    let is_stored = |tightened| {
+        let mut binding = valid.binding.clone();
+        binding.policy.outlier_detection = Some(outlier::in_force(policy, tightened));
+        let desired = build::build(&binding);
+        plan::is_stored(inputs, &target.service, &desired.destination_rule)
+    };
+    if is_stored(None) {
+        return None;
+    }
+    let mut ways = Tightened::ALL.into_iter();
+    ways.find(|tightened| is_stored(Some(*tightened)))
 }
 
 /// Brings the mesh to what the valid binding says.

@@ -66,6 +66,12 @@ pub fn plan(inputs: &Inputs, service: &ServiceKey, desired: Desired) -> Plan {
     plan
 }
 
+/// Whether the mesh has just this object, written by us and unchanged since.
+pub fn is_stored(inputs: &Inputs, service: &ServiceKey, object: &DesiredObject) -> bool {
+    let present = child(inputs, service, object.kind());
+    present.is_some_and(|rule| unchanged(inputs, rule, object).is_some())
+}
+
 fn guard(inputs: &Inputs, present: Option<&Rule>) -> Guard {
     match present {
         None => Guard::Absent,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::domain::health::ejection::most_out;
 use futures::future::try_join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::checked::{Checked, quicker};
 use crate::scene::Scene;
@@ -20,9 +20,13 @@ use crate::support::traffic::{self, Traffic};
 use crate::support::wait;
 
 crate::tests![
+    a_pod_behind_two_services_leaves_where_both_floors_allow_it
     ; alone:
     endpoints_that_fail_one_by_one_are_never_out_beyond_the_floor(45)
 ];
+
+/// How long it is watched that nothing happens.
+const A_WHILE: Duration = Duration::from_secs(3);
 
 /// Between two looks while others happen.
 const LOOKS: Duration = Duration::from_millis(50);
@@ -267,4 +271,75 @@ async fn settles(
         Ok(())
     })
     .await
+}
+
+/// Whether both let somebody go who is behind both.
+async fn a_pod_behind_two_services_leaves_where_both_floors_allow_it(rig: &Rig) -> Result<()> {
+    let scene = Scene::shared(rig, "two-floors").await?;
+    // Of these five two may be out, and of the first three one.
+    let web = Checked::unbound(&scene, "web", 5).await?;
+    let breaker = json!({"maxEjectionPercent": 40});
+    let record = json!({"healthCheck": quicker(), "circuitBreaker": breaker});
+    web.bind(record, json!({})).await?;
+    for place in 0..3 {
+        web.edit(place, json!({"labels": {"tier": "front"}}))
+            .await?;
+    }
+    let ports = json!([{"name": "http", "port": 80, "targetPort": 8080}]);
+    let spec = json!({"selector": {"tier": "front"}, "ports": ports});
+    scene.service_with("front", spec).await?;
+    let mut front = scene.record("front");
+    front["healthCheck"] = quicker();
+    scene.put(&front).await?;
+    scene.create(&scene.binding("front")).await?;
+    web.is_healthy().await?;
+    scene.says("front", "Healthy", "True Healthy").await?;
+
+    for place in [0, 1] {
+        web.endpoints[place].fail(Trouble::Status(500)).await?;
+    }
+    web.counts(5, 3, 1).await?;
+    scene.says("front", "Healthy", "False Unhealthy").await?;
+    let stays = async |expected: &[usize], may: usize| {
+        wait::throughout("both floors", A_WHILE, async || {
+            let out = web.out().await?;
+            let of = out.iter().filter(|place| expected.contains(place)).count();
+            ensure!(out.len() == may && of == may, "{out:?} are out");
+            Ok(())
+        })
+        .await
+    };
+    stays(&[0, 1], 1).await?;
+    for place in web.out().await? {
+        let both = ["front", "web"];
+        wanted_by(&web, place, &both).await?;
+    }
+
+    try_join_all(web.endpoints.iter().map(Endpoint::recover)).await?;
+    web.is_healthy().await?;
+    for place in [3, 4] {
+        web.endpoints[place].fail(Trouble::Status(500)).await?;
+    }
+    web.are_out(&[3, 4]).await?;
+    // The other one would let it go.
+    web.endpoints[0].fail(Trouble::Status(500)).await?;
+    scene.says("front", "Healthy", "False Degraded").await?;
+    web.counts(5, 2, 2).await?;
+    stays(&[3, 4], 2).await?;
+    for place in [3, 4] {
+        wanted_by(&web, place, &["web"]).await?;
+    }
+    scene.unbind().await
+}
+
+/// Whether its Pod's annotation names just these bindings.
+async fn wanted_by(web: &Checked<'_>, place: usize, names: &[&str]) -> Result<()> {
+    let namespace = &web.scene.namespace;
+    let names = names.iter().map(|name| format!("{namespace}/{name}"));
+    let names: Vec<_> = names.collect();
+    let marks = web.marks().await?;
+    let (_, note) = marks.get(&web.pod(place)).context("no mark")?;
+    let note: Value = serde_json::from_str(note.as_deref().context("no note")?)?;
+    ensure!(note["bindings"] == json!(names), "{note}");
+    Ok(())
 }

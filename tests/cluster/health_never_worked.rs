@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::checked::{Checked, quick, quicker, with};
 use crate::scene::{PROGRAM, Scene};
 use crate::support::audit::Mark;
+use crate::support::cut::{Cut, Way};
 use crate::support::endpoint::{Endpoint, TLS_PORT, Trouble};
 use crate::support::envoy::{Envoy, Options};
 use crate::support::operator::Operator;
@@ -37,15 +38,19 @@ struct Case {
     says: &'static str,
     /// Whether the checks count as failed.
     fails: bool,
+    /// Whether what is sent to the endpoints is lost, as by a NetworkPolicy.
+    /// Here nobody else reaches them either.
+    dropped: bool,
 }
 
-fn cases() -> [Case; 6] {
+fn cases() -> [Case; 7] {
     let case = |name, more, trouble, says, fails| Case {
         name,
         check: with(quick(), more),
         trouble,
         says,
         fails,
+        dropped: false,
     };
     let never = "Unknown CheckNeverSucceeded";
     [
@@ -79,6 +84,10 @@ fn cases() -> [Case; 6] {
             "Unknown NoMeshCertificate",
             false,
         ),
+        Case {
+            dropped: true,
+            ..case("dropped", json!({}), None, never, true)
+        },
     ]
 }
 
@@ -92,7 +101,8 @@ async fn a_check_that_never_worked_ejects_nobody_and_says_why_also_after_a_resta
     // One whose check works shows that checks are made.
     let well = Checked::start(&scene, "well", 3, quick());
     let others = try_join_all(cases.iter().map(|case| bound(&scene, case)));
-    let (well, others) = tokio::try_join!(well, others)?;
+    let (well, bound) = tokio::try_join!(well, others)?;
+    let (others, cuts): (Vec<_>, Vec<_>) = bound.into_iter().unzip();
     let all = || cases.iter().zip(&others);
     for (case, checked) in all() {
         stays_in(&scene.stack.operator, &envoy, case, checked, mark).await?;
@@ -112,11 +122,15 @@ async fn a_check_that_never_worked_ejects_nobody_and_says_why_also_after_a_resta
     well.is_healthy().await?;
     well.endpoints[0].fail(Trouble::Status(500)).await?;
     well.are_out(&[0]).await?;
+    for cut in cuts.into_iter().flatten() {
+        cut.mend().await?;
+    }
     scene.unbind().await?;
     operator.process.kill().await
 }
 
-async fn bound<'a>(scene: &'a Scene<'a>, case: &Case) -> Result<Checked<'a>> {
+/// Bound after its trouble began, and the cut that is to be mended.
+async fn bound<'a>(scene: &'a Scene<'a>, case: &Case) -> Result<(Checked<'a>, Option<Cut>)> {
     let mut endpoints = Vec::new();
     for _ in 0..3 {
         let endpoint = Endpoint::start(scene.rig.addresses.next()?).await?;
@@ -127,10 +141,16 @@ async fn bound<'a>(scene: &'a Scene<'a>, case: &Case) -> Result<Checked<'a>> {
         endpoints.push(endpoint);
     }
     let checked = Checked::of(scene, case.name, endpoints).await?;
+    let mut cut = None;
+    if case.dropped {
+        let each = checked.endpoints.iter().map(|e| (e.address(), 32));
+        let addresses: Vec<_> = each.collect();
+        cut = Some(Cut::make(Way::Swallowed, &addresses).await?);
+    }
     checked
         .bind(json!({"healthCheck": case.check}), json!({}))
         .await?;
-    Ok(checked)
+    Ok((checked, cut))
 }
 
 /// It is said why nothing is known of them, and nobody has touched them.
@@ -152,8 +172,10 @@ async fn stays_in(
         checked.envoy_has(envoy, &[0, 1, 2]).await?;
         let writes = checked.pod_writes(since).await?;
         ensure!(writes.is_empty(), "{writes:?}");
-        let answer = envoy.get(&checked.host(), "/").await?;
-        ensure!(answer.status == 200, "{answer:?}");
+        if !case.dropped {
+            let answer = envoy.get(&checked.host(), "/").await?;
+            ensure!(answer.status == 200, "{answer:?}");
+        }
         Ok(())
     };
     check.await.with_context(|| case.name.to_owned())

@@ -9,19 +9,20 @@ use serde_json::{Value, json};
 
 use crate::checked::{Checked, quicker, with};
 use crate::diff::{diff, viewer};
+use crate::health_taken_over::checks;
 use crate::scene::{DR, Scene};
 use crate::support::audit::Mark;
 use crate::support::endpoint::{Endpoint, Trouble};
 use crate::support::envoy::{Envoy, Options};
 use crate::support::rig::Rig;
-use crate::support::stack::PATIENCE;
+use crate::support::stack::{OPERATOR, PATIENCE};
 use crate::support::traffic::Traffic;
 use crate::support::wait;
 use crate::support::workload::SERVICE_PORT;
 
 crate::tests![
     ; alone:
-    outlier_detection_is_tightened_once_while_somebody_bad_stays_and_restored_once(35)
+    outlier_detection_is_tightened_once_while_somebody_bad_stays_and_restored_once(70)
 ];
 
 /// Long enough for some periods of the operator.
@@ -30,6 +31,8 @@ const A_WHILE: Duration = Duration::from_secs(5);
 /// What Envoy's outlier detection is by the policy, and while it helps.
 const LOOSE: [u64; 2] = [7, 50];
 const TIGHT: [u64; 2] = [1, 50];
+/// While more than half are bad.
+const TIGHTEST: [u64; 2] = [1, 99];
 
 async fn outlier_detection_is_tightened_once_while_somebody_bad_stays_and_restored_once(
     rig: &Rig,
@@ -41,13 +44,20 @@ async fn outlier_detection_is_tightened_once_while_somebody_bad_stays_and_restor
         over_the_floor(&scene, &envoy),
         taken_out(&scene, &envoy),
     )?;
+    // The operator starts anew in this one.
+    one_by_one(&scene, &envoy).await?;
     envoy.expect_all_accepted().await?;
     scene.unbind().await
 }
 
 /// A service whose policy says when Envoy takes an endpoint out.
-async fn service<'a>(scene: &'a Scene<'a>, name: &str, more: Value) -> Result<Checked<'a>> {
-    let checked = Checked::unbound(scene, name, 3).await?;
+async fn service<'a>(
+    scene: &'a Scene<'a>,
+    name: &str,
+    size: usize,
+    more: Value,
+) -> Result<Checked<'a>> {
+    let checked = Checked::unbound(scene, name, size).await?;
     let record = json!({
         "healthCheck": with(quicker(), more),
         "circuitBreaker": {"consecutiveErrors": 7, "baseEjectionTime": "60s"},
@@ -59,7 +69,13 @@ async fn service<'a>(scene: &'a Scene<'a>, name: &str, more: Value) -> Result<Ch
 
 /// Only Envoy takes anybody out.
 async fn left_to_envoy(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
-    let web = service(scene, "left-to-envoy", json!({"ejection": "outlier-only"})).await?;
+    let web = service(
+        scene,
+        "left-to-envoy",
+        3,
+        json!({"ejection": "outlier-only"}),
+    )
+    .await?;
     is(envoy, &web, LOOSE).await?;
     let before = spec(&web).await?;
     let (start, mark) = (generation(&web).await?, scene.rig.audit_mark().await?);
@@ -125,7 +141,7 @@ async fn left_to_envoy(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
 
 /// One is taken out, and another one has to stay.
 async fn over_the_floor(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
-    let web = service(scene, "over-the-floor", json!({})).await?;
+    let web = service(scene, "over-the-floor", 3, json!({})).await?;
     let before = spec(&web).await?;
     let mark = scene.rig.audit_mark().await?;
     web.endpoints[0].fail(Trouble::Status(500)).await?;
@@ -159,7 +175,7 @@ async fn over_the_floor(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
 
 /// Nobody has to stay.
 async fn taken_out(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
-    let web = service(scene, "taken-out", json!({})).await?;
+    let web = service(scene, "taken-out", 3, json!({})).await?;
     let mark = scene.rig.audit_mark().await?;
     for _ in 0..3 {
         web.endpoints[0].fail(Trouble::Status(500)).await?;
@@ -171,6 +187,52 @@ async fn taken_out(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
     is(envoy, &web, LOOSE).await?;
     ensure!(writes(&web, mark).await? == 0, "it was written");
     Ok(())
+}
+
+/// One after the other fails until one is left, while the operator starts anew:
+/// that changes nothing, neither at once nor when it has judged them all.
+async fn one_by_one(scene: &Scene<'_>, envoy: &Envoy) -> Result<()> {
+    let mode = json!({"ejection": "outlier-only"});
+    let web = service(scene, "one-by-one", 4, mode).await?;
+    is(envoy, &web, LOOSE).await?;
+    let before = spec(&web).await?;
+    let (start, mark) = (generation(&web).await?, scene.rig.audit_mark().await?);
+    for (bad, expected, changes) in [(0, TIGHT, 1), (1, TIGHT, 1), (2, TIGHTEST, 2)] {
+        web.endpoints[bad].fail(Trouble::Status(500)).await?;
+        web.counts(4, 3 - bad, 0).await?;
+        is(envoy, &web, expected).await?;
+        if bad > 0 {
+            start_anew(&web).await?;
+            tokio::time::sleep(A_WHILE).await;
+        }
+        let wrote = writes(&web, mark).await?;
+        ensure!(wrote == changes, "{wrote} writes with {bad} besides bad");
+        is(envoy, &web, expected).await?;
+    }
+    // It is over, and somebody else has to find that out.
+    scene.stack.operator.process.kill().await?;
+    let recovers = web.endpoints.iter().map(Endpoint::recover);
+    futures::future::try_join_all(recovers).await?;
+    scene.stack.operator.start_again().await?;
+    web.is_healthy().await?;
+    is(envoy, &web, LOOSE).await?;
+    tokio::time::sleep(A_WHILE).await;
+    ensure!(
+        writes(&web, mark).await? == 3 && generation(&web).await? == start + 3,
+        "its spec changed more than three times"
+    );
+    let after = spec(&web).await?;
+    ensure!(after == before, "{after} is not {before}");
+    Ok(())
+}
+
+/// Kills the operator, and waits until the next one has judged the endpoints.
+async fn start_anew(web: &Checked<'_>) -> Result<()> {
+    let operator = &web.scene.stack.operator;
+    operator.process.kill().await?;
+    operator.start_again().await?;
+    let service = format!("{}/{}", web.scene.namespace, web.name);
+    checks(operator, OPERATOR, &service).await
 }
 
 async fn rule(web: &Checked<'_>) -> Result<kube::api::DynamicObject> {

@@ -14,6 +14,7 @@ use crate::checked::{Checked, quicker, with};
 use crate::scene::{PAUSED, PROGRAM, Scene};
 use crate::support::audit::Mark;
 use crate::support::endpoint::Trouble;
+use crate::support::operator::Operator;
 use crate::support::rig::Rig;
 use crate::support::stack::{self, PATIENCE};
 use crate::support::wait;
@@ -25,7 +26,7 @@ crate::tests![
     what_is_frozen_stays_out_or_in_whatever_happens
     ; alone:
     a_binding_waits_for_pods_that_cannot_be_given_back(25),
-    an_operator_that_is_told_not_to_eject_gives_all_pods_back(20)
+    an_operator_that_is_told_not_to_eject_gives_all_pods_back(25)
 ];
 
 /// How long it is watched that nothing happens.
@@ -269,6 +270,37 @@ async fn an_operator_that_is_told_not_to_eject_gives_all_pods_back(rig: &Rig) ->
     let writes = by_itself.pod_writes(mark).await?;
     ensure!(writes.is_empty(), "{writes:?}");
     by_itself.are_out(&[0]).await?;
+    operator.process.kill().await?;
+    let mark = rig.audit_mark().await?;
+    let flags = ["--ejection=observe"];
+    let operator = stack::operator(rig, "observe", Path::new(PROGRAM), url, &flags).await?;
+    would(&operator, &by_flag, "leave").await?;
+    by_flag.endpoints[0].recover().await?;
+    would(&operator, &by_flag, "come back into").await?;
+    for checked in [&by_flag, &by_itself] {
+        let writes = checked.pod_writes(mark).await?;
+        ensure!(writes.is_empty(), "{writes:?}");
+    }
     scene.unbind().await?;
     operator.process.kill().await
+}
+
+/// Waits until the log says of the first Pod, and of no other one, what the
+/// operator would do.
+async fn would(operator: &Operator, checked: &Checked<'_>, what: &str) -> Result<()> {
+    let message = format!("observing: this Pod would {what} the mesh");
+    let bindings = format!("{}/{}", checked.scene.namespace, checked.name);
+    let expected = [checked.pod(0).as_str(), bindings.as_str()].map(|text| json!(text));
+    wait::until(&message, PATIENCE, async || {
+        let log = std::fs::read_to_string(operator.process.log())?;
+        let lines = log.lines().filter(|line| line.contains(&message));
+        let lines: Vec<Value> = lines.map(serde_json::from_str).collect::<Result<_, _>>()?;
+        let said: Vec<_> = lines
+            .iter()
+            .map(|line| ["pod", "bindings"].map(|field| line[field].clone()))
+            .collect();
+        ensure!(said == [expected.clone()], "{lines:?}");
+        Ok(())
+    })
+    .await
 }

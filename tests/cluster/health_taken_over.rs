@@ -124,7 +124,7 @@ impl<'a> Two<'a> {
 }
 
 /// Waits until the operator has found out about the endpoint that is out.
-async fn checks(operator: &Operator, port: &str, service: &str) -> Result<()> {
+pub(crate) async fn checks(operator: &Operator, port: &str, service: &str) -> Result<()> {
     wait::until("its own checks", PATIENCE, async || {
         let samples = operator.metrics(&format!("http://{port}/metrics")).await?;
         for status in ["success", "failure"] {

@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
@@ -58,14 +58,17 @@ async fn a_hundred_hostile_endpoints_cost_no_memory_and_keep_nobody_waiting(
     let (hostile, peers) = endpoints(&scene, "hostile", answers).await?;
     bind(&scene, "hostile", &check).await?;
     scene.says("hostile", "Healthy", "True Healthy").await?;
+    // So far each closes the connection after its answer.
+    let closing = Opened::now(&scene, &peers).await?;
     rest(3).await;
+    closing.few_since(&scene, &peers, |_| "closes").await?;
     let pid = scene.stack.operator.process.pid().await.context("no pid")?;
     let before = resident(pid)?;
 
     for (peer, (_, steps, _)) in peers.iter().zip(&cases) {
         peer.behave(steps.clone());
     }
-    let asked: Vec<_> = peers.iter().map(Peer::connections).collect();
+    let opened = Opened::now(&scene, &peers).await?;
     let (of_good, mut most) = (good_checks(&good), before);
     for _ in 0..20 {
         rest(1).await;
@@ -80,7 +83,8 @@ async fn a_hundred_hostile_endpoints_cost_no_memory_and_keep_nobody_waiting(
         .await?;
     let unhealthy = samples.sum("catalog_mesh_unhealthy_endpoints", &[]);
     ensure!(unhealthy > Some(40.0), "{unhealthy:?} are unhealthy");
-    for ((peer, asked), case) in peers.iter().zip(&asked).zip(&cases) {
+    opened.few_since(&scene, &peers, |at| cases[at].0).await?;
+    for ((peer, asked), case) in peers.iter().zip(&opened.connections).zip(&cases) {
         ensure!(peer.connections() >= asked + 5, "{} is not asked", case.0);
     }
     // Twenty intervals: whoever waits for those that hang is asked half as often.
@@ -91,6 +95,58 @@ async fn a_hundred_hostile_endpoints_cost_no_memory_and_keep_nobody_waiting(
     scene.says("good", "Healthy", "True Healthy").await?;
     drop(hostile);
     scene.stack.stop().await
+}
+
+/// What the operator opened to the hostile endpoints until a moment, and for how
+/// many checks.
+struct Opened {
+    at: Instant,
+    connections: Vec<usize>,
+    checks: f64,
+}
+
+impl Opened {
+    async fn now(scene: &Scene<'_>, peers: &[Peer]) -> Result<Self> {
+        // Not in between: what is opened from here on is for a later check.
+        let connections = peers.iter().map(Peer::connections).collect();
+        let url = format!("http://{OPERATOR}/metrics");
+        let samples = scene.stack.operator.metrics(&url).await?;
+        let service = format!("service=\"{}/hostile\"", scene.namespace);
+        let made = samples.sum("catalog_mesh_health_check_total", &[&service]);
+        let aside = samples.sum("catalog_mesh_health_answers_set_aside_total", &[]);
+        Ok(Self {
+            at: Instant::now(),
+            connections,
+            checks: made.context("no checks")? + aside.unwrap_or_default(),
+        })
+    }
+
+    /// Whether no endpoint has made the operator open more than three connections
+    /// for a check since then: one that is closed is made anew once, and once
+    /// more it is found out whether TLS is spoken.
+    async fn few_since<'n>(
+        &self,
+        scene: &Scene<'_>,
+        peers: &[Peer],
+        name: impl Fn(usize) -> &'n str,
+    ) -> Result<()> {
+        const EACH: usize = 3;
+        let now = Self::now(scene, peers).await?;
+        let opened = now.connections.iter().zip(&self.connections);
+        let opened: Vec<_> = opened.map(|(now, before)| now - before).collect();
+        let (all, checks) = (opened.iter().sum::<usize>(), now.checks - self.checks);
+        eprintln!("hostile: {all} connections for {checks} checks");
+        // Of each endpoint a check may be under way.
+        let most = EACH as f64 * (checks + peers.len() as f64);
+        ensure!(all as f64 <= most, "{all} connections for {checks} checks");
+        // One a second, and after a first failure two sooner.
+        let seconds = usize::try_from((now.at - self.at).as_secs())?;
+        for (at, opened) in opened.into_iter().enumerate() {
+            let most = EACH * (seconds + 4);
+            ensure!(opened <= most, "{} makes it open {opened}", name(at));
+        }
+        Ok(())
+    }
 }
 
 fn good_checks(good: &Workload) -> Vec<usize> {

@@ -2,7 +2,7 @@
 //! of the Service's namespace, and nobody else, whatever slices say that are
 //! made by hand. Listeners on all other addresses count who comes: nobody.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
@@ -13,9 +13,13 @@ use serde_json::{Value, json};
 
 use crate::patients::{bind, rest};
 use crate::scene::Scene;
-use crate::support::peer::Peer;
+use crate::support::answers::OK;
+use crate::support::apiserver;
+use crate::support::audit::Mark;
+use crate::support::namespace;
+use crate::support::peer::{Peer, Step};
 use crate::support::rig::Rig;
-use crate::support::stack::PATIENCE;
+use crate::support::stack::{OPERATOR, PATIENCE};
 use crate::support::wait;
 use crate::support::workload::ZONES;
 use crate::targets::targets;
@@ -34,10 +38,15 @@ struct Canary {
     peer: Peer,
 }
 
-async fn canary(what: &'static str, address: Ipv4Addr) -> Result<Canary> {
-    let peer = Peer::on(&format!("{address}:{PORT}"), Vec::new()).await;
+async fn canary(what: &'static str, address: impl Into<IpAddr>) -> Result<Canary> {
+    let address = SocketAddr::new(address.into(), PORT);
+    let peer = Peer::on(&address.to_string(), Vec::new()).await;
     Ok(Canary { what, peer })
 }
+
+/// The address of a Pod that has no other one, and one that no Pod has.
+const SIX: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x240, 0, 0, 0, 0, 0x10);
+const NO_POD: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x10, 0x240, 0, 0, 0, 0, 0x11);
 
 async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig) -> Result<()> {
     let scene = Scene::alone(rig, "targets").await?;
@@ -45,7 +54,7 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
     let other = rig.namespace("targets-other").await?;
     let stranger = rig.workload(&other, NAME, &ZONES[..1]).await?;
     let mut canaries = Vec::new();
-    let mut slices = Slices::new(&scene);
+    let mut slices = Slices::of(&scene, NAME, PORT);
 
     // The operator's own address, from which it asks; its admin port, the API
     // server's port and the catalog's are those of loopback.
@@ -84,10 +93,12 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
         .list_of(address, json!({"kind": "Node", "name": "web-0"}))
         .await?;
     // A Pod that says that it has the address of loopback, where the API server
-    // and the catalog are; and one that says it has a foreign one, ended.
+    // and the operator are.
+    let claims = claims_loopback(&scene).await?;
+    // One that has ended.
     let ended = rig.addresses.next()?;
     canaries.push(canary("a Pod that has ended", ended).await?);
-    pod(&scene, "ended", ended, "Succeeded", json!({})).await?;
+    pod(&scene, (NAME, "ended"), ended, "Succeeded", json!({})).await?;
     slices.list(ended, Some("ended")).await?;
     // The same once more, with labels as if controllers had made it.
     let forged = rig.addresses.next()?;
@@ -101,6 +112,8 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
     // Whatever else names somebody, as far as the server takes it.
     let listed = slices.list_the_corpus().await?;
     ensure!(listed > 80, "{listed} are taken");
+    // And one who is to be asked: a Pod with nothing but an IPv6 address.
+    let six = on_ipv6(&scene, &mut slices, &mut canaries).await?;
     // The server refuses these, wherever a slice comes from.
     for address in ["127.0.0.1", "169.254.169.254", "224.0.0.1", "0.0.0.0"] {
         let refused = slices
@@ -143,7 +156,9 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
         .status
         .context("no status")?;
     let counts = serde_json::to_value(&status.endpoints)?;
-    ensure!(counts["total"] == 2 && counts["healthy"] == 2, "{counts}");
+    ensure!(counts["total"] == 3 && counts["healthy"] == 3, "{counts}");
+    ensure!(six.requests() >= 5, "{} came by IPv6", six.requests());
+    claims.nobody_came().await?;
     for Canary { what, peer } in &canaries {
         ensure!(
             peer.connections() == 0,
@@ -160,7 +175,7 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
     // goes on listing it.
     slices.list(web.pods[1].address(), Some("web-1")).await?;
     web.delete_pod(1).await?;
-    wait::until("one endpoint", PATIENCE, async || {
+    wait::until("one endpoint less", PATIENCE, async || {
         let status = scene
             .bindings()
             .get(NAME)
@@ -168,7 +183,7 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
             .status
             .context("no status")?;
         let counts = serde_json::to_value(&status.endpoints)?;
-        ensure!(counts["total"] == 1, "{counts}");
+        ensure!(counts["total"] == 2, "{counts}");
         Ok(())
     })
     .await?;
@@ -181,16 +196,107 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
     scene.stack.stop().await
 }
 
-/// EndpointSlices of the Service that somebody makes by hand.
+/// A Pod that only has an IPv6 address, in a slice that somebody makes by hand
+/// as no Service of the rig is of that family. Beside it an address of nobody.
+async fn on_ipv6(
+    scene: &Scene<'_>,
+    slices: &mut Slices<'_>,
+    canaries: &mut Vec<Canary>,
+) -> Result<Peer> {
+    for address in [SIX, NO_POD] {
+        namespace::add_address(address.into()).await?;
+    }
+    let answers = vec![Step::Read, Step::Send(OK.into())];
+    let six = Peer::on(&SocketAddr::new(SIX.into(), PORT).to_string(), answers).await;
+    canaries.push(canary("an IPv6 address that no Pod has", NO_POD).await?);
+    pod(scene, (NAME, "six"), SIX, "Running", json!({})).await?;
+    for address in [SIX, NO_POD] {
+        let endpoints = json!([{
+            "addresses": [address.to_string()],
+            "conditions": {"ready": true},
+            "targetRef": {"kind": "Pod", "namespace": scene.namespace, "name": "six"},
+        }]);
+        slices.put_as("IPv6", endpoints, json!({})).await?;
+    }
+    Ok(six)
+}
+
+/// Services whose only Pod says that its address is that of loopback, and whose
+/// checks go to the ports of the API server and of the operator.
+struct Claims<'a> {
+    scene: &'a Scene<'a>,
+    since: Mark,
+}
+
+/// Their names, and how they are checked.
+const CLAIMS: [(&str, &str, u16); 3] = [
+    ("claims-api-server", "HTTPS", apiserver::PORT),
+    ("claims-operator", "HTTP", 9180),
+    ("claims-pages", "HTTP", 9182),
+];
+
+async fn claims_loopback<'a>(scene: &'a Scene<'a>) -> Result<Claims<'a>> {
+    let loopback = Ipv4Addr::LOCALHOST;
+    pod(scene, ("claims", "claims"), loopback, "Running", json!({})).await?;
+    let since = scene.rig.audit_mark().await?;
+    for (name, scheme, port) in CLAIMS {
+        let ports = json!([{"name": "http", "port": 80, "targetPort": port}]);
+        let spec = json!({"selector": {"app": "claims"}, "ports": ports});
+        scene.service_with(name, spec).await?;
+        // The API server listens on this one as well, and no Pod has it.
+        let own = Ipv4Addr::new(10, 240, 0, 1);
+        let mut slices = Slices::of(scene, name, port);
+        slices.list(own, Some("claims")).await?;
+        let loopback = slices.list(loopback, Some("claims")).await;
+        ensure!(loopback.is_err(), "the server takes an address of loopback");
+        let check = json!({
+            "endpoint": "/health", "interval": "200ms", "timeout": "100ms",
+            "scheme": scheme, "port": port,
+        });
+        bind(scene, name, &check).await?;
+    }
+    Ok(Claims { scene, since })
+}
+
+impl Claims<'_> {
+    async fn nobody_came(&self) -> Result<()> {
+        let Self { scene, since } = self;
+        for (name, ..) in CLAIMS {
+            scene.says(name, "Healthy", "Unknown NotCheckable").await?;
+        }
+        let asked = scene.rig.api.audit.since(*since, &scene.rig.client).await?;
+        let asked: Vec<_> = asked
+            .iter()
+            .filter(|entry| entry.request_uri.starts_with("/health"))
+            .collect();
+        ensure!(asked.is_empty(), "the API server is asked: {asked:?}");
+        let operator = &scene.stack.operator;
+        let samples = operator
+            .metrics(&format!("http://{OPERATOR}/metrics"))
+            .await?;
+        for (name, ..) in CLAIMS {
+            let service = format!("service=\"{}/{name}\"", scene.namespace);
+            let checks = samples.sum("catalog_mesh_health_check_total", &[&service]);
+            ensure!(checks.unwrap_or_default() == 0.0, "{checks:?} of {name}");
+        }
+        Ok(())
+    }
+}
+
+/// EndpointSlices of a Service that somebody makes by hand.
 struct Slices<'a> {
     scene: &'a Scene<'a>,
+    service: &'static str,
+    port: u16,
     made: Vec<Value>,
 }
 
 impl<'a> Slices<'a> {
-    fn new(scene: &'a Scene<'a>) -> Self {
+    fn of(scene: &'a Scene<'a>, service: &'static str, port: u16) -> Self {
         Self {
             scene,
+            service,
+            port,
             made: Vec::new(),
         }
     }
@@ -256,16 +362,18 @@ impl<'a> Slices<'a> {
     }
 
     async fn put_as(&mut self, kind: &str, endpoints: Value, labels: Value) -> Result<()> {
-        let mut all = json!({"kubernetes.io/service-name": NAME});
+        let mut all = json!({"kubernetes.io/service-name": self.service});
         if let (Some(all), Value::Object(labels)) = (all.as_object_mut(), labels) {
             all.extend(labels);
         }
         let slice = json!({
             "apiVersion": "discovery.k8s.io/v1",
             "kind": "EndpointSlice",
-            "metadata": {"name": format!("by-hand-{}", self.made.len()), "labels": all},
+            "metadata": {
+                "name": format!("{}-by-hand-{}", self.service, self.made.len()), "labels": all,
+            },
             "addressType": kind,
-            "ports": [{"name": "http", "port": PORT, "protocol": "TCP"}],
+            "ports": [{"name": "http", "port": self.port, "protocol": "TCP"}],
             "endpoints": endpoints,
         });
         self.apply(&slice).await?;
@@ -300,7 +408,7 @@ impl<'a> Slices<'a> {
 async fn on_the_nodes_network(scene: &Scene<'_>, name: &str, address: Ipv4Addr) -> Result<()> {
     pod(
         scene,
-        name,
+        (NAME, name),
         address,
         "Running",
         json!({"hostNetwork": true}),
@@ -308,11 +416,11 @@ async fn on_the_nodes_network(scene: &Scene<'_>, name: &str, address: Ipv4Addr) 
     .await
 }
 
-/// A Pod that the Service selects, with this in its spec.
+/// A Pod of this application and name, with this in its spec.
 async fn pod(
     scene: &Scene<'_>,
-    name: &str,
-    address: Ipv4Addr,
+    (app, name): (&str, &str),
+    address: impl Into<IpAddr>,
     phase: &str,
     more: Value,
 ) -> Result<()> {
@@ -323,7 +431,8 @@ async fn pod(
     if let (Some(spec), Value::Object(more)) = (spec.as_object_mut(), more) {
         spec.extend(more);
     }
-    let pod = json!({"metadata": {"name": name, "labels": {"app": NAME}}, "spec": spec});
+    let address = address.into();
+    let pod = json!({"metadata": {"name": name, "labels": {"app": app}}, "spec": spec});
     let pods = Api::<Pod>::namespaced(scene.rig.client.clone(), &scene.namespace);
     pods.create(&PostParams::default(), &serde_json::from_value(pod)?)
         .await?;

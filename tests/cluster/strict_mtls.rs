@@ -14,7 +14,7 @@ use crate::scene::{PROGRAM, Scene};
 use crate::support::operator::{ACCOUNT, NAMESPACE, USER};
 use crate::support::rig::Rig;
 use crate::support::sidecar::Sidecar;
-use crate::support::stack::{PATIENCE, Stack};
+use crate::support::stack::{self, OPERATOR, PATIENCE, Stack};
 use crate::support::wait;
 use crate::support::workload::{Workload, ZONES};
 
@@ -103,6 +103,27 @@ async fn a_plain_check_of_a_strict_workload_says_why_and_takes_nobody_out(rig: &
     let status = binding.status.context("no status")?;
     ensure!(status.health_status.is_none(), "{:?}", status.health_status);
     rest(3).await;
+    let writes = writes_to_pods(&scene).await?;
+    ensure!(writes.is_empty(), "{writes:?}");
+    // Whoever starts anew has to find it out by itself, and takes nobody out either.
+    let operator = &scene.stack.operator;
+    operator.process.kill().await?;
+    operator.start_again().await?;
+    wait::until("checks of the next one", PATIENCE, async || {
+        let samples = operator
+            .metrics(&format!("http://{OPERATOR}/metrics"))
+            .await?;
+        let unknown = "catalog_mesh_health_answers_set_aside_total";
+        let unknown = samples.sum(unknown, &["reason=\"unknown\""]);
+        ensure!(unknown >= Some(12.0), "{unknown:?} are set aside");
+        Ok(())
+    })
+    .await?;
+    stack::leads(operator).await?;
+    rest(1).await;
+    let binding = scene.says("web", "Healthy", "Unknown MTLSRequired").await?;
+    let status = binding.status.context("no status")?;
+    ensure!(status.health_status.is_none(), "{:?}", status.health_status);
     let writes = writes_to_pods(&scene).await?;
     ensure!(writes.is_empty(), "{writes:?}");
     for sidecar in &sidecars {

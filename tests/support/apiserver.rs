@@ -22,6 +22,8 @@ use super::tools::{self, Tool};
 
 /// The API server's address, inside the namespace.
 pub const URL: &str = "https://127.0.0.1:6443";
+/// Its port, on every address.
+pub const PORT: u16 = 6443;
 const ETCD: &str = "http://127.0.0.1:2379";
 const ETCD_PEERS: &str = "http://127.0.0.1:2380";
 /// Only these: nothing schedules or runs pods here.
@@ -249,7 +251,8 @@ fn apiserver_spec(run: &Path, files: &ServerFiles, audit_log: &Path) -> Result<S
             .spares_no_memory()
             .arg(format!("--etcd-servers={ETCD}"))
             .args([
-                "--bind-address=127.0.0.1",
+                // On the addresses of Pods too, as a real one is on its node's.
+                "--bind-address=0.0.0.0",
                 "--advertise-address=127.0.0.1",
                 "--secure-port=6443",
             ])

@@ -33,6 +33,9 @@ pub const NETWORK: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 0);
 const OWN_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 240, 0, 1);
 const PREFIX: u8 = 14;
 
+/// Index of the loopback device: in a new namespace it is the only one.
+const LOOPBACK: u32 = 1;
+
 /// In the run's folder: the id, as seen from outside, of a process in the
 /// run's network namespace, for nsenter.
 const OUTER_PID: &str = "namespace.pid";
@@ -182,8 +185,6 @@ fn usable_flags() -> Result<&'static [&'static str]> {
 
 /// Brings the loopback device up with the addresses of pods on it. Inside only.
 pub async fn set_up_loopback() -> Result<()> {
-    // In a new namespace it is the only device.
-    const LOOPBACK: u32 = 1;
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let connection = tokio::spawn(connection);
     let up = LinkMessageBuilder::<LinkUnspec>::default()
@@ -202,6 +203,19 @@ pub async fn set_up_loopback() -> Result<()> {
         .execute()
         .await
         .context("cannot give the loopback device the address of pods")?;
+    connection.abort();
+    Ok(())
+}
+
+/// Gives the loopback device one more address. Inside only.
+pub async fn add_address(address: IpAddr) -> Result<()> {
+    let (connection, handle, _) = rtnetlink::new_connection()?;
+    let connection = tokio::spawn(connection);
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    let added = handle.address().add(LOOPBACK, address, length).execute();
+    added
+        .await
+        .with_context(|| format!("cannot give the loopback device {address}"))?;
     connection.abort();
     Ok(())
 }

@@ -47,6 +47,8 @@ pub struct Ejector {
     known: watch::Sender<Option<Arc<Known>>>,
     moved: Notify,
     tightened: Mutex<BTreeMap<BindingKey, Held>>,
+    /// Bindings of which it was found out what was tightened before.
+    resumed: Mutex<BTreeSet<BindingKey>>,
     stays: Mutex<BTreeMap<BindingKey, Stays>>,
     failed: Mutex<BTreeMap<BindingKey, WriteError>>,
 }
@@ -57,6 +59,7 @@ impl Default for Ejector {
             known: watch::Sender::new(None),
             moved: Notify::new(),
             tightened: Mutex::default(),
+            resumed: Mutex::default(),
             stays: Mutex::default(),
             failed: Mutex::default(),
         }
@@ -76,6 +79,33 @@ impl Ejector {
         all.get(binding).and_then(|held| held.tightened)
     }
 
+    /// Goes on with what whoever wrote before has tightened for the binding, which
+    /// `found` finds out: the first time that it is asked for, and never again.
+    pub(crate) fn resume(&self, key: &BindingKey, found: impl FnOnce() -> Option<Tightened>) {
+        if !self.all_resumed().insert(key.clone()) {
+            return;
+        }
+        let Some(tightened) = found() else { return };
+        let mut all = self.all_tightened();
+        let free = None;
+        let held = all.entry(key.clone());
+        let held = held.or_insert(Held {
+            tightened: Some(tightened),
+            free,
+        });
+        if let Some(known) = &mut held.tightened {
+            known.percent = known.percent.max(tightened.percent);
+        }
+        drop(all);
+        // It may be over already.
+        self.moved.notify_one();
+    }
+
+    /// The binding is gone.
+    pub(crate) fn forget(&self, key: &BindingKey) {
+        self.all_resumed().remove(key);
+    }
+
     /// What became of the binding's unhealthy endpoints.
     pub fn stays(&self, binding: &BindingKey) -> Stays {
         self.all_stays().get(binding).copied().unwrap_or_default()
@@ -89,6 +119,10 @@ impl Ejector {
 
     fn all_failed(&self) -> MutexGuard<'_, BTreeMap<BindingKey, WriteError>> {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all_resumed(&self) -> MutexGuard<'_, BTreeSet<BindingKey>> {
+        self.resumed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn all_stays(&self) -> MutexGuard<'_, BTreeMap<BindingKey, Stays>> {

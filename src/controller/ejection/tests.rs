@@ -548,6 +548,36 @@ async fn who_stands_by_knows_who_is_out_and_what_is_tightened() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_tightened_before_goes_on_until_it_is_known_to_be_over() {
+    const MOST: Tightened = Tightened::ALL[1];
+    let bed = two();
+    let is = || bed.ctx.ejector.tightened(&web());
+    // It stood by, and knows of less.
+    bed.start();
+    bed.pod("c", json!({}), json!({}));
+    bed.tell(&[("a", BAD), ("b", BAD), ("c", Verdict::Healthy)]);
+    seconds(1).await;
+    assert_eq!(is(), Some(Tightened::ALL[0]));
+    bed.ctx.ejector.resume(&web(), || Some(MOST));
+    assert_eq!(is(), Some(MOST));
+    bed.tell(&[("a", Verdict::Pending), ("b", Verdict::Healthy)]);
+    seconds(60).await;
+    assert_eq!(is(), Some(MOST));
+    bed.tell(&[("a", Verdict::Healthy), ("b", Verdict::Healthy)]);
+    seconds(9).await;
+    assert_eq!(is(), Some(MOST));
+    seconds(2).await;
+    assert_eq!(is(), None);
+    // What is written still says so at the next look.
+    bed.ctx.ejector.resume(&web(), || Some(MOST));
+    assert_eq!(is(), None);
+    // Another binding of that name.
+    bed.ctx.ejector.forget(&web());
+    bed.ctx.ejector.resume(&web(), || Some(MOST));
+    assert_eq!(is(), Some(MOST));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_binding_whose_pods_cannot_come_back_says_so_before_it_goes() {
     let bed = two();
     let label = json!({ DRAINING: OURS });

@@ -7,8 +7,10 @@
 //! 2. Each change of these fields makes Envoy forget whom it took out, so they
 //!    change once when the first has to stay and once when none has to any
 //!    more for ten seconds, so that one that flaps does not change them each time.
-//!    In between only a larger share is written, in quarters, and never a smaller
-//!    one.
+//!    The share is half of the endpoints as long as no more are bad, as many as a
+//!    policy allows that says nothing: one bad answer must not empty a service.
+//!    Once more are, and the service with them unhealthy, it is the largest there
+//!    is, until all is over.
 //! 3. It is not for a check that has never worked: there it is not known who is
 //!    bad. While verdicts are held all stays as it is.
 //! 4. Nor is it for a service of which no endpoint answers: the policy alone holds
@@ -17,6 +19,8 @@
 //!    when one is well again, also where no unhealthy one has to stay.
 //! 5. Nothing gets looser than the policy has it, and a policy by which nobody
 //!    is ever taken out stays as it is.
+//! 5. A process that starts goes on with what was written before it, and holds it
+//!    until it has judged all endpoints itself.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -32,8 +36,8 @@ use crate::domain::policy::OutlierPolicy;
 /// How often Envoy looks meanwhile.
 const INTERVAL: Millis = Millis(1_000);
 
-/// Steps in which the share grows, in percent.
-const STEP: u32 = 25;
+/// The share while no more than half are bad, in percent.
+const HALF: u32 = 50;
 
 /// How long no unhealthy endpoint has to stay before the policy alone holds.
 pub const RESTORES: Duration = Duration::from_secs(10);
@@ -48,6 +52,11 @@ pub struct Tightened {
     pub percent: u32,
 }
 
+impl Tightened {
+    /// All ways in which it ever is.
+    pub const ALL: [Self; 2] = [Self { percent: HALF }, Self { percent: MOST }];
+}
+
 /// That it is, or is to be, and since when none has to stay any more. Times count
 /// from any fixed moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -58,35 +67,38 @@ pub struct Held {
     pub free: Option<Duration>,
 }
 
-/// What is known of a service.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
-    /// So many unhealthy endpoints stay ...
+/// Who is in the mesh, as far as it matters.
+#[derive(Clone, Copy, Debug, Default)]
+struct InMesh {
+    all: u32,
+    /// The unhealthy ones that have to stay.
     staying: u32,
-    /// ... of so many that are in the mesh.
-    in_mesh: u32,
+    /// Whether one of them was not judged yet.
+    pending: bool,
     /// No endpoint answers, and all are in the mesh.
     open: bool,
 }
 
 /// What holds from now on, by what held until now. None is the policy alone.
-fn held(before: Option<Held>, seen: Seen, now: Duration) -> Option<Held> {
-    if seen.open {
-        return Some(Held {
-            tightened: None,
-            free: None,
-        });
+fn held(before: Option<Held>, in_mesh: InMesh, now: Duration) -> Option<Held> {
+    let free = None;
+    if in_mesh.open {
+        let tightened = None;
+        return Some(Held { tightened, free });
     }
     let tightened = before.and_then(|held| held.tightened);
-    if let Some(tightened) = next(tightened, seen.staying, seen.in_mesh) {
-        return Some(Held {
-            tightened: Some(tightened),
-            free: None,
-        });
+    let tightened_now = next(tightened, in_mesh.staying, in_mesh.all);
+    if tightened_now.is_some() {
+        let tightened = tightened_now;
+        return Some(Held { tightened, free });
     }
-    let since = before?.free.unwrap_or(now);
+    let before = before?;
+    if in_mesh.pending {
+        return Some(Held { free, ..before });
+    }
+    let since = before.free.unwrap_or(now);
     // Where nobody answered until now, this is what makes Envoy forget.
-    let tightened = tightened.unwrap_or(Tightened { percent: 0 });
+    let tightened = tightened.unwrap_or(Tightened { percent: HALF });
     (since + RESTORES > now).then_some(Held {
         tightened: Some(tightened),
         free: Some(since),
@@ -99,7 +111,11 @@ fn next(held: Option<Tightened>, staying: u32, in_mesh: u32) -> Option<Tightened
     }
     // Whoever cannot be spared needs no share.
     let spared = staying.min(in_mesh.saturating_sub(1));
-    let needed = share(spared, in_mesh).next_multiple_of(STEP).min(MOST);
+    let needed = if share(spared, in_mesh) > HALF {
+        MOST
+    } else {
+        HALF
+    };
     let held = held.map_or(0, |held| held.percent);
     Some(Tightened {
         percent: needed.max(held),
@@ -120,7 +136,7 @@ pub fn all(
         let is = if checked.service.held {
             known
         } else {
-            held(known, seen(checked, plan), now)
+            held(known, in_mesh(checked, plan), now)
         };
         is.map(|is| (binding.clone(), is))
     };
@@ -136,24 +152,35 @@ pub fn due(all: &BTreeMap<BindingKey, Held>) -> Option<Duration> {
     free.min().map(|since| since + RESTORES)
 }
 
-fn seen(checked: &Checked, plan: &Plan) -> Seen {
+/// Who of its endpoints is in the mesh by this plan.
+fn in_mesh(checked: &Checked, plan: &Plan) -> InMesh {
     let service = &checked.service;
     let members = service.members.iter();
     let in_mesh = members.filter(|m| m.ready && !plan.out.contains_key(&m.pod));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let all = count(in_mesh.clone().count());
-    let helps = service.proven
-        && matches!(
-            checked.mode,
-            EjectionMode::Draining | EjectionMode::OutlierOnly
-        );
-    let healthy = in_mesh.clone().any(|m| m.verdict == Verdict::Healthy);
-    let bad = in_mesh.filter(|m| matches!(m.verdict, Verdict::Unhealthy(_)));
+    let helps = matches!(
+        checked.mode,
+        EjectionMode::Draining | EjectionMode::OutlierOnly
+    );
+    if !helps {
+        return InMesh::default();
+    }
+    let is = |verdict: Verdict| in_mesh.clone().any(|m| m.verdict == verdict);
+    let bad = in_mesh
+        .clone()
+        .filter(|m| matches!(m.verdict, Verdict::Unhealthy(_)));
     let bad = count(bad.count());
-    Seen {
-        staying: if helps && healthy { bad } else { 0 },
-        in_mesh: all,
-        open: helps && bad > 0 && plan.opened.contains(&service.binding),
+    let staying = if service.proven && is(Verdict::Healthy) {
+        bad
+    } else {
+        0
+    };
+    InMesh {
+        all,
+        staying,
+        pending: is(Verdict::Pending),
+        open: service.proven && bad > 0 && plan.opened.contains(&service.binding),
     }
 }
 
@@ -173,10 +200,7 @@ pub fn in_force(policy: &OutlierPolicy, tightened: Option<Tightened>) -> Outlier
 /// By how much the policy was tightened where this is in force: the least that
 /// fits. None where it is the policy itself, or comes from elsewhere.
 pub fn told_by(in_force: &OutlierPolicy, policy: &OutlierPolicy) -> Option<Tightened> {
-    let steps = 0..=MOST.div_ceil(STEP);
-    let mut tightened = steps.map(|step| Tightened {
-        percent: (step * STEP).min(MOST),
-    });
+    let mut tightened = Tightened::ALL.into_iter();
     let fits = |one: &Tightened| self::in_force(policy, Some(*one)) == *in_force;
     tightened.find(fits).filter(|_| in_force != policy)
 }
@@ -265,29 +289,30 @@ mod tests {
                 assert!(out < all, "{bad} of {all}: all may be taken out");
             }
         }
-        assert_eq!(next(None, 3, 0), Some(Tightened { percent: 0 }));
     }
 
     #[test]
-    fn a_service_whose_endpoints_fail_and_recover_one_by_one_changes_a_few_times() {
-        let mut held = None;
-        let mut seen = vec![held];
-        for bad in (1..=10).chain((0..10).rev()) {
-            let now = next(held, bad, 10);
-            if now != held {
-                seen.push(now);
+    fn a_service_whose_endpoints_fail_and_recover_one_by_one_changes_once_or_twice_and_back() {
+        let percents = |most: u32| {
+            let mut held = None;
+            let mut seen = vec![held];
+            for bad in (1..=most).chain((0..most).rev()) {
+                let now = next(held, bad, 10);
+                if now != held {
+                    seen.push(now);
+                }
+                held = now;
             }
-            held = now;
-        }
-        let percents: Vec<_> = seen.iter().map(|held| held.map(|h| h.percent)).collect();
-        assert_eq!(
-            percents,
-            [None, Some(25), Some(50), Some(75), Some(99), None]
-        );
+            let percents = seen.iter().map(|held| held.map(|h| h.percent));
+            percents.collect::<Vec<_>>()
+        };
+        assert_eq!(percents(5), [None, Some(50), None]);
+        assert_eq!(percents(10), [None, Some(50), Some(99), None]);
         // And as long as nothing changes, nothing does.
-        let held = next(None, 4, 10);
-        assert_eq!(next(held, 4, 10), held);
+        let held = next(None, 6, 10);
+        assert_eq!(next(held, 6, 10), held);
         assert_eq!(next(held, 1, 10), held);
+        assert!(Tightened::ALL.contains(&held.unwrap()));
     }
 
     fn service(mode: EjectionMode, verdicts: &[Verdict]) -> Checked {
@@ -343,6 +368,7 @@ mod tests {
             (Draining, [GOOD, BAD, GOOD], &free, Some(50)),
             (Draining, [GOOD, BAD, GOOD], &out, None),
             (Draining, [GOOD, BAD, BAD], &out, Some(50)),
+            (OutlierOnly, [GOOD, BAD, BAD], &free, Some(99)),
             (Observe, [GOOD, BAD, GOOD], &free, None),
             (Off, [GOOD, BAD, GOOD], &free, None),
             (OutlierOnly, [BAD, BAD, BAD], &free, None),
@@ -377,41 +403,75 @@ mod tests {
         assert_eq!(all(&Known::default(), &plan, &before, now), nothing);
     }
 
-    #[test]
-    fn it_holds_for_ten_seconds_after_the_last_one_had_to_stay() {
-        let second = Duration::from_secs;
-        let tight = held(None, stay(1), second(0));
-        assert!(tight.is_some_and(|held| held.free.is_none()));
-        let free = held(tight, stay(0), second(100));
-        assert_eq!(free.and_then(|held| held.free), Some(second(100)));
-        assert_eq!(held(free, stay(0), second(109)), free);
-        // One that flaps begins anew, and changes nothing.
-        assert_eq!(held(free, stay(1), second(109)), tight);
-        assert_eq!(held(free, stay(0), second(110)), None);
-        let all = BTreeMap::from([(key(), free.unwrap())]);
-        assert_eq!(due(&all), Some(second(110)));
-        assert_eq!(held(None, stay(0), second(1)), None);
-    }
-
-    /// So many of three stay.
-    fn stay(staying: u32) -> Seen {
-        Seen {
+    fn bad(staying: u32) -> InMesh {
+        InMesh {
+            all: 3,
             staying,
-            in_mesh: 3,
+            pending: false,
             open: false,
         }
     }
 
     #[test]
+    fn it_holds_for_ten_seconds_after_the_last_one_had_to_stay() {
+        let second = Duration::from_secs;
+        let tight = held(None, bad(1), second(0));
+        assert!(tight.is_some_and(|held| held.free.is_none()));
+        let free = held(tight, bad(0), second(100));
+        assert_eq!(free.and_then(|held| held.free), Some(second(100)));
+        assert_eq!(held(free, bad(0), second(109)), free);
+        // One that flaps begins anew, and changes nothing.
+        assert_eq!(held(free, bad(1), second(109)), tight);
+        assert_eq!(held(free, bad(0), second(110)), None);
+        let all = BTreeMap::from([(key(), free.unwrap())]);
+        assert_eq!(due(&all), Some(second(110)));
+        assert_eq!(held(None, bad(0), second(1)), None);
+    }
+
+    #[test]
+    fn what_was_written_before_holds_until_all_are_judged() {
+        const GOOD: Verdict = Verdict::Healthy;
+        const PENDING: Verdict = Verdict::Pending;
+        const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
+        let second = Duration::from_secs;
+        let decided = |verdicts: &[Verdict], proven, before: Option<Held>, at: u64| {
+            let mut checked = service(EjectionMode::OutlierOnly, verdicts);
+            checked.service.proven = proven;
+            let known = Known {
+                services: vec![checked],
+                ..Known::default()
+            };
+            let before = before.map(|held| (key(), held)).into_iter().collect();
+            let all = all(&known, &Plan::default(), &before, second(at));
+            all.get(&key()).copied()
+        };
+        let tightened = Tightened { percent: MOST };
+        let written = Some(Held {
+            tightened: Some(tightened),
+            free: None,
+        });
+        for verdicts in [[PENDING; 3], [GOOD, PENDING, GOOD]] {
+            assert_eq!(decided(&verdicts, false, written, 500), written);
+            assert_eq!(decided(&verdicts, true, written, 500), written);
+            assert_eq!(decided(&verdicts, true, None, 500), None);
+        }
+        // The worst is known again, or it is over.
+        assert_eq!(decided(&[GOOD, BAD, PENDING], true, written, 500), written);
+        let over = decided(&[GOOD, GOOD, GOOD], true, written, 500);
+        assert_eq!(over.and_then(|held| held.free), Some(second(500)));
+        assert_eq!(decided(&[GOOD, GOOD, GOOD], true, over, 510), None);
+    }
+
+    #[test]
     fn when_no_endpoint_answers_the_policy_holds_until_one_does_and_envoy_forgets() {
         let second = Duration::from_secs;
-        let none = Seen {
+        let none = InMesh {
             open: true,
-            ..stay(0)
+            ..bad(0)
         };
         let in_force = |held: Option<Held>| Some(in_force(&policy(50), held?.tightened));
         let own = Some(policy(50));
-        let tight = held(None, stay(2), second(0));
+        let tight = held(None, bad(2), second(0));
         assert_ne!(in_force(tight), own);
         // At once, and for as long as it is so.
         let open = held(tight, none, second(1));
@@ -419,12 +479,12 @@ mod tests {
         assert_eq!(held(open, none, second(100)), open);
         assert_eq!(due(&BTreeMap::from([(key(), open.unwrap())])), None);
         // One is well again, and others have to stay.
-        assert_ne!(in_force(held(open, stay(1), second(101))), own);
+        assert_ne!(in_force(held(open, bad(1), second(101))), own);
         // Or none has to.
-        let free = held(open, stay(0), second(101));
+        let free = held(open, bad(0), second(101));
         assert_ne!(in_force(free), own);
-        assert_eq!(held(free, stay(0), second(110)), free);
-        assert_eq!(held(free, stay(0), second(111)), None);
+        assert_eq!(held(free, bad(0), second(110)), free);
+        assert_eq!(held(free, bad(0), second(111)), None);
     }
 
     #[test]
@@ -432,14 +492,14 @@ mod tests {
         const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
         let mut plan = Plan::default();
         plan.opened.insert(key());
-        let is_open = |mode| seen(&service(mode, &[BAD, BAD]), &plan).open;
+        let is_open = |mode| in_mesh(&service(mode, &[BAD, BAD]), &plan).open;
         assert!(is_open(EjectionMode::Draining) && is_open(EjectionMode::OutlierOnly));
         assert!(!is_open(EjectionMode::Observe) && !is_open(EjectionMode::Off));
         let mut unproven = service(EjectionMode::Draining, &[BAD, BAD]);
         unproven.service.proven = false;
-        assert!(!seen(&unproven, &plan).open);
+        assert!(!in_mesh(&unproven, &plan).open);
         assert!(
-            !seen(
+            !in_mesh(
                 &service(EjectionMode::Draining, &[BAD, BAD]),
                 &Plan::default()
             )
