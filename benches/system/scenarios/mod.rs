@@ -7,6 +7,7 @@ mod ejection;
 mod hostile;
 mod idle;
 mod probe;
+mod scaling;
 mod servers;
 mod soak;
 mod storm;
