@@ -93,7 +93,8 @@ pub(crate) enum Scenario {
     /// Bindings exist, the operator starts: time until all are Ready.
     ColdStart,
     /// A change in the catalog: time until the API server tells of the new
-    /// VirtualService; a deregistration: until all that was made is gone.
+    /// VirtualService; a deregistration: until all that was made is gone; a
+    /// Service is scaled: until the catalog lists its endpoints.
     Change,
     /// Endpoints die and heal: time until the mesh has dropped them, and has
     /// them back.

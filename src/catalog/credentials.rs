@@ -2,8 +2,8 @@
 //! say now. Reads files.
 //!
 //! The kubelet replaces the files of a Secret while we run. Their content is
-//! read again before a request, at most once a second: they are small, and a
-//! comparison of times and lengths could miss a replacement.
+//! read again before each request: they are small, and a comparison of times
+//! and lengths could miss a replacement.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -13,15 +13,17 @@ use std::time::Duration;
 
 use reqwest::Url;
 use reqwest::header::HeaderValue;
-use tokio::io::AsyncReadExt;
 use tokio::sync::Mutex;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::error::CatalogError;
+use super::files::{Files, Text, content, report_url_beside};
 use super::postgres::url::names_database;
 
-const READ_AGAIN_AFTER: Duration = Duration::from_secs(1);
-const LARGEST_FILE: u64 = 64 * 1024;
+/// How long files that cannot be used, or are gone, are taken for a moment in
+/// the midst of a replacement.
+const BELIEVED_AFTER: Duration = Duration::from_secs(1);
 
 /// Where the URL of the catalog is found: the part before `/api/v1` of one
 /// that serves the Catalog API, or the database that keeps it.
@@ -126,34 +128,66 @@ impl Place {
 
 type Reading = Result<Place, CatalogError>;
 
-/// Reads the files, and remembers for a second what they said.
+/// Reads the files.
 pub(super) struct AccessReader {
     config: AccessConfig,
-    last: Mutex<Option<(Instant, Reading)>>,
+    last: Mutex<Last>,
     warned_of_clear_text: AtomicBool,
+}
+
+/// What the files said before.
+#[derive(Default)]
+struct Last {
+    /// The latest, and what it means.
+    read: Option<(Arc<Files>, Reading)>,
+    /// The latest that could be used.
+    good: Option<(Arc<Files>, Place)>,
+    /// Since when they have said less than that.
+    worse_since: Option<Instant>,
+}
+
+impl Last {
+    /// What to go by: for a moment what was good, where there is less of it now.
+    fn heed(&mut self, files: Arc<Files>, reading: Reading) -> Reading {
+        self.read = Some((Arc::clone(&files), reading.clone()));
+        let is_worse = |(good, _): &(Arc<Files>, Place)| reading.is_err() || files.lost_of(good);
+        if let Some(good) = self.good.as_ref().filter(|good| is_worse(good)) {
+            let since = *self.worse_since.get_or_insert_with(Instant::now);
+            if since.elapsed() < BELIEVED_AFTER {
+                return Ok(good.1.clone());
+            }
+        }
+        if let Ok(place) = &reading {
+            self.worse_since = None;
+            self.good = Some((files, place.clone()));
+        }
+        reading
+    }
 }
 
 impl AccessReader {
     pub(super) fn new(config: AccessConfig) -> Self {
         Self {
             config,
-            last: Mutex::new(None),
+            last: Mutex::default(),
             warned_of_clear_text: AtomicBool::new(false),
         }
     }
 
-    /// Where the catalog is. Those who come while the files are being read
-    /// wait for that reading.
+    /// Where the catalog is, by the files as they are at this moment.
     pub(super) async fn place(&self) -> Reading {
         let mut last = self.last.lock().await;
-        if let Some((read_at, reading)) = last.as_ref()
-            && read_at.elapsed() < READ_AGAIN_AFTER
-        {
-            return reading.clone();
-        }
-        let reading = self.read().await;
-        *last = Some((Instant::now(), reading.clone()));
-        reading
+        let before = last.read.as_ref().map(|(files, _)| Arc::clone(files));
+        let config = self.config.clone();
+        let files = spawn_blocking(move || Files::read(&config, before.as_ref()));
+        let files = files.await.map_err(|_| {
+            CatalogError::unavailable("the files of the catalog's credentials were not read")
+        })?;
+        let reading = match &last.read {
+            Some((same, reading)) if *same == files => reading.clone(),
+            _ => self.meaning(&files),
+        };
+        last.heed(files, reading)
     }
 
     /// What to send the next request to the Catalog API with.
@@ -181,15 +215,22 @@ impl AccessReader {
         !self.warned_of_clear_text.swap(true, Ordering::Relaxed)
     }
 
-    async fn read(&self) -> Reading {
+    fn meaning(&self, files: &Files) -> Reading {
         let unavailable =
             |path: &Path, why| CatalogError::unavailable(format!("{} {why}", path.display()));
-        let text = match &self.config.api_url {
-            ApiUrl::Given(text) => text.clone(),
-            ApiUrl::File(path) => content(path).await.map_err(|why| unavailable(path, why))?,
+        let text = match (&self.config.api_url, files.api_url.clone()) {
+            (ApiUrl::Given(text), _) => text.clone(),
+            (ApiUrl::File(path), text) => text
+                .unwrap_or_else(|| Err("was not read".to_owned()))
+                .map_err(|why| unavailable(path, why))?,
         };
         if names_database(&text) {
-            let reporter = self.report_url().await?.unwrap_or_else(|| text.clone());
+            let reporter = match (&self.config.api_url, files.report_url.clone()) {
+                (ApiUrl::File(path), Some(text)) => {
+                    text.map_err(|why| unavailable(&report_url_beside(path), why))?
+                }
+                _ => text.clone(),
+            };
             return Ok(Place::Database(Arc::new(DatabaseAccess {
                 reader: text,
                 reporter,
@@ -199,34 +240,17 @@ impl AccessReader {
             ApiUrl::Given(_) => CatalogError::unavailable(format!("api-url {why}")),
             ApiUrl::File(path) => unavailable(path, why),
         })?;
-        self.http(base)
-            .await
+        self.http(base, files)
             .map(|access| Place::Http(Arc::new(access)))
     }
 
-    /// The URL of who reports, where it is another one than the reader's.
-    async fn report_url(&self) -> Result<Option<String>, CatalogError> {
-        let ApiUrl::File(path) = &self.config.api_url else {
-            return Ok(None);
+    fn http(&self, base: Url, files: &Files) -> Result<Access, CatalogError> {
+        let given = |path: &Option<PathBuf>, text: &Text, prefix| match (path, text) {
+            (Some(path), Some(text)) => sendable(path, text, prefix).map(Some),
+            _ => Ok(None),
         };
-        let path = path.with_file_name("report-url");
-        if matches!(tokio::fs::try_exists(&path).await, Ok(false)) {
-            return Ok(None);
-        }
-        let text = content(&path).await;
-        text.map(Some)
-            .map_err(|why| CatalogError::unavailable(format!("{} {why}", path.display())))
-    }
-
-    async fn http(&self, base: Url) -> Result<Access, CatalogError> {
-        let mut key_file = self.config.api_key_file.as_deref();
-        if let Some(path) = key_file
-            && matches!(tokio::fs::try_exists(path).await, Ok(false))
-        {
-            key_file = None;
-        }
-        let api_key = secret(key_file, "").await?;
-        let bearer = secret(self.config.token_file.as_deref(), "Bearer ").await?;
+        let api_key = given(&self.config.api_key_file, &files.api_key, "")?;
+        let bearer = given(&self.config.token_file, &files.token, "Bearer ")?;
         if base.scheme() == "http"
             && (api_key.is_some() || bearer.is_some())
             && self.warns_of_clear_text()
@@ -267,14 +291,26 @@ pub(super) fn base_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
+/// What a file holds, to be sent after the prefix.
 pub(crate) async fn secret(
     path: Option<&Path>,
     prefix: &str,
 ) -> Result<Option<HeaderValue>, CatalogError> {
     let Some(path) = path else { return Ok(None) };
+    let file = path.to_owned();
+    let text = spawn_blocking(move || content(&file)).await;
+    let text = text.unwrap_or_else(|_| Err("was not read".to_owned()));
+    sendable(path, &text, prefix).map(Some)
+}
+
+fn sendable(
+    path: &Path,
+    text: &Result<String, String>,
+    prefix: &str,
+) -> Result<HeaderValue, CatalogError> {
     let refused =
         |why: &str| CatalogError::unauthorized(format!("credential file {} {why}", path.display()));
-    let text = content(path).await.map_err(|why| refused(&why))?;
+    let text = text.as_ref().map_err(|why| refused(why))?;
     if text.is_empty() {
         return Err(refused("is empty"));
     }
@@ -286,22 +322,7 @@ pub(crate) async fn secret(
     let mut value = HeaderValue::from_str(&format!("{prefix}{text}"))
         .map_err(|_| refused("cannot be sent as a header"))?;
     value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-/// The trimmed content of a small file. The reason never repeats any of it.
-async fn content(path: &Path) -> Result<String, String> {
-    let cannot = |error: std::io::Error| format!("cannot be read: {}", error.kind());
-    let mut text = String::new();
-    let mut file = tokio::fs::File::open(path)
-        .await
-        .map_err(cannot)?
-        .take(LARGEST_FILE + 1);
-    file.read_to_string(&mut text).await.map_err(cannot)?;
-    if text.len() as u64 > LARGEST_FILE {
-        return Err(format!("is larger than {LARGEST_FILE} bytes"));
-    }
-    Ok(text.trim().to_owned())
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -327,20 +348,79 @@ mod tests {
             .to_owned()
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_replaced_file_is_read_within_a_second() {
+    #[tokio::test]
+    async fn a_replaced_file_is_what_the_next_request_goes_by() {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), "first\n").unwrap();
         let reader = reader(file.path());
         assert_eq!(key_sent(&reader).await, "first");
         // Same length, so that only the content tells them apart.
         std::fs::write(file.path(), "other\n").unwrap();
-        assert_eq!(key_sent(&reader).await, "first");
-        tokio::time::advance(READ_AGAIN_AFTER).await;
         assert_eq!(key_sent(&reader).await, "other");
     }
 
     #[tokio::test(start_paused = true)]
+    async fn what_is_unusable_or_gone_for_a_moment_is_used_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api-key");
+        std::fs::write(&path, "first").unwrap();
+        let reader = reader(&path);
+        assert_eq!(key_sent(&reader).await, "first");
+        for (round, key) in ["second", "third"].into_iter().enumerate() {
+            let before = key_sent(&reader).await;
+            match round {
+                0 => std::fs::write(&path, "half\nof").unwrap(),
+                _ => std::fs::remove_file(&path).unwrap(),
+            }
+            for _ in 0..9 {
+                assert_eq!(key_sent(&reader).await, before);
+                tokio::time::advance(BELIEVED_AFTER / 10).await;
+            }
+            std::fs::write(&path, key).unwrap();
+            assert_eq!(key_sent(&reader).await, key);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_stays_unusable_or_gone_is_not_used_any_longer() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("api-key");
+        std::fs::write(&path, "first").unwrap();
+        let reader = reader(&path);
+        assert_eq!(key_sent(&reader).await, "first");
+        std::fs::write(&path, "").unwrap();
+        assert_eq!(key_sent(&reader).await, "first");
+        tokio::time::advance(BELIEVED_AFTER).await;
+        for _ in 0..2 {
+            let refused = reader.current().await;
+            assert!(matches!(refused, Err(CatalogError::Unauthorized { .. })));
+        }
+        std::fs::write(&path, "second").unwrap();
+        assert_eq!(key_sent(&reader).await, "second");
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(key_sent(&reader).await, "second");
+        tokio::time::advance(BELIEVED_AFTER).await;
+        for _ in 0..2 {
+            assert!(reader.current().await.unwrap().api_key.is_none());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_key_that_goes_with_its_catalog_is_gone_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        std::fs::write(file("api-url"), "http://old.test").unwrap();
+        std::fs::write(file("api-key"), "old").unwrap();
+        let mut reader = reader(&file("api-key"));
+        reader.config.api_url = ApiUrl::File(file("api-url"));
+        assert_eq!(key_sent(&reader).await, "old");
+        std::fs::remove_file(file("api-key")).unwrap();
+        std::fs::write(file("api-url"), "http://new.test").unwrap();
+        let access = reader.current().await.unwrap();
+        assert!(access.api_key.is_none() && access.base.host_str() == Some("new.test"));
+    }
+
+    #[tokio::test]
     async fn a_token_is_replaced_as_the_kubelet_does_it() {
         let folder = tempfile::tempdir().unwrap();
         let mount = |version: &str, token: &str| {
@@ -361,18 +441,16 @@ mod tests {
         };
         assert_eq!(sent().await, "Bearer first");
         mount("..2", "other");
-        tokio::time::advance(READ_AGAIN_AFTER).await;
         assert_eq!(sent().await, "Bearer other");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_key_whose_file_comes_later_is_sent_from_then_on() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("api-key");
         let reader = reader(&path);
         assert!(reader.current().await.unwrap().api_key.is_none());
         std::fs::write(&path, "late").unwrap();
-        tokio::time::advance(READ_AGAIN_AFTER).await;
         assert_eq!(key_sent(&reader).await, "late");
     }
 
@@ -397,7 +475,7 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         };
-        let too_large = vec![b'a'; LARGEST_FILE as usize + 1];
+        let too_large = vec![b'a'; 64 * 1024 + 1];
         for (content, why) in [
             (&b" \n"[..], "is empty"),
             (b"hunter2\nhunter3", "cannot carry"),

@@ -15,6 +15,7 @@ pub mod credentials;
 pub mod error;
 pub mod event;
 pub mod fake;
+mod files;
 pub mod follow;
 pub mod gated;
 pub mod gathered;

@@ -11,7 +11,7 @@ use catalog_mesh_controller::domain::record::CatalogPosition;
 use futures::StreamExt as _;
 use reqwest::Method;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::server;
 use crate::source::{LIMIT, Source, id};
@@ -29,6 +29,42 @@ over_both!(
 #[tokio::test]
 async fn a_stream_that_the_database_cuts_is_resumed_without_loss() {
     a_stream_that_was_cut_is_resumed_without_loss(Source::database().await).await;
+}
+
+/// Far less than the second between two looks of a stream that nothing wakes.
+const WOKEN: Duration = Duration::from_millis(500);
+
+#[tokio::test]
+async fn a_notification_wakes_a_stream_well_before_its_next_look() {
+    let took = waits(&Source::database().await, 10).await;
+    assert!(took[5] < WOKEN, "{took:?}");
+}
+
+#[tokio::test]
+async fn an_event_whose_notification_is_lost_is_found_by_the_next_look() {
+    let source = Source::database().await;
+    let swallow = "ALTER TABLE catalog_state DISABLE TRIGGER catalog_moved";
+    source.database.execute(swallow).await;
+    let took = waits(&source, 3).await;
+    assert!(took[1] > WOKEN, "something woke it: {took:?}");
+}
+
+/// How long it takes until a change is an event, for each of so many, the
+/// shortest first.
+async fn waits(source: &Source, count: usize) -> Vec<Duration> {
+    let mut stream = follow(source, None).await;
+    next(&mut stream).await.unwrap().unwrap();
+    let mut took = Vec::new();
+    for n in 0..count {
+        source
+            .put("a", json!({ "timeout": format!("{}s", n + 1) }))
+            .await;
+        let since = Instant::now();
+        change(&mut stream).await;
+        took.push(since.elapsed());
+    }
+    took.sort();
+    took
 }
 
 /// Somebody moved the revision by hand, or deleted events and no more.

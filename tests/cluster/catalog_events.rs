@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::scene::{PROGRAM, Scene, VS};
+use crate::scene::{PROGRAM, Scene, VS, cluster_id};
 use crate::support::catalog::Catalog;
 use crate::support::fleet::Fleet;
 use crate::support::front::{Fault, Front};
@@ -75,10 +75,20 @@ async fn a_change_arrives_long_before_the_period_and_without_a_poll(rig: &Rig) -
 
     many_at_once(&catalog, &front, &operator, &fleet).await?;
 
+    // What is announced and cannot be read is counted.
+    front.set(Fault::HangReads)?;
+    catalog.put(&fleet.record(0, "8s")).await?;
+    gauge(&operator, UNREAD, "is counted", |unread| unread == 1.0).await?;
+
     // What changed while the catalog could not be reached arrives with it.
     front.set(Fault::Refuse)?;
     fleet.put_records(&catalog, "8s").await?;
     sleep(Duration::from_secs(5)).await;
+    gauge(&operator, AGE, "goes on", |age| age > 5.0).await?;
+    gauge(&operator, CONNECTED, "is down", |connected| {
+        connected == 0.0
+    })
+    .await?;
     front.set(Fault::None)?;
     let back = Instant::now();
     fleet.wait_for_timeout(rig, "8s").await?;
@@ -116,11 +126,80 @@ async fn a_change_arrives_long_before_the_period_and_without_a_poll(rig: &Rig) -
         "{route:?}"
     );
 
+    let operator = &scene.stack.operator;
+    gauge(operator, CONNECTED, "is up", |connected| connected == 1.0).await?;
+    gauge(operator, AGE, "begins anew", |age| age < 10.0).await?;
+    gauge(operator, UNREAD, "is none", |unread| unread == 0.0).await?;
+    health_of_others_is_looked_at_and_our_own_is_not(&scene, &front).await?;
+    fleet.clear(rig).await
+}
+
+async fn health_of_others_is_looked_at_and_our_own_is_not(
+    scene: &Scene<'_>,
+    front: &Front,
+) -> Result<()> {
+    let (catalog, id) = (&scene.stack.catalog, scene.id("web"));
+    let mark = scene.mark().await?;
+    let said = Instant::now();
+    let [heard, looks] = heard_and_looks(scene).await?;
+    let elsewhere = json!({"cluster": "elsewhere", "epoch": 1, "sequence": 1});
+    catalog.report_health(&id, elsewhere, "Unhealthy").await?;
+    wait::until("a look at what another said", SOON, async || {
+        let now = heard_and_looks(scene).await?;
+        ensure!(now == [heard + 1.0, looks + 1.0], "{now:?}");
+        Ok(())
+    })
+    .await?;
+    // A position far above our own: this is the last that this test reports.
+    let own = json!({"cluster": cluster_id(scene.rig).await?, "epoch": 1_000_000, "sequence": 1});
+    catalog.report_health(&id, own, "Unhealthy").await?;
+    wait::until("the event of our own word", SOON, async || {
+        let [now, _] = heard_and_looks(scene).await?;
+        ensure!(now == heard + 2.0, "{now}");
+        Ok(())
+    })
+    .await?;
+    // A look would come at once; one that writes, a little later.
+    sleep(Duration::from_secs(2)).await;
+    let [_, now] = heard_and_looks(scene).await?;
+    ensure!(now == looks + 1.0, "{now} looks, {looks} before");
+    let asked = read_since(front, said);
+    ensure!(asked.is_empty(), "{asked:?}");
+    let writes = scene.writes_and_events(mark).await?;
+    ensure!(writes.is_empty(), "{writes:?}");
+    Ok(())
+}
+
+/// How many changes of health were announced, and how many looks have ended.
+async fn heard_and_looks(scene: &Scene<'_>) -> Result<[f64; 2]> {
     let url = format!("http://{OPERATOR}/metrics");
     let samples = scene.stack.operator.metrics(&url).await?;
-    let connected = samples.sum("catalog_mesh_catalog_stream_connected", &[]);
-    ensure!(connected.context("the metric")? == 1.0);
-    fleet.clear(rig).await
+    let health = [r#"type="HealthChanged""#];
+    let heard = samples.sum("catalog_mesh_catalog_events_total", &health);
+    let looks = samples.sum("controller_runtime_reconcile_total", &[]);
+    Ok([heard.context("the events")?, looks.context("the looks")?])
+}
+
+const CONNECTED: &str = "catalog_mesh_catalog_stream_connected";
+const AGE: &str = "catalog_mesh_catalog_stream_age_seconds";
+const UNREAD: &str = "catalog_mesh_catalog_unread_services";
+
+/// Waits until a gauge says so.
+async fn gauge(
+    operator: &Operator,
+    name: &str,
+    what: &str,
+    so: impl Fn(f64) -> bool,
+) -> Result<()> {
+    wait::until(&format!("{name} that {what}"), SOON, async || {
+        let samples = operator
+            .metrics(&format!("http://{OPERATOR}/metrics"))
+            .await?;
+        let value = samples.sum(name, &[]).context("the metric")?;
+        ensure!(so(value), "it is {value}");
+        Ok(())
+    })
+    .await
 }
 
 /// Many changes that are heard of before the first of them is read: the rest

@@ -71,7 +71,12 @@ async fn names(scene: &Scene<'_>) -> Result<Vec<String>> {
 }
 
 async fn a_service_of_the_catalog_comes_into_the_mesh_and_goes_by_itself(rig: &Rig) -> Result<()> {
-    let scene = registering(rig, "registered").await?;
+    comes_and_goes(registering(rig, "registered").await?).await
+}
+
+/// A service of the catalog does, while requests go through Envoy.
+pub(crate) async fn comes_and_goes(scene: Scene<'_>) -> Result<()> {
+    let rig = scene.rig;
     let web = rig
         .workload(&scene.namespace, "web", &["zone-a", "zone-b"])
         .await?;
@@ -333,11 +338,20 @@ async fn label_service(scene: &Scene<'_>, name: &str, labels: &Value) -> Result<
 
 async fn what_a_catalog_forgot_is_kept_until_somebody_approves_each(rig: &Rig) -> Result<()> {
     let scene = Scene::alone(rig, "forgot").await?;
+    let empty = async || Catalog::start(rig.folder(), "empty", CATALOG).await;
+    is_kept_when_forgotten(scene, empty).await
+}
+
+/// Whatever is bound, when another catalog takes the place of the scene's own.
+pub(crate) async fn is_kept_when_forgotten(
+    scene: Scene<'_>,
+    empty: impl AsyncFnOnce() -> Result<Catalog>,
+) -> Result<()> {
     for name in ["a", "b", "c"] {
         scene.bound(name).await?;
     }
     scene.stack.catalog.process.kill().await?;
-    let empty = Catalog::start(rig.folder(), "empty", CATALOG).await?;
+    let empty = empty().await?;
     held(&scene, &["a", "b", "c"]).await?;
 
     approve(&scene, "a").await?;
@@ -410,9 +424,13 @@ async fn approve(scene: &Scene<'_>, name: &str) -> Result<()> {
 }
 
 async fn of_many_services_that_go_at_once_a_share_goes(rig: &Rig) -> Result<()> {
-    let scene = Scene::alone(rig, "share").await?;
+    a_share_goes(Scene::alone(rig, "share").await?).await
+}
+
+/// Of many services that go at once.
+pub(crate) async fn a_share_goes(scene: Scene<'_>) -> Result<()> {
     // The share is of all bindings: none of another test may count.
-    clear_all_bindings(rig).await?;
+    clear_all_bindings(scene.rig).await?;
     let all: Vec<_> = (0..10).map(|n| format!("s{n}")).collect();
     for name in &all {
         scene.bound(name).await?;

@@ -67,6 +67,7 @@ behaviours![
     observed,
     only_targets,
     outage,
+    over_postgres,
     poison,
     policies,
     policy_balancing,

@@ -1,6 +1,6 @@
 //! Two operators that both lead and both write, as no election would let them:
 //! do they come to the same as one alone, without writing more than twice as
-//! much?
+//! much? As two clusters, and as one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,56 +13,116 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::checked::{Checked, quicker};
-use crate::scene::{DR, Scene, VS, line};
+use crate::scene::{DR, Scene, VS, cluster_id, line};
+use crate::support::audit::Mark;
 use crate::support::endpoint::Trouble;
 use crate::support::fleet::Fleet;
-use crate::support::operator::{NAMESPACE, USER};
+use crate::support::operator::{NAMESPACE, Operator, USER};
 use crate::support::rig::Rig;
 use crate::support::stack::{PATIENCE, condition};
 use crate::support::wait;
-use crate::two_operators::{ELSEWHERE, install_again};
+use crate::two_operators::{ELSEWHERE, install_again, run_second};
 
 crate::tests![
     ; alone:
-    two_that_write_at_once_come_to_the_same_and_write_twice_as_much_at_most(45)
+    two_that_write_at_once_come_to_the_same_and_write_twice_as_much_at_most(50)
 ];
 
 /// Bindings beside the one whose endpoints are checked.
 const SIZE: usize = 10;
 
+/// What the second operator calls its cluster, where it is another.
+const ANOTHER: &str = "another";
+
 async fn two_that_write_at_once_come_to_the_same_and_write_twice_as_much_at_most(
     rig: &Rig,
 ) -> Result<()> {
     let scene = Scene::alone(rig, "actives").await?;
-    let (state, alone) = a_days_work(&scene, "one").await?;
-    // As one cluster they would dispute about who reports, and say so in statuses.
-    let other = ["--cluster-id", "another"];
-    let second = install_again(rig, &scene.stack.catalog.url, &other).await?;
-    let (same, together) = a_days_work(&scene, "two").await?;
-    second.process.kill().await?;
-    eprintln!(
-        "one operator stored {} times, two did {} times ({} requests)",
-        alone.stored, together.stored, together.asked
-    );
+    let catalog = &scene.stack.catalog.url;
+    let (state, alone) = a_days_work(&scene, "one", async |_: &Scene<'_>| Ok(())).await?;
+
+    // As two clusters, each has its word in the catalog.
+    let flags = ["--cluster-id", ANOTHER];
+    let second = install_again(rig, catalog, &flags).await?;
+    let (same, together) = a_days_work(&scene, "two", async |checked: &Scene<'_>| {
+        each_keeps_its_own_word(checked, &second).await
+    })
+    .await?;
+    together.are_at_most_twice(&alone)?;
     ensure!(state == same, "{state:#} {same:#}");
+
+    // As one cluster they dispute about who reports, and say so in statuses.
+    let second = run_second(rig, catalog, &[]).await?;
+    let (same, disputing) = a_days_work(&scene, "three", async |_: &Scene<'_>| Ok(())).await?;
+    second.process.kill().await?;
+    disputing.are_at_most_twice(&alone)?;
+    ensure!(state == same, "{state:#} {same:#}");
+    Ok(())
+}
+
+/// Both clusters list the endpoints, and one list stays when the other
+/// cluster's binding goes: the second operator does not see it go.
+async fn each_keeps_its_own_word(checked: &Scene<'_>, second: &Operator) -> Result<()> {
+    let own = cluster_id(checked.rig).await?;
+    let of = async |cluster: &str| -> Result<Value> {
+        let record = checked.stack.catalog.get(&checked.id("web")).await?;
+        Ok(told_by(cluster, &record))
+    };
+    let listed = of(&own).await?;
     ensure!(
-        together.stored <= 2 * alone.stored,
-        "{together:?} {alone:?}"
+        listed["endpoints"]
+            .as_array()
+            .is_some_and(|of| of.len() == 4),
+        "{listed}"
     );
+    let theirs = of(ANOTHER).await?;
+    ensure!(theirs == listed, "{theirs}, not {listed}");
+    ensure!(second.process.terminate(PATIENCE).await?, "a bad end");
+    checked.unbind().await?;
+    wait::until("the withdrawal", PATIENCE, async || {
+        let left = of(&own).await?;
+        ensure!(left["endpoints"] == json!([]), "{left}");
+        Ok(())
+    })
+    .await?;
+    let theirs = of(ANOTHER).await?;
+    ensure!(theirs["endpoints"] == listed["endpoints"], "{theirs}");
     Ok(())
 }
 
 /// What was written.
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 struct Writes {
-    asked: usize,
+    /// By either operator.
+    asked: [usize; 2],
     stored: usize,
     by_what: BTreeMap<String, usize>,
 }
 
+impl Writes {
+    fn are_at_most_twice(&self, alone: &Self) -> Result<()> {
+        let asked = self.asked.iter().sum::<usize>();
+        eprintln!(
+            "one operator stored {} times of {}, two did {} times of {:?}",
+            alone.stored, alone.asked[0], self.stored, self.asked
+        );
+        ensure!(
+            alone.asked[1] == 0 && self.asked[1] > 0,
+            "{self:?} {alone:?}"
+        );
+        ensure!(self.stored <= 2 * alone.stored, "{self:?} {alone:?}");
+        ensure!(asked <= 2 * alone.asked[0], "{self:?} {alone:?}");
+        Ok(())
+    }
+}
+
 /// Bindings come, change and go, and an endpoint fails and recovers. Hands back
-/// what there is in the end, and what it took.
-async fn a_days_work(scene: &Scene<'_>, name: &str) -> Result<(Value, Writes)> {
+/// what there is in the end, and what it took; `evening` comes after that.
+async fn a_days_work(
+    scene: &Scene<'_>,
+    name: &str,
+    evening: impl AsyncFnOnce(&Scene<'_>) -> Result<()>,
+) -> Result<(Value, Writes)> {
     let rig = scene.rig;
     let mark = rig.audit_mark().await?;
     let fleet = Fleet::programmed(rig, &scene.stack.catalog, name, SIZE).await?;
@@ -91,19 +151,32 @@ async fn a_days_work(scene: &Scene<'_>, name: &str) -> Result<(Value, Writes)> {
     sleep(Duration::from_secs(3)).await;
 
     let namespaces = [fleet.namespace.clone(), beside.namespace.clone()];
+    let writes = writes(rig, mark, &namespaces).await?;
+    let mut state = Vec::new();
+    for namespace in &namespaces {
+        state.push(there_is(scene, namespace).await?);
+    }
+    let state = json!(state).to_string();
+    let state = state
+        .replace(&namespaces[0], "fleet")
+        .replace(&namespaces[1], "checked");
+    evening(&beside).await?;
+    web.scene.unbind().await?;
+    fleet.clear(rig).await?;
+    Ok((serde_json::from_str(&state)?, writes))
+}
+
+/// What either operator wrote in these namespaces since the mark.
+async fn writes(rig: &Rig, since: Mark, namespaces: &[String]) -> Result<Writes> {
     let second = format!("system:serviceaccount:{NAMESPACE}:{ELSEWHERE}");
-    let mut writes = Writes {
-        asked: 0,
-        stored: 0,
-        by_what: BTreeMap::new(),
-    };
-    for user in [USER, &second] {
-        for entry in rig.api.audit.writes_by(user, mark, &rig.client).await? {
+    let mut writes = Writes::default();
+    for (place, user) in [USER, &second].into_iter().enumerate() {
+        for entry in rig.api.audit.writes_by(user, since, &rig.client).await? {
             let object = entry.object_ref.clone().unwrap_or_default();
             if !namespaces.contains(&object.namespace) {
                 continue;
             }
-            writes.asked += 1;
+            writes.asked[place] += 1;
             let what = format!("{} {}", entry.verb, object.resource);
             let what = format!(
                 "{what}/{} {}",
@@ -116,21 +189,13 @@ async fn a_days_work(scene: &Scene<'_>, name: &str) -> Result<(Value, Writes)> {
             }
         }
     }
-    let mut state = Vec::new();
-    for namespace in &namespaces {
-        state.push(there_is(rig, namespace).await?);
-    }
-    let state = json!(state).to_string();
-    let state = state
-        .replace(&namespaces[0], "fleet")
-        .replace(&namespaces[1], "checked");
-    web.scene.unbind().await?;
-    fleet.clear(rig).await?;
-    Ok((serde_json::from_str(&state)?, writes))
+    Ok(writes)
 }
 
 /// The objects of a namespace as far as they do not differ from run to run.
-async fn there_is(rig: &Rig, namespace: &str) -> Result<Value> {
+async fn there_is(scene: &Scene<'_>, namespace: &str) -> Result<Value> {
+    let rig = scene.rig;
+    let own = cluster_id(rig).await?;
     let mut found = serde_json::Map::new();
     for kind in [VS, DR] {
         let rules: Api<DynamicObject> = crate::scene::rules(rig, kind, namespace);
@@ -146,7 +211,15 @@ async fn there_is(rig: &Rig, namespace: &str) -> Result<Value> {
         let said = ["Ready", "MeshProgrammed", "Conflict", "Healthy"];
         let said = said.map(|type_| condition(&binding, type_));
         let status = binding.status.clone().unwrap_or_default();
-        let word = json!([binding.spec, binding.finalizers(), said, status.endpoints]);
+        let id = &binding.spec.catalog_service_id;
+        let told = told_by(&own, &scene.stack.catalog.get(id).await?);
+        let word = json!([
+            binding.spec,
+            binding.finalizers(),
+            said,
+            status.endpoints,
+            told
+        ]);
         found.insert(format!("binding {}", binding.name_any()), word);
     }
     let pods = Api::<k8s_openapi::api::core::v1::Pod>::namespaced(rig.client.clone(), namespace);
@@ -155,4 +228,22 @@ async fn there_is(rig: &Rig, namespace: &str) -> Result<Value> {
         found.insert(format!("pod {}", pod.name_any()), marks);
     }
     Ok(Value::Object(found))
+}
+
+/// What a cluster told the catalog of a service, but for where it stood when it
+/// did, and for addresses, which are others each day.
+fn told_by(cluster: &str, record: &Value) -> Value {
+    let of = |field: &str, fields: &[&str]| -> Vec<Value> {
+        let all = record[field].as_array().into_iter().flatten();
+        let its = all.filter(|of| of["cluster"] == cluster);
+        let mut its: Vec<_> = its
+            .map(|of| fields.iter().map(|field| of[field].clone()).collect())
+            .collect();
+        its.sort_by_key(Value::to_string);
+        its
+    };
+    json!({
+        "health": of("health", &["health", "healthy", "total"]),
+        "endpoints": of("endpoints", &["port", "zone", "ready"]),
+    })
 }

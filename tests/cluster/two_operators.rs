@@ -223,6 +223,11 @@ pub(crate) async fn install_again(rig: &Rig, catalog: &str, more: &[&str]) -> Re
         std::fs::write(&file, manifest)?;
         rig.api.apply_manifests(&file).await?;
     }
+    run_second(rig, catalog, more).await
+}
+
+/// The operator of the second installation, which is there.
+pub(crate) async fn run_second(rig: &Rig, catalog: &str, more: &[&str]) -> Result<Operator> {
     let args = [
         "run",
         "--catalog-url",

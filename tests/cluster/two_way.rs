@@ -40,7 +40,7 @@ const REPORTER: &str = "catalog_reporter";
 
 /// How the operator reaches the catalog. Its owners use the API either way.
 #[derive(Clone, Copy)]
-enum Source {
+pub(crate) enum Source {
     Api,
     Tables,
 }
@@ -55,6 +55,66 @@ async fn a_service_lives_in_catalog_and_mesh_with_postgresql_read_directly(
     rig: &Rig,
 ) -> Result<()> {
     live(rig, "by-tables", Source::Tables).await
+}
+
+/// A catalog that PostgreSQL keeps, and the Secret that says where it is.
+pub(crate) struct Kept {
+    pub(crate) postgres: Postgres,
+    pub(crate) catalog: Catalog,
+    /// Of the database's superuser.
+    pub(crate) database: PgConnection,
+    /// The folder that the Secret is mounted at.
+    pub(crate) secret: PathBuf,
+}
+
+/// The database of that catalog.
+pub(crate) const DATABASE: &str = "two_way";
+
+impl Kept {
+    pub(crate) async fn begin(rig: &Rig, name: &str, source: Source) -> Result<Self> {
+        rig.api.apply_manifests(&repository().join("rbac")).await?;
+        let postgres = rig.postgres().await?;
+        let url = postgres.create_database(DATABASE).await?;
+        let catalog = Catalog::over(rig.folder(), name, CATALOG, &url).await?;
+        let mut database = PgConnection::connect(&url).await?;
+        let secret = rig.folder().join(format!("secret-{name}"));
+        std::fs::create_dir(&secret)?;
+        match source {
+            Source::Api => std::fs::write(secret.join("api-url"), &catalog.url)?,
+            Source::Tables => {
+                make_roles(&mut database).await?;
+                for (file, role) in [("api-url", READER), ("report-url", REPORTER)] {
+                    let of_role = url.replace("postgres@", &format!("{role}@"));
+                    ensure!(of_role.contains(role), "{of_role}");
+                    std::fs::write(secret.join(file), of_role)?;
+                }
+            }
+        }
+        Ok(Self {
+            postgres,
+            catalog,
+            database,
+            secret,
+        })
+    }
+}
+
+/// The two roles, as docs/catalog-schema.md says.
+async fn make_roles(database: &mut PgConnection) -> Result<()> {
+    let statements = AssertSqlSafe(documented_roles()?);
+    sqlx::raw_sql(statements).execute(database).await?;
+    Ok(())
+}
+
+/// Their rights, where the roles are there and the tables are new.
+pub(crate) async fn grant_rights(database: &mut PgConnection) -> Result<()> {
+    let statements = documented_roles()?;
+    let grants = statements.lines().filter(|line| line.starts_with("GRANT "));
+    let grants: String = grants.collect();
+    sqlx::raw_sql(AssertSqlSafe(grants))
+        .execute(database)
+        .await?;
+    Ok(())
 }
 
 /// The service `web`, with all that it lives between.
@@ -120,26 +180,12 @@ async fn answering(
 
 impl<'a> Life<'a> {
     async fn begin(rig: &'a Rig, name: &str, source: Source) -> Result<Self> {
-        rig.api.apply_manifests(&repository().join("rbac")).await?;
-        let postgres = rig.postgres().await?;
-        let url = postgres.create_database("two_way").await?;
-        let catalog = Catalog::over(rig.folder(), name, CATALOG, &url).await?;
-        let mut database = PgConnection::connect(&url).await?;
-        let secret = rig.folder().join(format!("secret-{name}"));
-        std::fs::create_dir(&secret)?;
-        match source {
-            Source::Api => std::fs::write(secret.join("api-url"), &catalog.url)?,
-            Source::Tables => {
-                sqlx::raw_sql(AssertSqlSafe(documented_roles()?))
-                    .execute(&mut database)
-                    .await?;
-                for (file, role) in [("api-url", READER), ("report-url", REPORTER)] {
-                    let of_role = url.replace("postgres@", &format!("{role}@"));
-                    ensure!(of_role.contains(role), "{of_role}");
-                    std::fs::write(secret.join(file), of_role)?;
-                }
-            }
-        }
+        let Kept {
+            postgres,
+            catalog,
+            database,
+            secret,
+        } = Kept::begin(rig, name, source).await?;
         let operator = rig
             .operator(
                 &format!("operator-{name}"),

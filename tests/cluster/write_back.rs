@@ -87,7 +87,12 @@ pub(crate) async fn bind(scene: &Scene<'_>, name: &str) -> Result<()> {
 }
 
 async fn the_catalogs_list_follows_who_serves(rig: &Rig) -> Result<()> {
-    let scene = Scene::shared(rig, "follows").await?;
+    follows_who_serves(Scene::shared(rig, "follows").await?).await
+}
+
+/// The catalog's list does.
+pub(crate) async fn follows_who_serves(scene: Scene<'_>) -> Result<()> {
+    let rig = scene.rig;
     let mut web = rig
         .workload(&scene.namespace, "web", &["zone-a", "zone-b"])
         .await?;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::process::{Process, Spec};
 
@@ -149,6 +149,25 @@ impl Catalog {
     pub async fn delete(&self, id: &str) -> Result<()> {
         let url = format!("{}/api/v1/services/{id}", self.url);
         self.http.delete(url).send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Tells it of a service's endpoints, as a cluster would.
+    pub async fn report_endpoints(&self, id: &str, body: &Value) -> Result<()> {
+        let url = format!("{}/api/v1/services/{id}/endpoints", self.url);
+        let request = self.http.put(url).json(body);
+        request.send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Tells it of a service's health as this writer, which is accepted.
+    pub async fn report_health(&self, id: &str, writer: Value, health: &str) -> Result<()> {
+        let item = json!({"serviceId": id, "health": health, "healthy": 0, "total": 1});
+        let body = json!({"writer": writer, "items": [item]});
+        let url = format!("{}/api/v1/health:batch", self.url);
+        let answer = self.http.post(url).json(&body).send().await?;
+        let answer: Value = answer.error_for_status()?.json().await?;
+        ensure!(answer["results"][0]["status"] == "accepted", "{answer}");
         Ok(())
     }
 

@@ -45,6 +45,8 @@ pub enum Fault {
     Trickle,
     /// No answer at all.
     Hang,
+    /// No answer but the stream of events, which is passed on.
+    HangReads,
     /// 404 with a web page, for everything.
     HtmlNotFound,
     /// 404 with a problem document, for everything.
@@ -244,7 +246,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             });
             json(Body::from_stream(bytes))
         }
-        Fault::Hang => std::future::pending().await,
+        Fault::HangReads if path.ends_with("/events") => forward(&shared, request).await,
+        Fault::Hang | Fault::HangReads => std::future::pending().await,
         Fault::Replaced { id, body } if path.ends_with(&format!("/services/{id}")) => {
             json(Body::from(body))
         }

@@ -97,7 +97,12 @@ impl Postgres {
             .arg(name)
             .run()
             .await?;
-        Ok(format!("postgres://{USER}@127.0.0.1:{PORT}/{name}"))
+        Ok(self.url_of(name))
+    }
+
+    /// The URL of a database that is there.
+    pub fn url_of(&self, name: &str) -> String {
+        format!("postgres://{USER}@127.0.0.1:{PORT}/{name}")
     }
 }
 

@@ -95,9 +95,20 @@ pub async fn operator(
     catalog: &str,
     more: &[&str],
 ) -> Result<Operator> {
+    operator_by(rig, name, program, ["--catalog-url", catalog], more).await
+}
+
+/// The same with this flag and value saying where the catalog is.
+pub async fn operator_by(
+    rig: &Rig,
+    name: &str,
+    program: &Path,
+    [where_is, catalog]: [&str; 2],
+    more: &[&str],
+) -> Result<Operator> {
     let args = [
         "run",
-        "--catalog-url",
+        where_is,
         catalog,
         "--listen",
         OPERATOR,

@@ -1,13 +1,14 @@
 //! A change is committed in the catalog: how long until the API server tells
 //! of the VirtualService that comes of it? Changes arrive at a constant rate,
 //! whatever the operator does. Beside it, two sequential bare writes at the
-//! same rate. And the same for services that are taken out.
+//! same rate. The same for services that are taken out; and the other way, how
+//! long until the catalog knows of a change in the cluster.
 
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
 
-use super::deregistration;
+use super::{deregistration, scaling};
 use crate::bed::{Bed, settle};
 use crate::costs::Costs;
 use crate::load::open_loop;
@@ -103,5 +104,6 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     deregistration::measure(bed, &template, &mut report).await?;
     // The next scenario finds the entries as they were.
     bed.ours.enter(&bed.catalog).await?;
+    scaling::measure(bed, &mut report).await?;
     Ok(report)
 }

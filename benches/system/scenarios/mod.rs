@@ -8,6 +8,7 @@ mod hostile;
 mod idle;
 mod kept;
 mod probe;
+mod scaling;
 mod servers;
 mod serving;
 mod soak;
