@@ -164,6 +164,7 @@ pub async fn run(rig: &Rig, program: &Path, options: Options) -> Result<Report> 
         anyhow::Ok(())
     };
     let (_, faults, ()) = tokio::try_join!(owners, world.disturb(), progress)?;
+    world.report_late().await?;
     world.front.set(Fault::None)?;
     let quiet = Instant::now();
     let End {
@@ -281,7 +282,7 @@ impl<'a> World<'a> {
             match chance.u8(..10) {
                 0 => {
                     let (pods, port) = (chance.u8(..4), chance.u16(8080..8082));
-                    self.scale(n, pods, port).await?;
+                    self.scale(n, pods, port, chance.u8(..2)).await?;
                 }
                 1 | 2 => self.insist(|| self.leave(&name)).await?,
                 _ => {
@@ -333,14 +334,30 @@ impl<'a> World<'a> {
         }
     }
 
-    /// Lets this many pods be behind the service, at this port.
-    async fn scale(&self, n: usize, pods: u8, port: u16) -> Result<()> {
+    /// Has two reports of each service come twice, the earlier one after the
+    /// later one now and then: of those before, another one made up for all.
+    async fn report_late(&self) -> Result<()> {
+        let seed = self.options.seed;
+        self.front.set(Fault::Events { seed })?;
+        for pods in [3, 1] {
+            for n in 0..self.options.services {
+                self.scale(n, pods, 8080, 0).await?;
+            }
+            sleep(Duration::from_millis(700)).await;
+        }
+        sleep(Duration::from_secs(2)).await;
+        Ok(())
+    }
+
+    /// Lets this many pods be behind the service, at this port; the first is in
+    /// this zone.
+    async fn scale(&self, n: usize, pods: u8, port: u16, zone: u8) -> Result<()> {
         let endpoints: Vec<_> = (0..pods)
             .map(|pod| {
                 json!({
                     "addresses": [format!("10.9.{n}.{pod}")],
                     "conditions": {"ready": pod != 3},
-                    "zone": (pod != 2).then(|| format!("zone-{}", pod % 2)),
+                    "zone": (pod != 2).then(|| format!("zone-{}", (pod + zone) % 2)),
                 })
             })
             .collect();
