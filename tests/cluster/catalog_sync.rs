@@ -24,8 +24,8 @@ crate::tests![
     a_service_of_the_catalog_comes_into_the_mesh_and_goes_by_itself,
     a_users_binding_goes_before_the_catalogs_and_what_he_adopts_is_his,
     a_service_gets_a_binding_as_soon_as_it_may,
-    only_what_has_the_labels_of_both_sides_gets_a_binding,
-    what_a_catalog_forgot_is_kept_until_somebody_approves_each(20),
+    only_what_has_the_labels_of_both_sides_gets_a_binding_where_it_is_to,
+    what_a_catalog_forgot_is_kept_until_somebody_approves_each(25),
     of_many_services_that_go_at_once_a_share_goes,
     where_nothing_is_ever_removed_updates_arrive_all_the_same(20)
 ];
@@ -116,6 +116,7 @@ pub(crate) async fn comes_and_goes(scene: Scene<'_>) -> Result<()> {
                 ],
             "{writes:?}"
         );
+        eprintln!("deregistered: everything was gone after {took:.2?}");
         // A second on an idle machine.
         ensure!(took < Duration::from_secs(10), "it took {took:?}");
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -269,14 +270,28 @@ async fn a_service_gets_a_binding_as_soon_as_it_may(rig: &Rig) -> Result<()> {
     .await
 }
 
-async fn only_what_has_the_labels_of_both_sides_gets_a_binding(rig: &Rig) -> Result<()> {
+async fn only_what_has_the_labels_of_both_sides_gets_a_binding_where_it_is_to(
+    rig: &Rig,
+) -> Result<()> {
+    let namespace = rig.namespace("labelled").await?;
     let flags = [
         "--register-catalog-labels=mesh=yes",
         "--register-service-labels=public,!internal",
+        "--register-namespaces",
+        &namespace,
     ];
-    let scene = registering_with(rig, "labelled", &flags).await?;
+    let stack = Stack::start_with(rig, Path::new(PROGRAM), &flags).await?;
+    let scene = Scene {
+        rig,
+        stack: Arc::new(stack),
+        namespace,
+    };
+    let outside = scene.neighbour("outside").await?;
     let (mesh, none) = (json!({"mesh": "yes"}), json!({}));
     let public = json!({"public": ""});
+    outside.service("both").await?;
+    label_service(&outside, "both", &public).await?;
+    label_record(&outside, "both", &mesh).await?;
     for (name, of_record, of_service) in [
         ("plain", &none, &none),
         ("by-record", &mesh, &none),
@@ -316,6 +331,8 @@ async fn only_what_has_the_labels_of_both_sides_gets_a_binding(rig: &Rig) -> Res
     );
     label_service(&scene, "plain", &public).await?;
     made(&scene, "plain").await?;
+    let elsewhere = names(&outside).await?;
+    ensure!(elsewhere.is_empty(), "{elsewhere:?}");
     Ok(())
 }
 
@@ -338,6 +355,8 @@ async fn label_service(scene: &Scene<'_>, name: &str, labels: &Value) -> Result<
 
 async fn what_a_catalog_forgot_is_kept_until_somebody_approves_each(rig: &Rig) -> Result<()> {
     let scene = Scene::alone(rig, "forgot").await?;
+    scene.bound("restored").await?;
+    a_backup_that_lacks_it_is_restored(&scene, "restored").await?;
     let empty = async || Catalog::start(rig.folder(), "empty", CATALOG).await;
     is_kept_when_forgotten(scene, empty).await
 }
@@ -363,12 +382,7 @@ pub(crate) async fn is_kept_when_forgotten(
     // process knows as much.
     empty.put(&scene.record("other")).await?;
     scene.stack.operator.process.kill().await?;
-    scene.stack.operator.start_again().await?;
-    scene
-        .stack
-        .operator
-        .ready(&format!("http://{OPERATOR}/readyz"))
-        .await?;
+    started_again(&scene).await?;
     let mark = scene.mark().await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     ensure!(scene.writes(mark).await?.is_empty(), "it does not rest");
@@ -381,6 +395,49 @@ pub(crate) async fn is_kept_when_forgotten(
     empty.put(&scene.record("c")).await?;
     scene.synced("c").await?;
     held(&scene, &[]).await
+}
+
+/// While no operator runs, a backup of the catalog is restored that holds the
+/// other services, and not this one.
+async fn a_backup_that_lacks_it_is_restored(scene: &Scene<'_>, name: &str) -> Result<()> {
+    let (operator, catalog) = (&scene.stack.operator, &scene.stack.catalog);
+    operator.process.kill().await?;
+    catalog.delete(&scene.id(name)).await?;
+    catalog.process.kill().await?;
+    let run = scene.rig.folder();
+    let database = format!("sqlite://{}", run.join("catalog.db").display());
+    Catalog::restore_epoch(run, &database).await?;
+    catalog.process.start().await?;
+    catalog.ready().await?;
+
+    let mark = scene.rig.audit_mark().await?;
+    started_again(scene).await?;
+    held(scene, &[name]).await?;
+    // The others are seen in the new history, and so beyond doubt again.
+    scene.mark().await?;
+    for other in ["a", "b", "c"] {
+        scene.synced(other).await?;
+    }
+    let deletions = async || -> Result<Vec<String>> {
+        let mut writes = scene.writes(mark).await?;
+        writes.retain(|line| line.starts_with("delete"));
+        Ok(writes)
+    };
+    ensure!(deletions().await?.is_empty(), "{:?}", deletions().await?);
+
+    approve(scene, name).await?;
+    scene.says(name, "Ready", "False Removed").await?;
+    scene.nothing_of(name).await?;
+    let expected = ["virtualservices", "destinationrules"]
+        .map(|resource| format!("delete {resource} {name} 200"));
+    ensure!(deletions().await? == expected, "{:?}", deletions().await?);
+    Ok(())
+}
+
+async fn started_again(scene: &Scene<'_>) -> Result<()> {
+    let operator = &scene.stack.operator;
+    operator.start_again().await?;
+    operator.ready(&format!("http://{OPERATOR}/readyz")).await
 }
 
 /// Exactly these are held, and have their objects.

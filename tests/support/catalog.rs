@@ -171,6 +171,14 @@ impl Catalog {
         Ok(())
     }
 
+    /// The epoch of its history.
+    pub async fn epoch(&self) -> Result<String> {
+        let url = format!("{}/api/v1/services?limit=1", self.url);
+        let answer = self.http.get(url).send().await?.error_for_status()?;
+        let page: Value = answer.json().await?;
+        Ok(page["epoch"].as_str().context("no epoch")?.to_owned())
+    }
+
     /// Every service, without what the clusters reported.
     pub async fn list(&self) -> Result<Vec<Value>> {
         let mut services = Vec::new();

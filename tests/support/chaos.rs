@@ -4,31 +4,40 @@
 //! What is done follows from the seed; when it is done relative to what else
 //! happens does not, since real processes do it.
 
+mod end;
+mod faults;
+mod journal;
+mod model;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
-use serde_json::{Value, json};
-use sqlx::{Connection as _, PgConnection};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use serde_json::json;
 use tokio::sync::RwLock;
 use tokio::time::{Instant, sleep};
 
+use self::end::End;
+use self::faults::FAULTS;
+use self::journal::{Journal, lock};
+use self::model::Model;
 use super::catalog::Catalog;
 use super::front::{Fault, Front};
 use super::operator::{ACCOUNT, Operator};
 use super::postgres::Postgres;
 use super::rig::Rig;
-use super::stack::{CATALOG, OPERATOR, condition};
+use super::stack::{self, CATALOG, OPERATOR};
 use super::tools::repository;
 use super::wait;
-use super::workload;
 
 const FRONT: &str = "127.0.0.1:9081";
 const STANDBY: &str = "127.0.0.1:9181";
@@ -37,11 +46,19 @@ const STANDBY: &str = "127.0.0.1:9181";
 /// order of a service's changes is that of one owner.
 const OWNERS: usize = 8;
 
+/// Services that no owner changes: they are registered before a backup is
+/// restored that lacks them, and left alone after it. The last two have a
+/// user's binding.
+const RESERVED: [&str; 4] = ["r0", "r1", "r2", "r5"];
+
 /// Revisions that the catalog keeps: few enough to fall below.
 const KEPT: usize = 200;
 
 /// How long the end of all may take.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Most bindings that do nothing but count.
+const MOST_IDLE: usize = 5_000;
 
 /// How much of it.
 #[derive(Clone, Copy, Debug)]
@@ -54,14 +71,38 @@ pub struct Options {
 /// What happened.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
+    pub changes: usize,
     pub seconds: f64,
     /// From the last change and the last fault until all was as it should be.
     pub quiet_after: f64,
     pub faults: BTreeMap<&'static str, usize>,
+    /// Streams that could not be resumed, and so led to a list.
+    pub resets: u64,
+    /// Reports that were delivered a second time.
+    pub reports_again: usize,
     /// Services of the catalog in the end.
     pub registered: usize,
-    /// Bindings that the brake held in the end.
+    /// Services that a backup lacked, though all of theirs was made.
+    pub lost: usize,
+    /// Bindings that the brake held in the end, and how many of them had to be
+    /// since a backup lacked their services.
     pub held: usize,
+    pub had_to_be_held: usize,
+}
+
+impl Report {
+    /// It was a run that can fail: each kind of fault was there and came through
+    /// to the operators, and something had to be held.
+    pub fn expect_meaning(&self) -> Result<()> {
+        for fault in FAULTS {
+            ensure!(self.faults.contains_key(fault), "no {fault}: {self:?}");
+        }
+        ensure!(self.resets > 0, "no stream was reset: {self:?}");
+        ensure!(self.reports_again > 0, "no report came twice: {self:?}");
+        ensure!(self.registered > 0, "nothing is registered: {self:?}");
+        ensure!(self.had_to_be_held > 0, "nothing was lost: {self:?}");
+        Ok(())
+    }
 }
 
 /// The catalog with its database, the operators, and what is between.
@@ -69,16 +110,34 @@ struct World<'a> {
     rig: &'a Rig,
     options: Options,
     namespace: String,
-    postgres: Postgres,
+    idle: String,
+    /// Every service that there may be.
+    names: BTreeSet<String>,
+    /// Service → uid of the binding that a user wrote for it.
+    users: BTreeMap<String, String>,
+    _postgres: Postgres,
     database: String,
     catalog: Catalog,
     front: Front,
     operators: [Operator; 2],
+    model: Arc<Mutex<Model>>,
+    journal: Journal,
     /// Owners read, and a restore writes.
     turn: RwLock<()>,
     made: AtomicUsize,
+    resets: [Mutex<Resets>; 2],
+    /// Each kind of fault was there.
+    all_met: AtomicBool,
     /// Ends the faults.
     over: AtomicBool,
+}
+
+/// What one operator says of resets.
+#[derive(Debug, Default)]
+struct Resets {
+    /// Since its start, when it was asked last.
+    last: u64,
+    all: u64,
 }
 
 /// Makes the changes and the faults, waits until all is quiet, and compares.
@@ -105,23 +164,37 @@ pub async fn run(rig: &Rig, program: &Path, options: Options) -> Result<Report> 
         anyhow::Ok(())
     };
     let (_, faults, ()) = tokio::try_join!(owners, world.disturb(), progress)?;
+    world.report_late().await?;
     world.front.set(Fault::None)?;
     let quiet = Instant::now();
-    let (registered, held) = wait::until("an end as the catalog says", PATIENCE, async || {
+    let End {
+        registered,
+        held,
+        had_to_be_held,
+    } = wait::until("an end as the catalog says", PATIENCE, async || {
         // A look at everything is no small thing to the API server.
         sleep(Duration::from_millis(300)).await;
         world.compare().await
     })
     .await
     .with_context(|| format!("{options:?}, {faults:?}"))?;
+    let quiet_after = quiet.elapsed().as_secs_f64();
     world.expect_lasting().await?;
-    Ok(Report {
+    world.count_resets().await;
+    let report = Report {
+        changes: world.made.load(Ordering::Relaxed),
         seconds: began.elapsed().as_secs_f64(),
-        quiet_after: quiet.elapsed().as_secs_f64(),
+        quiet_after,
         faults,
+        resets: world.resets.iter().map(|resets| lock(resets).all).sum(),
+        reports_again: world.front.reports_again(),
         registered,
+        lost: lock(&world.model).losses(),
         held,
-    })
+        had_to_be_held,
+    };
+    world.end().await?;
+    Ok(report)
 }
 
 impl<'a> World<'a> {
@@ -134,14 +207,23 @@ impl<'a> World<'a> {
         let flags = ["--retention-revisions", &kept, "--stream-age", "15s"];
         let catalog = Catalog::with(rig.folder(), "chaos", CATALOG, &database, &flags).await?;
         let front = Front::start(FRONT, &catalog.url)?;
+        let names = (0..options.services).map(|n| format!("s{n}"));
+        let names: BTreeSet<_> = names.chain(RESERVED.map(str::to_owned)).collect();
         let services = Api::<Service>::namespaced(rig.client.clone(), &namespace);
-        for n in 0..options.services {
-            let service = serde_json::from_value(json!({
-                "metadata": {"name": format!("s{n}")},
-                "spec": {"ports": [{"name": "http", "port": 80}]},
-            }))?;
-            services.create(&PostParams::default(), &service).await?;
+        let mut users = BTreeMap::new();
+        for name in &names {
+            let params = PostParams::default();
+            services.create(&params, &service(name)?).await?;
+            if by_user(name) {
+                let mut binding = stack::binding(&namespace, name, &format!("{namespace}.{name}"));
+                binding["spec"]["trafficPolicy"] = json!({"loadBalancing": {"simple": "RANDOM"}});
+                let made = stack::create(rig, &binding).await?;
+                users.insert(name.clone(), made.metadata.uid.unwrap_or_default());
+            }
         }
+        let idle = idle_bindings(rig, (options.changes / 6).min(MOST_IDLE)).await?;
+        let model = Arc::new(Mutex::new(Model::new(names.clone())));
+        let journal = Journal::watch(&rig.client, &namespace, &model);
         let args = |listen: &'static str| {
             // Nothing is left to the period; and the brake only holds what is
             // in doubt.
@@ -163,35 +245,52 @@ impl<'a> World<'a> {
             rig,
             options,
             namespace,
-            postgres,
+            idle,
+            names,
+            users,
+            _postgres: postgres,
             database,
             catalog,
             front,
             operators: [first, second],
+            model,
+            journal,
             turn: RwLock::default(),
             made: AtomicUsize::new(0),
+            resets: Default::default(),
+            all_met: AtomicBool::new(false),
             over: AtomicBool::new(false),
         })
     }
 
-    fn id(&self, n: usize) -> String {
-        format!("{}.s{n}", self.namespace)
+    /// Leaves nothing that would cost other tests time.
+    async fn end(&self) -> Result<()> {
+        let idle = Api::<ServiceBinding>::namespaced(self.rig.client.clone(), &self.idle);
+        let (params, all) = (DeleteParams::default(), ListParams::default());
+        idle.delete_collection(&params, &all).await?;
+        Ok(())
     }
 
     /// One owner's changes of his services, and of what runs behind them.
     async fn own(&self, owner: usize) -> Result<()> {
         let mut chance = fastrand::Rng::with_seed(self.options.seed ^ (owner as u64 + 1));
-        for _ in 0..self.options.changes / OWNERS {
+        let mut made = 0;
+        while made < self.options.changes / OWNERS || !self.all_met.load(Ordering::Relaxed) {
             let place = chance.usize(..self.options.services.div_ceil(OWNERS));
             let n = (place * OWNERS + owner).min(self.options.services - 1);
+            let name = format!("s{n}");
             match chance.u8(..10) {
-                0 => self.scale(n, chance.u8(..4)).await?,
-                1 | 2 => self.insist(|| self.leave(n)).await?,
+                0 => {
+                    let (pods, port) = (chance.u8(..4), chance.u16(8080..8082));
+                    self.scale(n, pods, port, chance.u8(..2)).await?;
+                }
+                1 | 2 => self.insist(|| self.leave(&name)).await?,
                 _ => {
-                    let millis = chance.u32(100..3_600_000);
-                    self.insist(|| self.enter(n, millis)).await?;
+                    let (millis, more) = (chance.u32(100..3_600_000), chance.u8(..8));
+                    self.insist(|| self.enter(&name, millis, more)).await?;
                 }
             }
+            made += 1;
             self.made.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
@@ -206,352 +305,105 @@ impl<'a> World<'a> {
         .await
     }
 
-    async fn enter(&self, n: usize, millis: u32) -> Result<()> {
-        let mut record = super::stack::record(&self.id(n), &self.namespace, &format!("s{n}"));
+    /// Each bit of `more` is a part of the record that may be there or not.
+    async fn enter(&self, name: &str, millis: u32, more: u8) -> Result<()> {
+        let id = format!("{}.{name}", self.namespace);
+        let mut record = stack::record(&id, &self.namespace, name);
         record["timeout"] = json!(format!("{millis}ms"));
         record["circuitBreaker"] = json!({"interval": format!("{millis}ms")});
-        self.catalog.put(&record).await
+        if more & 1 != 0 {
+            record["retries"] = json!({"attempts": 1 + millis % 5, "retryOn": "5xx"});
+        }
+        if more & 2 != 0 {
+            record["loadBalancing"] = json!({"simple": "LEAST_REQUEST"});
+        }
+        if more & 4 != 0 {
+            record["connectionPool"] = json!({"tcp": {"maxConnections": 1 + millis % 100}});
+        }
+        self.catalog.put(&record).await?;
+        lock(&self.model).entered(name);
+        Ok(())
     }
 
-    async fn leave(&self, n: usize) -> Result<()> {
-        match self.catalog.delete(&self.id(n)).await {
+    async fn leave(&self, name: &str) -> Result<()> {
+        lock(&self.model).leaves(name);
+        let id = format!("{}.{name}", self.namespace);
+        match self.catalog.delete(&id).await {
             Err(error) if error.to_string().contains("404") => Ok(()),
             other => other,
         }
     }
 
-    /// Lets this many pods be behind the service.
-    async fn scale(&self, n: usize, pods: u8) -> Result<()> {
-        let addresses: Vec<_> = (0..pods)
-            .map(|pod| (format!("10.9.{n}.{pod}"), pod != 3))
-            .collect();
-        let service = format!("s{n}");
-        workload::serve_by_hand(&self.rig.client, &self.namespace, &service, &addresses).await
-    }
-
-    fn slices(&self) -> Api<EndpointSlice> {
-        Api::namespaced(self.rig.client.clone(), &self.namespace)
-    }
-
-    /// One fault after the other until all changes are made.
-    async fn disturb(&self) -> Result<BTreeMap<&'static str, usize>> {
-        let mut chance = fastrand::Rng::with_seed(self.options.seed);
-        let mut done = BTreeMap::new();
-        // Each kind comes as often as each other.
-        let mut kinds: Vec<usize> = Vec::new();
-        let mut round = 0;
-        self.back_up().await?;
-        while !self.over.load(Ordering::Relaxed) {
-            if kinds.is_empty() {
-                kinds = (0..7).collect();
-                chance.shuffle(&mut kinds);
-                round += 1;
+    /// Has two reports of each service come twice, the earlier one after the
+    /// later one now and then: of those before, another one made up for all.
+    async fn report_late(&self) -> Result<()> {
+        let seed = self.options.seed;
+        self.front.set(Fault::Events { seed })?;
+        for pods in [3, 1] {
+            for n in 0..self.options.services {
+                self.scale(n, pods, 8080, 0).await?;
             }
-            let span = Duration::from_millis(chance.u64(50..1_500));
-            let name = match kinds.pop() {
-                Some(0) => self.cut(span).await?,
-                Some(1) => {
-                    self.front.set(Fault::Hang)?;
-                    sleep(span).await;
-                    "stall"
-                }
-                Some(2) => {
-                    let seed = chance.u64(..);
-                    self.cut(Duration::from_millis(10)).await?;
-                    self.front.set(Fault::Events { seed })?;
-                    sleep(3 * span).await;
-                    // What was left out at the end nobody would ever tell.
-                    self.cut(Duration::from_millis(10)).await?;
-                    "events twice, late or lost"
-                }
-                Some(3) => {
-                    self.catalog.process.kill().await?;
-                    sleep(span).await;
-                    self.catalog.process.start().await?;
-                    self.catalog.ready().await?;
-                    "catalog restarted"
-                }
-                Some(4) => self.fall_below_the_floor().await?,
-                Some(5) => {
-                    let operator = &self.operators[round % 2];
-                    operator.process.kill().await?;
-                    operator.process.start().await?;
-                    "operator killed"
-                }
-                // Rarer than the others: it takes back what was changed.
-                Some(6) if round % 3 == 1 => {
-                    self.restore().await?;
-                    self.back_up().await?;
-                    "backup restored"
-                }
-                _ => continue,
-            };
-            *done.entry(name).or_default() += 1;
-            self.front.set(Fault::None)?;
-            *done.entry("Lease lost by itself").or_default() += self.revive().await?;
-            sleep(Duration::from_millis(chance.u64(100..2_000))).await;
+            sleep(Duration::from_millis(700)).await;
         }
-        Ok(done)
+        sleep(Duration::from_secs(2)).await;
+        Ok(())
     }
 
-    /// Starts an operator again that ended since it could not renew its Lease,
-    /// as its Pod would: on a machine that is busy enough one may. It ends for
-    /// no other reason.
-    async fn revive(&self) -> Result<usize> {
-        let mut ended = 0;
-        for operator in &self.operators {
-            if operator.process.has_ended().await.is_none() {
-                continue;
-            }
-            let log = operator.process.log();
-            let text = std::fs::read_to_string(&log)?;
-            let last = text.lines().rev().find(|line| line.starts_with("error: "));
-            ensure!(
-                last.is_some_and(|line| line.contains("no longer leads")),
-                "an operator ended: {last:?}; see {}",
-                log.display()
-            );
-            operator.process.start().await?;
-            ended += 1;
-        }
-        Ok(ended)
-    }
-
-    async fn cut(&self, span: Duration) -> Result<&'static str> {
-        self.front.set(Fault::Refuse)?;
-        sleep(span).await;
-        self.front.set(Fault::None)?;
-        Ok("cut")
-    }
-
-    /// Keeps the operators away until the catalog has forgotten where they are.
-    async fn fall_below_the_floor(&self) -> Result<&'static str> {
-        let until = self.made.load(Ordering::Relaxed) + 2 * KEPT;
-        self.front.set(Fault::Refuse)?;
-        while self.made.load(Ordering::Relaxed) < until && !self.over.load(Ordering::Relaxed) {
-            sleep(Duration::from_millis(50)).await;
-        }
-        Ok("below the floor")
-    }
-
-    async fn back_up(&self) -> Result<()> {
-        self.with_the_catalog_down(async |admin| {
-            for sql in [
-                "DROP DATABASE IF EXISTS backup",
-                "CREATE DATABASE backup TEMPLATE chaos",
-            ] {
-                sqlx::query(sql).execute(&mut *admin).await?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    async fn restore(&self) -> Result<()> {
-        self.with_the_catalog_down(async |admin| {
-            for sql in [
-                "DROP DATABASE chaos",
-                "CREATE DATABASE chaos TEMPLATE backup",
-            ] {
-                sqlx::query(sql).execute(&mut *admin).await?;
-            }
-            Catalog::restore_epoch(self.rig.folder(), &self.database).await
-        })
-        .await
-    }
-
-    async fn with_the_catalog_down(
-        &self,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<()>,
-    ) -> Result<()> {
-        let _turn = self.turn.write().await;
-        self.catalog.process.kill().await?;
-        let url = self.database.replace("/chaos", "/postgres");
-        let mut admin = PgConnection::connect(&url).await?;
-        // A killed server's sessions take a moment to end.
-        sqlx::query("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN ('chaos', 'backup')")
-            .execute(&mut admin)
-            .await?;
-        let worked = work(&mut admin).await;
-        self.catalog.process.start().await?;
-        self.catalog.ready().await?;
-        worked
-    }
-
-    /// Fails with the first difference; says how many services there are, and
-    /// how many bindings are held.
-    async fn compare(&self) -> Result<(usize, usize)> {
-        self.revive().await?;
-        let listed = self.catalog.list().await?;
-        let records: BTreeMap<String, Value> = listed
-            .into_iter()
-            .map(|record| {
-                (
-                    record["name"].as_str().unwrap_or_default().to_owned(),
-                    record,
-                )
-            })
-            .collect();
-        let all = ListParams::default();
-        let bindings = Api::<ServiceBinding>::namespaced(self.rig.client.clone(), &self.namespace);
-        let bindings: BTreeMap<_, _> = bindings
-            .list(&all)
-            .await?
-            .into_iter()
-            .filter_map(|binding| Some((binding.metadata.name.clone()?, binding)))
-            .collect();
-        let held: BTreeSet<_> = bindings
-            .iter()
-            .filter(|(_, binding)| is_held(binding))
-            .map(|(name, _)| name.clone())
-            .collect();
-        let expected: BTreeSet<_> = records.keys().cloned().collect();
-        let found: BTreeSet<_> = bindings.keys().cloned().collect();
-        ensure!(
-            expected.is_disjoint(&held),
-            "held, though the catalog has them: {:?}",
-            expected.intersection(&held)
-        );
-        let wanted: BTreeSet<_> = expected.union(&held).cloned().collect();
-        ensure!(
-            found == wanted,
-            "bindings missing: {:?}; left over: {:?}",
-            wanted.difference(&found),
-            found.difference(&wanted)
-        );
-        for kind in ["VirtualService", "DestinationRule"] {
-            let gvk = GroupVersionKind::gvk("networking.istio.io", "v1", kind);
-            let rules = Api::<DynamicObject>::namespaced_with(
-                self.rig.client.clone(),
-                &self.namespace,
-                &ApiResource::from_gvk(&gvk),
-            );
-            let mut rules: BTreeMap<_, _> = rules
-                .list(&all)
-                .await?
-                .into_iter()
-                .filter_map(|rule| Some((rule.metadata.name.clone()?, rule)))
-                .collect();
-            for (name, record) in &records {
-                let rule = rules
-                    .remove(name)
-                    .with_context(|| format!("no {kind} {name}"))?;
-                let spec = &rule.data["spec"];
-                let value = match kind {
-                    "VirtualService" => &spec["http"][0]["timeout"],
-                    _ => &spec["trafficPolicy"]["outlierDetection"]["interval"],
-                };
-                let says = value.as_str().and_then(millis);
-                let should = record["timeout"].as_str().and_then(millis);
-                ensure!(
-                    says == should,
-                    "{kind} {name} says {value}, the catalog {}",
-                    record["timeout"]
-                );
-            }
-            let left: BTreeSet<_> = rules.into_keys().collect();
-            ensure!(
-                left.is_subset(&held),
-                "{kind} left over: {:?}",
-                left.difference(&held)
-            );
-        }
-        self.compare_endpoints(&records).await?;
-        self.compare_metric().await?;
-        Ok((records.len(), held.len()))
-    }
-
-    async fn compare_endpoints(&self, records: &BTreeMap<String, Value>) -> Result<()> {
-        let mut slices: BTreeMap<String, BTreeSet<(String, bool)>> = BTreeMap::new();
-        for slice in self.slices().list(&ListParams::default()).await? {
-            let labels = slice.metadata.labels.unwrap_or_default();
-            let service = labels.get("kubernetes.io/service-name").cloned();
-            let of = slices.entry(service.unwrap_or_default()).or_default();
-            for endpoint in slice.endpoints.into_iter().flatten() {
-                let ready = endpoint.conditions.and_then(|c| c.ready).unwrap_or(true);
-                of.extend(
-                    endpoint
-                        .addresses
-                        .into_iter()
-                        .map(|address| (address, ready)),
-                );
-            }
-        }
-        for (name, record) in records {
-            let id = record["id"].as_str().unwrap_or_default();
-            let record = self.catalog.get(id).await?;
-            let told: BTreeSet<_> = record["endpoints"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .map(|endpoint| {
-                    let address = endpoint["address"].as_str().unwrap_or_default();
-                    (address.to_owned(), endpoint["ready"] == true)
+    /// Lets this many pods be behind the service, at this port; the first is in
+    /// this zone.
+    async fn scale(&self, n: usize, pods: u8, port: u16, zone: u8) -> Result<()> {
+        let endpoints: Vec<_> = (0..pods)
+            .map(|pod| {
+                json!({
+                    "addresses": [format!("10.9.{n}.{pod}")],
+                    "conditions": {"ready": pod != 3},
+                    "zone": (pod != 2).then(|| format!("zone-{}", (pod + zone) % 2)),
                 })
-                .collect();
-            let should = slices.remove(name).unwrap_or_default();
-            ensure!(
-                told == should,
-                "endpoints of {name}: the catalog has {told:?}, the cluster {should:?}"
-            );
-        }
-        Ok(())
-    }
-
-    /// The leader's metric counts just those that are held, also those that
-    /// others left.
-    async fn compare_metric(&self) -> Result<()> {
-        let bindings = Api::<ServiceBinding>::all(self.rig.client.clone());
-        let bindings = bindings.list(&ListParams::default()).await?;
-        let held = bindings.iter().filter(is_held).count();
-        let mut said = Vec::new();
-        for (operator, listen) in self.operators.iter().zip([OPERATOR, STANDBY]) {
-            let samples = operator
-                .metrics(&format!("http://{listen}/metrics"))
-                .await?;
-            let leads = samples.sum("leader_election_master_status", &[]) == Some(1.0);
-            let panics = samples.sum("controller_runtime_reconcile_panics_total", &[]);
-            ensure!(panics == Some(0.0), "a reconciliation panicked");
-            if leads {
-                said.push(
-                    samples
-                        .sum("catalog_mesh_deletions_held", &[])
-                        .unwrap_or_default(),
-                );
-            }
-        }
-        if said != [held as f64] {
-            bail!("leaders say that they hold {said:?}, and {held} bindings are held");
-        }
-        Ok(())
-    }
-
-    /// What is quiet stays so: nothing more is written.
-    async fn expect_lasting(&self) -> Result<()> {
-        sleep(Duration::from_secs(1)).await;
-        let mark = self.rig.audit_mark().await?;
-        sleep(Duration::from_secs(3)).await;
-        let writes = self.rig.operator_writes(mark).await?;
-        let here: Vec<_> = writes
-            .iter()
-            .filter(|entry| {
-                let object = entry.object_ref.as_ref();
-                object.is_some_and(|object| object.namespace == self.namespace)
             })
             .collect();
-        ensure!(here.is_empty(), "it writes on: {here:?}");
-        self.compare().await?;
+        let name = format!("s{n}-1");
+        let slice = json!({
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": format!("s{n}")}},
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": port, "protocol": "TCP"}],
+            "endpoints": endpoints,
+        });
+        let slices = Api::<EndpointSlice>::namespaced(self.rig.client.clone(), &self.namespace);
+        let params = PatchParams::apply("by-hand").force();
+        slices.patch(&name, &params, &Patch::Apply(slice)).await?;
         Ok(())
     }
 }
 
-fn is_held(binding: &&ServiceBinding) -> bool {
-    condition(binding, "Ready").as_deref() == Some("False DeletionHeld")
+/// Every third service has a user's own binding.
+fn by_user(name: &str) -> bool {
+    let number = name.trim_start_matches(['r', 's']).parse::<usize>();
+    number.is_ok_and(|number| number % 3 == 2)
 }
 
-/// Milliseconds of a duration as Istio writes it, or as the catalog does.
-fn millis(text: &str) -> Option<u64> {
-    catalog_mesh_controller::domain::duration::Millis::parse(text)
-        .ok()
-        .map(|millis| millis.0)
+fn service(name: &str) -> Result<Service> {
+    Ok(serde_json::from_value(json!({
+        "metadata": {"name": name},
+        "spec": {"ports": [{"name": "http", "port": 80}]},
+    }))?)
+}
+
+/// So many bindings that do nothing, in a namespace of their own: the share
+/// that the brake allows is of all, and what it holds because the share is used
+/// up would hide what it would let go by mistake.
+async fn idle_bindings(rig: &Rig, count: usize) -> Result<String> {
+    let namespace = rig.namespace("chaos-idle").await?;
+    let bindings = (0..count).map(|n| {
+        let mut binding = stack::binding(&namespace, &format!("i{n}"), "nobody");
+        binding["spec"]["suspend"] = json!(true);
+        binding
+    });
+    stream::iter(bindings)
+        .map(|binding| async move { stack::create(rig, &binding).await.map(|_| ()) })
+        .buffer_unordered(16)
+        .try_collect::<()>()
+        .await?;
+    Ok(namespace)
 }

@@ -5,6 +5,7 @@
 //! when the runtime goes, so do its port and every connection.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use axum::response::Response;
 use futures::stream;
 use futures::{FutureExt as _, StreamExt as _};
 use http::{Method, StatusCode, header};
+use tokio::runtime::Handle;
 use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
@@ -59,7 +61,9 @@ pub enum Fault {
     /// The real answer, but this service's is replaced by this body.
     Replaced { id: String, body: String },
     /// It is passed on, but events of streams that begin now are told twice,
-    /// after the next one, or not at all, as chance wills.
+    /// after the next one, or not at all, as chance wills; and what is reported
+    /// is delivered once more up to two seconds later, whatever was reported
+    /// since.
     Events { seed: u64 },
     /// It is passed on, but the 404 with a problem document for the
     /// stream of events.
@@ -77,6 +81,10 @@ struct Shared {
     requests: Mutex<Vec<Seen>>,
     /// Whether reads of services wait.
     held: watch::Sender<bool>,
+    /// Where what is delivered late waits: not on the front's own runtime, with
+    /// which it would go. None: it is not delivered.
+    late: Option<Handle>,
+    reports_again: AtomicUsize,
 }
 
 /// A request that arrived.
@@ -112,6 +120,8 @@ impl Front {
                 cut: watch::Sender::default(),
                 requests: Mutex::default(),
                 held: watch::Sender::default(),
+                late: Handle::try_current().ok(),
+                reports_again: AtomicUsize::new(0),
             }),
             running: Mutex::new(None),
         };
@@ -143,6 +153,11 @@ impl Front {
     pub fn since(&self, then: Instant) -> Vec<Seen> {
         let requests = lock(&self.shared.requests);
         requests.iter().filter(|r| r.at >= then).cloned().collect()
+    }
+
+    /// How many reports were delivered a second time.
+    pub fn reports_again(&self) -> usize {
+        self.shared.reports_again.load(Ordering::Relaxed)
     }
 
     fn open(&self) -> Result<()> {
@@ -332,13 +347,13 @@ async fn pass_on(shared: &Arc<Shared>, request: Request) -> Result<Response> {
     let mut headers = parts.headers;
     headers.remove(header::HOST);
     let sent = axum::body::to_bytes(sent, 16 * 1024 * 1024).await?;
-    let got = shared
+    let request = shared
         .http
         .request(parts.method, format!("{}{path}", shared.upstream))
         .headers(headers)
-        .body(sent)
-        .send()
-        .await?;
+        .body(sent);
+    deliver_again(shared, path, &request);
+    let got = request.send().await?;
     let (status, mut headers) = (got.status(), got.headers().clone());
     headers.remove(header::TRANSFER_ENCODING);
     let is_stream = headers
@@ -358,6 +373,26 @@ async fn pass_on(shared: &Arc<Shared>, request: Request) -> Result<Response> {
     *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     Ok(answer)
+}
+
+/// Delivers a report once more, some time after it comes.
+fn deliver_again(shared: &Arc<Shared>, path: &str, request: &reqwest::RequestBuilder) {
+    let Fault::Events { seed } = *lock(&shared.fault) else {
+        return;
+    };
+    let reports = path.ends_with("/endpoints") || path.ends_with("/health:batch");
+    let (true, Some(late), Some(request)) = (reports, &shared.late, request.try_clone()) else {
+        return;
+    };
+    let number = lock(&shared.requests).len() as u64;
+    let delay = fastrand::Rng::with_seed(seed ^ number).u64(..2_000);
+    let shared = Arc::clone(shared);
+    late.spawn(async move {
+        tokio::time::sleep(Duration::from_millis(delay)).await;
+        if request.send().await.is_ok() {
+            shared.reports_again.fetch_add(1, Ordering::Relaxed);
+        }
+    });
 }
 
 /// A stream of events: silent while everything hangs, and disturbed if it
