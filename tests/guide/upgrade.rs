@@ -46,7 +46,8 @@ fn the_first_release_is_a_commit_of_the_changelog_and_what_make_upgrade_begins_w
 
 #[test]
 fn no_change_is_announced_by_two_versions() {
-    let announced = announced(&text("CHANGELOG.md"));
+    let changelog = text("CHANGELOG.md");
+    let announced = announced(&changelog);
     assert!(announced.len() > 30, "{}", announced.len());
     for (change, versions) in announced {
         assert_eq!(versions.len(), 1, "{versions:?} all say: {change}");
