@@ -11,10 +11,13 @@ FROM ${BUILD_IMAGE} AS build
 WORKDIR /src
 COPY . .
 ARG PROFILE=release
-# Built alone, without what the tests ask of its crates. Sources and half-built
-# crates stay on the machine that builds, and in no layer.
+# Built alone, without what the tests ask of its crates, and with no path in it of
+# where it was built, as `make release` does. Sources and half-built crates stay on
+# the machine that builds, and in no layer.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/target \
+    RUSTFLAGS="--remap-path-prefix=/src=/source --remap-path-prefix=/target=/source/target --remap-path-prefix=/usr/local/cargo=/cargo" \
+    CFLAGS="-ffile-prefix-map=/src=/source -ffile-prefix-map=/target=/source/target -ffile-prefix-map=/usr/local/cargo=/cargo" \
     cargo install --locked --path . --bin catalog-mesh-controller \
         --profile "${PROFILE}" --target-dir /target --root /out --no-track
 

@@ -44,6 +44,7 @@ sbom: target/tools/bin/cargo-cyclonedx
 		--target x86_64-unknown-linux-gnu --override-filename sbom.made
 	sed 's|$(CURDIR)|/source|g' sbom.made.json > target/sbom/catalog-mesh-controller.cdx.json
 	rm sbom.made.json
+	python3 tests/tools/check-sbom.py target/sbom/catalog-mesh-controller.cdx.json
 
 target/tools/bin/cargo-cyclonedx:
 	cargo install --locked --root target/tools --version 0.5.9 cargo-cyclonedx

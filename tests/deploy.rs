@@ -78,6 +78,40 @@ fn every_overlay_builds_and_the_widest_is_what_plain_kubectl_takes() {
 }
 
 #[test]
+fn the_overlay_for_monitoring_brings_the_dashboard_and_says_where_the_runbooks_are() {
+    let built = built("monitoring");
+    let config: Vec<_> = built.iter().filter(|o| o["kind"] == "ConfigMap").collect();
+    assert_eq!(config.len(), 1, "{config:#?}");
+    let metadata = &config[0]["metadata"];
+    assert_eq!(metadata["labels"]["grafana_dashboard"], "1");
+    assert_eq!(metadata["namespace"], "aikernel-infrastructure");
+    let file = fs::read_to_string(root().join("deploy/monitoring/grafana-dashboard.json"));
+    assert_eq!(config[0]["data"]["grafana-dashboard.json"], file.unwrap());
+
+    let one = |kind: &str| built.iter().find(|o| o["kind"] == kind).unwrap();
+    let service = &one("Service")["metadata"]["labels"];
+    let selected = &one("ServiceMonitor")["spec"]["selector"]["matchLabels"];
+    for (label, value) in selected.as_object().unwrap() {
+        assert_eq!(service[label], *value);
+    }
+
+    let page = fs::read_to_string(root().join("docs/runbooks.md")).unwrap();
+    let groups = one("PrometheusRule")["spec"]["groups"].as_array().unwrap();
+    let mut alerts = 0;
+    for rule in groups.iter().flat_map(|g| g["rules"].as_array().unwrap()) {
+        let name = rule["alert"].as_str().unwrap();
+        let url = format!(
+            "https://docs.example.org/catalog-mesh-controller/runbooks.md#{}",
+            name.to_lowercase()
+        );
+        assert_eq!(rule["annotations"]["runbook_url"], url.as_str());
+        assert!(page.contains(&format!("\n## {name}\n")), "{name}");
+        alerts += 1;
+    }
+    assert!(alerts > 10, "{alerts}");
+}
+
+#[test]
 fn an_operator_of_some_namespaces_is_bound_to_roles_alone_and_serves_those_that_it_is_bound_in() {
     for (overlay, own, serves) in [
         ("one-namespace", "shop", vec!["shop"]),
@@ -213,6 +247,39 @@ fn the_deployment_starts_the_program_as_it_is() {
     );
     let image = concat!("catalog-mesh-controller:", env!("CARGO_PKG_VERSION"));
     assert_eq!(container["image"], image);
+}
+
+#[test]
+fn the_image_is_built_without_paths_as_the_program_is_by_make_release() {
+    let read = |file: &str| fs::read_to_string(root().join(file)).unwrap();
+    let (makefile, dockerfile) = (read("Makefile"), read("Dockerfile"));
+    let flags = ["--remap-path-prefix=", "-ffile-prefix-map="];
+    for flag in flags {
+        assert!(makefile.contains(&format!("$(PATHS:%={flag}%)")));
+    }
+    let paths = makefile
+        .lines()
+        .find_map(|line| line.strip_prefix("PATHS = "));
+    let mut names: Vec<_> = paths.unwrap().split_whitespace().collect();
+    names.retain(|word| word.contains("=/"));
+    let names: Vec<_> = names
+        .iter()
+        .map(|word| word.rsplit('=').next().unwrap())
+        .collect();
+    assert_eq!(names, ["/source", "/cargo"]);
+    // By default what is built stands below the source.
+    for (from, to) in [
+        ("/src", names[0].to_owned()),
+        ("/target", format!("{}/target", names[0])),
+        ("/usr/local/cargo", names[1].to_owned()),
+    ] {
+        for flag in flags {
+            let words = dockerfile.split([' ', '"', '\n']);
+            let mapped = format!("{flag}{from}={to}");
+            assert_eq!(words.filter(|word| **word == mapped).count(), 1, "{mapped}");
+        }
+    }
+    assert!(dockerfile.contains("WORKDIR /src\n"));
 }
 
 #[test]

@@ -16,6 +16,7 @@ use crate::scene::{
 use crate::support::catalog::Catalog;
 use crate::support::envoy::Options;
 use crate::support::rig::Rig;
+use crate::support::shell;
 use crate::support::stack::{CATALOG, OPERATOR, PATIENCE, Stack, condition};
 use crate::support::wait;
 
@@ -513,6 +514,9 @@ pub(crate) async fn a_share_goes(scene: Scene<'_>) -> Result<()> {
         Ok(())
     })
     .await?;
+    let blocks = shell::blocks("docs/catalog-sync.md", "### When it holds")?;
+    let shown = shell::ok(rig, &blocks[0]).await?;
+    ensure!(shown.lines().count() == 3, "{shown}");
     // They are tried again, and stay.
     let mark = scene.mark().await?;
     tokio::time::sleep(Duration::from_secs(5)).await;

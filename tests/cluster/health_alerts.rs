@@ -15,6 +15,7 @@ use crate::stopping::IN_TIME;
 use crate::support::alertmanager::Alertmanager;
 use crate::support::backend::Behaviour;
 use crate::support::rig::Rig;
+use crate::support::shell;
 use crate::support::stack::{DEBUG, OPERATOR, PATIENCE, Stack};
 use crate::support::wait;
 use crate::support::workload::ZONES;
@@ -23,6 +24,9 @@ crate::tests![
     ; alone:
     an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return
 ];
+
+/// Where the page on alerts has its Alertmanager.
+const DOCUMENTED: &str = "http://alertmanager.monitoring:9093";
 
 async fn an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return(
     rig: &Rig,
@@ -34,7 +38,12 @@ async fn an_alertmanager_is_told_of_an_unhealthy_endpoint_and_of_its_return(
     let alertmanager =
         Alertmanager::start(&folder, address, "/am", "http://127.0.0.1:9194/").await?;
     let url = alertmanager.url();
-    let flags = ["--alertmanager-url", url.as_str()];
+    let documented = shell::blocks("docs/alerts.md", "# Alerts")?;
+    let flags = shell::arguments(&documented[0], "catalog-mesh-controller")?;
+    let flags = flags.iter().map(|flag| flag.replace(DOCUMENTED, &url));
+    let flags: Vec<_> = flags.collect();
+    ensure!(flags.iter().any(|flag| flag.contains(&url)), "{flags:?}");
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
     let stack = Stack::start_with(rig, Path::new(PROGRAM), &flags).await?;
     let scene = Scene::beside(rig, Arc::new(stack), "alerts").await?;
     let zones = [ZONES[0], ZONES[1], ZONES[0]];

@@ -29,16 +29,17 @@ use crate::support::workload::{Workload, make_namespace};
 
 crate::tests![
     ; alone:
-    from_the_readmes_first_command_to_a_cluster_without_a_trace(60),
-    each_overlay_installs_what_it_says(40)
+    from_the_readmes_first_command_to_a_cluster_without_a_trace(70)
 ];
 
 /// What the documents call the catalog.
-const DOCUMENTED: &str = "http://catalog-api.aikernel.svc.cluster.local";
+pub(crate) const DOCUMENTED: &str = "http://catalog-api.aikernel.svc.cluster.local";
 /// The namespace of the README's example, and the catalog's ID of its service.
 const EXAMPLE: &str = "aikernel";
 const ID: &str = "worker-service-001";
-const PODS: &str = "app=catalog-mesh-controller";
+pub(crate) const PODS: &str = "app=catalog-mesh-controller";
+pub(crate) const ROLLOUT: &str =
+    "kubectl rollout status deployment/catalog-mesh-controller --timeout=60s";
 
 async fn from_the_readmes_first_command_to_a_cluster_without_a_trace(rig: &Rig) -> Result<()> {
     let walked = async {
@@ -65,13 +66,18 @@ async fn walk(rig: &Rig) -> Result<()> {
     let envoy = rig.envoy(&Options::in_namespace(EXAMPLE)).await?;
     envoy.wait_for_endpoints(&worker.host(), 4).await?;
     let traffic = Traffic::start(&envoy, &worker.host(), Duration::from_millis(20))?;
-    let seed = repository().join("examples/catalog-server/seed.json");
     let database = format!("sqlite://{}", rig.folder().join("installed.db").display());
-    let catalog = Catalog::seeded(rig.folder(), "installed", CATALOG, &database, &seed).await?;
+    let catalog = catalog(rig, &database).await?;
 
     install(rig, &catalog).await?;
     let pod = out_of_the_mesh(rig, &catalog, &worker, &envoy).await?;
+    let _catalog = by_its_token(rig, catalog, &database).await?;
     uninstall(rig).await?;
+    shell::ok(
+        rig,
+        "kubectl delete -f examples/catalog-token/catalog-rights.yaml",
+    )
+    .await?;
 
     envoy.wait_for_endpoints(&worker.host(), 4).await?;
     let left = rig
@@ -89,6 +95,29 @@ async fn walk(rig: &Rig) -> Result<()> {
     ensure!(bad.is_empty() && sent.len() > 100, "{bad:?}");
     eprintln!("{} requests, and none failed", sent.len());
     rig.istiod.expect_no_nack().await
+}
+
+/// The one that the page for owners of catalogs begins with.
+async fn catalog(rig: &Rig, database: &str) -> Result<Catalog> {
+    let blocks = shell::blocks("docs/catalog-owners.md", "## Try it")?;
+    let words = shell::arguments(&blocks[0], "cargo")?;
+    let words: Vec<_> = words.iter().map(String::as_str).collect();
+    let [
+        "run",
+        "--locked",
+        "--example",
+        "catalog-server",
+        "--",
+        "--listen",
+        _,
+        "--seed",
+        seed,
+    ] = words[..]
+    else {
+        bail!("it is started by {words:?}");
+    };
+    let seed = repository().join(seed);
+    Catalog::seeded(rig.folder(), "installed", CATALOG, database, &seed).await
 }
 
 /// The README's commands, and what they show.
@@ -157,11 +186,7 @@ async fn out_of_the_mesh(
     worker: &Workload,
     envoy: &Envoy,
 ) -> Result<String> {
-    let seed = std::fs::read_to_string(repository().join("examples/catalog-server/seed.json"))?;
-    let mut record = serde_json::from_str::<Value>(&seed)?[0].take();
-    ensure!(record["id"] == ID);
-    record["healthCheck"] = json!({"endpoint": "/health", "interval": "500ms", "timeout": "400ms"});
-    catalog.put(&record).await?;
+    catalog.put(&record()?).await?;
     stack::wait_for(
         rig,
         EXAMPLE,
@@ -178,6 +203,58 @@ async fn out_of_the_mesh(
         rules(rig, kind, EXAMPLE).get("worker-service").await?;
     }
     Ok(worker.pods[0].name.clone())
+}
+
+/// The record of the example, with quick checks.
+fn record() -> Result<Value> {
+    let seed = std::fs::read_to_string(repository().join("examples/catalog-server/seed.json"))?;
+    let mut record = serde_json::from_str::<Value>(&seed)?[0].take();
+    ensure!(record["id"] == ID);
+    record["healthCheck"] = json!({"endpoint": "/health", "interval": "500ms", "timeout": "400ms"});
+    Ok(record)
+}
+
+/// The catalog comes to ask for tokens, as the page on authentication says, and
+/// is told one after the patch of that page.
+async fn by_its_token(rig: &Rig, open: Catalog, database: &str) -> Result<Catalog> {
+    let page = "docs/authentication.md";
+    let blocks = shell::blocks(page, "## The catalog's side")?;
+    let program = "catalog-server";
+    let (rights, _) = blocks[0]
+        .split_once(&format!("\n{program}"))
+        .context("no such command")?;
+    shell::ok(rig, rights).await?;
+    let flags = shell::arguments(&blocks[0], program)?;
+    let flags: Vec<_> = flags.iter().map(String::as_str).collect();
+    let kubeconfig = rig.api.service_account_kubeconfig(EXAMPLE, program).await?;
+    let key = rig.folder().join("installed.key");
+    std::fs::write(&key, "the-owners")?;
+    open.process.kill().await?;
+    let (folder, env) = (rig.folder(), [("KUBECONFIG", kubeconfig.as_os_str())]);
+    let guarded =
+        Catalog::guarded_with(folder, "guarded", CATALOG, database, &key, &flags, &env).await?;
+
+    let asked = reqwest::Client::builder().no_proxy().build()?;
+    let asked = asked.get(format!("{}/api/v1/services/{ID}", guarded.url));
+    let refused = asked.header("X-API-Key", "...").send().await?.status();
+    ensure!(refused == 401, "the operator's key opens it: {refused}");
+
+    let patch = shell::blocks(page, "## The operator's side")?.concat();
+    shell::ok(rig, &format!("{patch}\n{ROLLOUT} -n {NAMESPACE}")).await?;
+    let mut record = record()?;
+    record["timeout"] = json!("7s");
+    guarded.put(&record).await?;
+    wait::until("the changed record", PATIENCE, async || {
+        let rule = rules(rig, VS, EXAMPLE).get("worker-service").await?;
+        let timeout = &rule.data["spec"]["http"][0]["timeout"];
+        ensure!(timeout == "7s", "{timeout}");
+        Ok(())
+    })
+    .await?;
+    for (condition, expected) in [("Ready", "True Synced"), ("CatalogSynced", "True Synced")] {
+        stack::wait_for(rig, EXAMPLE, "worker-service-binding", condition, expected).await?;
+    }
+    Ok(guarded)
 }
 
 /// The commands of the page, all but those for other cases.
@@ -238,7 +315,7 @@ async fn traces(rig: &Rig) -> Result<BTreeMap<String, Value>> {
 }
 
 /// Takes everything of ours out of the cluster: other tests were here.
-async fn clear(rig: &Rig) -> Result<()> {
+pub(crate) async fn clear(rig: &Rig) -> Result<()> {
     stack::forget_bindings(rig).await?;
     let marked = "app.kubernetes.io/managed-by=catalog-mesh-controller";
     let kinds = "virtualservices.networking.istio.io,destinationrules.networking.istio.io";
@@ -249,7 +326,7 @@ async fn clear(rig: &Rig) -> Result<()> {
 }
 
 /// As it was, for the tests that come next; also where this one failed.
-async fn restore(rig: &Rig, namespaces: &[&str]) -> Result<()> {
+pub(crate) async fn restore(rig: &Rig, namespaces: &[&str]) -> Result<()> {
     for name in namespaces {
         // No kubelet would ever confirm a graceful end.
         let now = ["--grace-period=0", "--force"];
@@ -279,66 +356,4 @@ async fn gone(rig: &Rig, name: &str) -> Result<()> {
         },
     )
     .await
-}
-
-/// The commands of the page on installation: each overlay comes up with the
-/// rights that it brings, and goes again.
-async fn each_overlay_installs_what_it_says(rig: &Rig) -> Result<()> {
-    let walked = async {
-        clear(rig).await?;
-        let _controllers = rig
-            .api
-            .more_controllers("-overlays", "deployment,replicaset")?;
-        let catalog = Catalog::start(rig.folder(), "overlays", CATALOG).await?;
-        for heading in [
-            "## The whole cluster",
-            "### The image",
-            "### The catalog and its credentials",
-            "## Kustomize",
-            "## Update",
-        ] {
-            comes_up(rig, NAMESPACE, &commands(heading, &catalog)?).await?;
-        }
-        clear(rig).await?;
-        for name in NAMESPACES {
-            make_namespace(&rig.client, name).await?;
-        }
-        let some = commands("## Some namespaces only", &catalog)?;
-        comes_up(rig, "shop", &some).await?;
-        let everywhere =
-            "kubectl get clusterrole,clusterrolebinding -l app=catalog-mesh-controller -o name";
-        let said = shell::ok(rig, everywhere).await?;
-        ensure!(said.is_empty(), "{said}");
-        // Both have a Role in `shop`. (The operator of the second one is started
-        // by another test, under a name of its own.)
-        for overlay in ["one-namespace", "some-namespaces"] {
-            let delete = "kubectl delete --ignore-not-found -k deploy/overlays";
-            shell::ok(rig, &format!("{delete}/{overlay}")).await?;
-        }
-        Ok(())
-    };
-    let walked = walked.await;
-    restore(rig, &NAMESPACES).await?;
-    walked
-}
-
-/// What the page calls them.
-const NAMESPACES: [&str; 2] = ["shop", "billing"];
-
-/// All commands below a heading of the page on installation.
-fn commands(heading: &str, catalog: &Catalog) -> Result<String> {
-    let blocks = shell::blocks("docs/installation.md", heading)?;
-    Ok(blocks.concat().replace(DOCUMENTED, &catalog.url))
-}
-
-/// Runs the commands, and waits until the operator of this namespace is as its
-/// Deployment says.
-async fn comes_up(rig: &Rig, namespace: &str, commands: &str) -> Result<()> {
-    let rollout = "kubectl rollout status deployment/catalog-mesh-controller --timeout=60s";
-    let commands = format!("{commands}\n{rollout} -n {namespace}\n");
-    let kubelet = Kubelet::new(rig, namespace, PODS, Path::new(PROGRAM))?;
-    tokio::select! {
-        ended = kubelet.run() => ended.context(commands.clone()),
-        done = shell::ok(rig, &commands) => done.map(|_| ()),
-    }
 }

@@ -95,6 +95,7 @@ behaviours![
     two_operators,
     two_way,
     upgrade,
+    ways_to_install,
     write_back,
 ];
 

@@ -1,12 +1,12 @@
-//! What happens in a cluster that has no Istio yet?
+//! What happens in a cluster that has no Istio yet, or an old one?
 
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::{Api, ResourceExt as _};
 use tokio::time::{Instant, sleep};
 
 use crate::support::audit::Mark;
@@ -42,6 +42,7 @@ async fn bindings_say_what_is_missing_and_are_programmed_once_it_is_installed(
     for crd in &removed {
         let _ = crds.create(&PostParams::default(), crd).await;
     }
+    serve_v1(&crds, true).await?;
     rig.istiod.stop().await?;
     rig.istiod.start_again().await?;
     outcome
@@ -72,8 +73,13 @@ async fn without(
     writes.expect_none_of_rules()?;
     writes.expect_statuses(1)?;
 
-    install(rig, crds, removed, &fleet, "installed").await?;
+    // As Istio had them before 1.22.
+    serve_v1(crds, false).await?;
+    let mut old = removed.to_vec();
+    old.iter_mut().for_each(|crd| set_v1(crd, false));
+    install(rig, crds, &old, &fleet, "installed").await?;
     let writes = settled(rig, &fleet, mark).await?;
+    stored_by(&writes, "v1beta1")?;
     // Each word is said once: what is missing, what still is once the first kind
     // is there, that nothing can be written while istiod has yet to hear of the
     // kinds, and that all is in force. Only the first and the last are needed
@@ -81,15 +87,18 @@ async fn without(
     expect_minimal(&writes, fleet.size, 1, 4)?;
     way.expect_calm(begun, "installed")?;
 
-    // They go, and all objects with them, under a running operator.
+    // They go, and all objects with them, under a running operator; those that
+    // come then have the version of today.
     let (mark, begun) = (rig.audit_mark().await?, Instant::now());
     remove(crds).await?;
+    serve_v1(crds, true).await?;
     fleet
         .wait_for(rig, "MeshProgrammed", "False MeshApiMissing")
         .await?;
     sleep(Duration::from_secs(3)).await;
     install(rig, crds, removed, &fleet, "installed again").await?;
     let writes = settled(rig, &fleet, mark).await?;
+    stored_by(&writes, "v1")?;
     // Each is said once: that the kinds take no writes while they go, that the
     // first is gone, that the other is too, that they take none yet while they
     // come, and that all is in force.
@@ -126,6 +135,43 @@ fn expect_minimal(
 async fn settled(rig: &Rig, fleet: &Fleet, mark: Mark) -> Result<Writes> {
     sleep(Duration::from_secs(3)).await;
     fleet.writes(rig, mark).await
+}
+
+/// Turns the version on or off that is used where it is served.
+fn set_v1(crd: &mut CustomResourceDefinition, served: bool) {
+    let mut versions = crd.spec.versions.iter_mut();
+    if let Some(version) = versions.find(|version| version.name == "v1") {
+        version.served = served;
+    }
+}
+
+/// The same for all kinds of the group that are there: it is the group that is
+/// asked for its versions.
+async fn serve_v1(crds: &Api<CustomResourceDefinition>, served: bool) -> Result<()> {
+    for mut crd in crds.list(&ListParams::default()).await? {
+        if crd.spec.group == "networking.istio.io" {
+            set_v1(&mut crd, served);
+            crds.replace(&crd.name_any(), &PostParams::default(), &crd)
+                .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether every object that was stored was written by this version.
+fn stored_by(writes: &Writes, version: &str) -> Result<()> {
+    let rules = writes.of_rules();
+    let stored: Vec<_> = rules
+        .iter()
+        .filter(|entry| entry.response_status.code < 300)
+        .collect();
+    ensure!(!stored.is_empty(), "nothing was stored");
+    let path = format!("/apis/networking.istio.io/{version}/");
+    let other = stored
+        .iter()
+        .find(|entry| !entry.request_uri.starts_with(&path));
+    ensure!(other.is_none(), "{other:?}");
+    Ok(())
 }
 
 /// Installs them again, and waits until every binding is programmed.

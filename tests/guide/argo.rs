@@ -1,6 +1,9 @@
 //! Does Argo CD find the right health in what bindings say? Runs the program of
 //! the guide by Lua of Argo CD's version, on what the operator writes.
 
+use std::collections::BTreeSet;
+
+use catalog_mesh_controller::api::service_binding::ServiceBindingStatus;
 use catalog_mesh_controller::domain::reasons as r;
 use catalog_mesh_controller::domain::situation::{InForce, Situation};
 use catalog_mesh_controller::domain::status::{Findings, next};
@@ -8,7 +11,8 @@ use jiff::Timestamp;
 use mlua::{Lua, LuaSerdeExt as _};
 use serde_json::{Value, json};
 
-use crate::page::Page;
+use crate::page::{Page, rows};
+use crate::situations;
 
 /// The program, as the ConfigMap holds it.
 fn program() -> String {
@@ -75,53 +79,122 @@ fn a_frozen_one_is_suspended() {
     assert_eq!(health(&binding(1, &frozen)).0, "Suspended");
 }
 
+/// The table's situations, each with every reason that it can have.
+fn situations() -> Vec<Situation> {
+    let mut all = Vec::new();
+    for (situation, _, _) in situations::all() {
+        let reasons: &[&'static str] = match situation {
+            Situation::CatalogAway { .. } => &[
+                r::CATALOG_UNAVAILABLE,
+                r::CATALOG_RATE_LIMITED,
+                r::CATALOG_UNAUTHORIZED,
+            ],
+            Situation::Blocked { .. } => &[
+                r::NOT_OURS,
+                r::ANOTHER_BINDING,
+                r::NAMESPACE_NOT_ALLOWED,
+                r::NAMESPACE_NOT_SERVED,
+                r::FOREIGN_RULE,
+                r::FIELD_FIGHT,
+            ],
+            Situation::WriteRefused { .. } => &[r::WRITE_REFUSED, r::MESH_API_MISSING],
+            Situation::ServiceUnusable { .. } => {
+                &[r::SERVICE_NOT_FOUND, r::HEADLESS, r::NO_HTTP_PORT]
+            }
+            Situation::Suspended { .. } => &[r::SUSPENDED_BY_BINDING, r::PAUSED],
+            _ => &[""],
+        };
+        for new in reasons {
+            let mut situation = situation.clone();
+            match &mut situation {
+                Situation::CatalogAway { reason, .. }
+                | Situation::Blocked { reason, .. }
+                | Situation::WriteRefused { reason, .. }
+                | Situation::ServiceUnusable { reason, .. }
+                | Situation::Suspended { reason, .. } => *reason = new,
+                _ => {}
+            }
+            all.push(situation);
+        }
+    }
+    all
+}
+
+/// Whether somebody has to mend it, or it is waited for. No wildcard: a new
+/// situation has to be decided upon.
+fn wanted(situation: &Situation, in_force: InForce) -> &'static str {
+    match situation {
+        Situation::Programmed { .. } => "Healthy",
+        Situation::Suspended { .. } => "Suspended",
+        // What is in force stays so without a catalog.
+        Situation::CatalogAway { .. } if in_force == InForce::ThisGeneration => "Healthy",
+        Situation::CatalogAway { reason, .. } if *reason != r::CATALOG_UNAUTHORIZED => {
+            "Progressing"
+        }
+        Situation::ServiceUnusable { reason, .. } if *reason == r::SERVICE_NOT_FOUND => {
+            "Progressing"
+        }
+        Situation::NotFound | Situation::Unlisted(_) => "Progressing",
+        Situation::CatalogAway { .. }
+        | Situation::Removed { .. }
+        | Situation::DeletionHeld(_)
+        | Situation::InvalidRecord(_)
+        | Situation::InvalidBinding(_)
+        | Situation::Blocked { .. }
+        | Situation::WriteRefused { .. }
+        | Situation::RemovalRefused(_)
+        | Situation::ServiceUnusable { .. } => "Degraded",
+    }
+}
+
 #[test]
-fn what_waits_is_told_from_what_somebody_has_to_mend() {
-    let unusable = |reason| Situation::ServiceUnusable {
-        reason,
-        message: "x".to_owned(),
+fn in_every_situation_what_waits_is_told_from_what_somebody_has_to_mend() {
+    let mut reasons = BTreeSet::from([r::PROGRESSING.to_owned()]);
+    let status = |before: Option<&ServiceBindingStatus>, generation, situation: &Situation| {
+        let (findings, now) = (Findings::default(), Timestamp::UNIX_EPOCH);
+        next(before, Some(generation), situation, findings, now)
     };
-    let away = |reason| Situation::CatalogAway {
-        reason,
-        message: "x".to_owned(),
-    };
-    let blocked = |reason| Situation::Blocked {
-        reason,
-        message: "x".to_owned(),
-    };
-    let waiting = [
-        Situation::NotFound,
-        unusable(r::SERVICE_NOT_FOUND),
-        away(r::CATALOG_UNAVAILABLE),
-        away(r::CATALOG_RATE_LIMITED),
-    ];
-    for situation in &waiting {
-        assert_eq!(
-            health(&binding(1, situation)).0,
-            "Progressing",
-            "{situation:?}"
-        );
+    for situation in situations() {
+        for in_force in [
+            InForce::ThisGeneration,
+            InForce::AnEarlierOne,
+            InForce::Nothing,
+        ] {
+            let before = match in_force {
+                InForce::ThisGeneration => Some(status(None, 2, &programmed())),
+                InForce::AnEarlierOne => Some(status(None, 1, &programmed())),
+                InForce::Nothing => None,
+            };
+            let status = status(before.as_ref(), 2, &situation);
+            let ready = status.conditions.iter().find(|c| c.type_ == r::READY);
+            let reason = ready.map_or_else(String::new, |ready| ready.reason.clone());
+            let binding = json!({"metadata": {"generation": 2}, "status": status});
+            let (status, message) = health(&binding);
+            let place = format!("{situation:?}, {in_force:?}");
+            assert_eq!(status, wanted(&situation, in_force), "{place}");
+            if status != "Suspended" {
+                // It says why, in the words of the condition.
+                assert!(message.starts_with(&reason), "{place}: {message}");
+                reasons.insert(reason);
+            }
+        }
     }
-    let broken = [
-        Situation::InvalidRecord("timeout".to_owned()),
-        Situation::InvalidBinding("timeout".to_owned()),
-        Situation::DeletionHeld("x".to_owned()),
-        unusable(r::HEADLESS),
-        unusable(r::NO_HTTP_PORT),
-        away(r::CATALOG_UNAUTHORIZED),
-        blocked(r::NOT_OURS),
-        blocked(r::FIELD_FIGHT),
-        Situation::WriteRefused {
-            reason: r::WRITE_REFUSED,
-            message: "x".to_owned(),
-        },
-    ];
-    for situation in &broken {
-        let (status, message) = health(&binding(1, situation));
-        assert_eq!(status, "Degraded", "{situation:?}");
-        // It says why, in the words of the condition.
-        let row = situation.row(InForce::Nothing);
-        let reason = row.ready.unwrap().reason;
-        assert!(message.starts_with(reason), "{message}");
+    assert_eq!(reasons, reasons_of_ready());
+}
+
+/// Those that the page on conditions lists for it.
+fn reasons_of_ready() -> BTreeSet<String> {
+    let page = Page::read("conditions.md");
+    let (_, section) = page.text.split_once("\n## Reasons\n").unwrap();
+    let mut stands_in = String::new();
+    let mut reasons = BTreeSet::new();
+    for row in rows(section.split("\n## ").next().unwrap()) {
+        if row[1] != "the same" {
+            stands_in.clone_from(&row[1]);
+        }
+        if stands_in.split(", ").any(|condition| condition == r::READY) {
+            reasons.insert(row[0].trim_matches('`').to_owned());
+        }
     }
+    reasons
 }

@@ -1,7 +1,7 @@
 //! Is there no command in the documents that nobody has tried?
 
 use crate::documents::{Block, Fate, blocks, files, read};
-use crate::page::{root, text};
+use crate::page::text;
 
 fn all() -> Vec<Block> {
     let files = files();
@@ -11,24 +11,22 @@ fn all() -> Vec<Block> {
     blocks.collect()
 }
 
+/// Why a command cannot run in a test. There is no other reason.
+const NOT_RUN: [&str; 2] = [
+    "it is what runs all tests",
+    "there is no registry to take bases from; `make image-check` builds on its own",
+];
+
 #[test]
-fn a_command_that_is_not_run_says_why_or_who_runs_it() {
+fn every_command_is_run_but_for_the_few_that_cannot_be() {
     let all = all();
+    let mut not_run = Vec::new();
     for block in &all {
         let place = format!("{}:{}", block.file, block.line);
         assert!(!block.commands.trim().is_empty(), "{place} is empty");
         match &block.fate {
             Fate::Run => {}
-            Fate::NotRun(reason) => {
-                assert!(reason.split_whitespace().count() > 3, "{place}: {reason}");
-                // A test that the reason rests on has to be there.
-                for word in reason
-                    .split([' ', ',', ';'])
-                    .filter(|word| word.contains(".rs"))
-                {
-                    assert!(root().join(word).exists(), "{place}: {word}");
-                }
-            }
+            Fate::NotRun(reason) => not_run.push(reason.as_str()),
             Fate::RunBy(by) => {
                 let name = block.file.rsplit('/').next().unwrap();
                 let test = text(by);
@@ -38,6 +36,9 @@ fn a_command_that_is_not_run_says_why_or_who_runs_it() {
             }
         }
     }
+    // Each for one block: another one may be able to run.
+    not_run.sort_unstable();
+    assert_eq!(not_run, NOT_RUN);
     let run = all.iter().filter(|block| block.fate == Fate::Run).count();
     assert!(2 * run > all.len(), "{run} of {} are run", all.len());
 }

@@ -7,11 +7,13 @@
     clippy::unwrap_used,
     dead_code,
     unreachable_pub,
-    reason = "the helpers of tests are tests, which clippy cannot tell; one file is shared with another test"
+    reason = "the helpers of tests are tests, which clippy cannot tell; some files are shared with other tests"
 )]
 
 #[path = "../support/documents.rs"]
 mod documents;
+#[path = "../support/situations.rs"]
+mod situations;
 
 mod argo;
 mod commands;

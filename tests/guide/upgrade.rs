@@ -1,5 +1,6 @@
 //! Are the versions that the guide names those that the tests run with?
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use crate::page::{Page, root, rows, text};
@@ -41,6 +42,31 @@ fn the_first_release_is_a_commit_of_the_changelog_and_what_make_upgrade_begins_w
     assert!(commit.chars().all(|c| c.is_ascii_hexdigit()), "{commit}");
     let makefile = text("Makefile");
     assert!(makefile.contains(commit), "the Makefile begins elsewhere");
+}
+
+#[test]
+fn no_change_is_announced_by_two_versions() {
+    let changelog = text("CHANGELOG.md");
+    let announced = announced(&changelog);
+    assert!(announced.len() > 30, "{}", announced.len());
+    for (change, versions) in announced {
+        assert_eq!(versions.len(), 1, "{versions:?} all say: {change}");
+    }
+}
+
+/// Each bullet of a changelog, in one line, with the versions that have it.
+fn announced(changelog: &str) -> BTreeMap<String, Vec<&str>> {
+    let mut announced = BTreeMap::<String, Vec<&str>>::new();
+    for section in changelog.split("\n## [").skip(1) {
+        let (version, changes) = section.split_once(']').unwrap();
+        // A heading ends the bullet before it.
+        let parts = changes.split("\n#");
+        for change in parts.flat_map(|part| part.split("\n- ").skip(1)) {
+            let words = change.split_whitespace().collect::<Vec<_>>().join(" ");
+            announced.entry(words).or_default().push(version);
+        }
+    }
+    announced
 }
 
 #[test]

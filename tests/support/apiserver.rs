@@ -147,6 +147,32 @@ impl ApiServer {
     /// A kubeconfig with a real token of this service account; makes the
     /// account and its namespace where they are missing.
     pub async fn service_account_kubeconfig(&self, namespace: &str, name: &str) -> Result<PathBuf> {
+        self.make_service_account(namespace, name).await?;
+        let token = self.service_account_token(namespace, name).await?;
+        let file = format!("{namespace}.{name}");
+        write_kubeconfig(&self.run, &file, &self.authority, json!({ "token": token }))
+    }
+
+    /// What a Pod of this service account finds in place of a kubeconfig: fills
+    /// this folder, and returns the environment that goes with it.
+    pub async fn service_account_files(
+        &self,
+        namespace: &str,
+        name: &str,
+        folder: &Path,
+    ) -> Result<[(&'static str, &'static str); 2]> {
+        let token = self.service_account_token(namespace, name).await?;
+        fs::create_dir_all(folder)?;
+        fs::write(folder.join("token"), token)?;
+        fs::write(folder.join("ca.crt"), &self.authority)?;
+        fs::write(folder.join("namespace"), namespace)?;
+        Ok([
+            ("KUBERNETES_SERVICE_HOST", "127.0.0.1"),
+            ("KUBERNETES_SERVICE_PORT", "6443"),
+        ])
+    }
+
+    async fn make_service_account(&self, namespace: &str, name: &str) -> Result<()> {
         let metadata = |name: &str| ObjectMeta {
             name: Some(name.to_owned()),
             ..ObjectMeta::default()
@@ -167,6 +193,11 @@ impl ApiServer {
             };
             accounts.create(&PostParams::default(), &new).await?;
         }
+        Ok(())
+    }
+
+    async fn service_account_token(&self, namespace: &str, name: &str) -> Result<String> {
+        let accounts = Api::<ServiceAccount>::namespaced(self.client.clone(), namespace);
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
                 expiration_seconds: Some(TOKEN_SECONDS),
@@ -177,12 +208,8 @@ impl ApiServer {
         let answer = accounts
             .create_token_request(name, &PostParams::default(), &request)
             .await?;
-        let token = answer
-            .status
-            .context("the token request has no answer")?
-            .token;
-        let file = format!("{namespace}.{name}");
-        write_kubeconfig(&self.run, &file, &self.authority, json!({ "token": token }))
+        let status = answer.status.context("the token request has no answer")?;
+        status.token.context("the answer has no token")
     }
 }
 

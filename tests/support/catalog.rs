@@ -210,8 +210,8 @@ impl Catalog {
     }
 }
 
-/// Cargo puts examples beside the folder of the test binaries.
-fn program() -> Result<PathBuf> {
+/// The program. Cargo puts examples beside the folder of the test binaries.
+pub fn program() -> Result<PathBuf> {
     let me = std::env::current_exe()?;
     let found = me
         .ancestors()

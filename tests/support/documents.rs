@@ -2,9 +2,9 @@
 //! Reads the README and docs/.
 //!
 //! A block of commands is run as it stands, unless a comment on the line before
-//! it says otherwise: `<!-- not run: why -->`, or `<!-- run by tests/FILE.rs -->`
-//! where another test does it. `<!-- all run by tests/FILE.rs -->` says the latter of
-//! a whole page.
+//! it says otherwise: `<!-- run by tests/FILE.rs -->` where another test does it, or
+//! `<!-- not run: why -->` for one of the few reasons there are.
+//! `<!-- all run by tests/FILE.rs -->` says the former of a whole page.
 
 use std::fs;
 use std::path::{Path, PathBuf};

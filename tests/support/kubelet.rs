@@ -1,7 +1,8 @@
 //! Who starts the operator that was installed? No node does in the rig, so this
 //! plays the kubelet for the Pods of its Deployment: each becomes a process with
-//! the arguments, the environment and the volumes of its Pod, a token of its
-//! service account, and a readiness that its own probe says.
+//! the arguments, the environment and the volumes of its Pod, the files of its
+//! service account where every Pod has them, no kubeconfig, and a readiness that
+//! its own probe says.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,6 +26,16 @@ const TICK: Duration = Duration::from_millis(100);
 const GRACE: Duration = Duration::from_secs(30);
 /// Where the program expects its credentials unless it is told otherwise.
 const CREDENTIALS: &str = "/etc/catalog-credentials";
+/// Runs a program where the first argument's folder is that of its service account:
+/// in a mount namespace of its own, whose /var/run has nothing else.
+const AS_IN_A_POD: &str = "\
+mount -t tmpfs tmpfs /var/run
+mkdir -p /var/run/secrets/kubernetes.io/serviceaccount
+mount --bind \"$1\" /var/run/secrets/kubernetes.io/serviceaccount
+unset KUBECONFIG
+shift
+exec \"$@\"
+";
 
 /// Plays the kubelet for Pods with these labels in a namespace.
 pub struct Kubelet<'a> {
@@ -33,7 +44,6 @@ pub struct Kubelet<'a> {
     selector: String,
     program: PathBuf,
     http: reqwest::Client,
-    kubeconfig: Option<PathBuf>,
     running: BTreeMap<String, Running>,
 }
 
@@ -57,7 +67,6 @@ impl<'a> Kubelet<'a> {
                 .no_proxy()
                 .timeout(Duration::from_secs(1))
                 .build()?,
-            kubeconfig: None,
             running: BTreeMap::new(),
         })
     }
@@ -79,6 +88,9 @@ impl<'a> Kubelet<'a> {
                 }
             }
             for (uid, pod) in there {
+                if !self.has_account(&pod).await? {
+                    continue;
+                }
                 let started = self.start(pod).await?;
                 self.running.insert(uid, started);
             }
@@ -94,6 +106,13 @@ impl<'a> Kubelet<'a> {
         Api::namespaced(self.rig.client.clone(), &self.namespace)
     }
 
+    /// Without it no Pod starts; it may be applied later.
+    async fn has_account(&self, pod: &Pod) -> Result<bool> {
+        let accounts = Api::<ServiceAccount>::namespaced(self.rig.client.clone(), &self.namespace);
+        let there = accounts.get_opt(account(pod.spec.as_ref())).await?;
+        Ok(there.is_some())
+    }
+
     async fn start(&mut self, pod: Pod) -> Result<Running> {
         let name = pod.metadata.name.context("a pod without a name")?;
         let spec = pod.spec.context("a pod without a spec")?;
@@ -101,17 +120,11 @@ impl<'a> Kubelet<'a> {
         let address = self.rig.addresses.next()?;
         let folder = self.rig.folder().join(&name);
         fill_volumes(self.rig, &self.namespace, &spec, &folder).await?;
-        let kubeconfig = match &self.kubeconfig {
-            Some(known) => known.clone(),
-            None => {
-                let account = spec.service_account_name.as_deref().unwrap_or("default");
-                let api = &self.rig.api;
-                api.service_account_kubeconfig(&self.namespace, account)
-                    .await?
-            }
-        };
-        // Written once: a process that starts may be reading it.
-        self.kubeconfig = Some(kubeconfig.clone());
+        let own = folder.join("serviceaccount");
+        let api = &self.rig.api;
+        let found = api
+            .service_account_files(&self.namespace, account(Some(&spec)), &own)
+            .await?;
         let fields = BTreeMap::from([
             ("metadata.name", name.clone()),
             ("metadata.namespace", self.namespace.clone()),
@@ -120,9 +133,11 @@ impl<'a> Kubelet<'a> {
         let env = environment(&container, &fields)?;
         let place = |text: &str| placed(text, &container, &env, &folder);
         let args = container.args.iter().flatten().map(|arg| place(arg));
-        let mut process = Spec::new(name.clone(), &self.program, self.rig.folder())
+        let mut process = Spec::new(name.clone(), "unshare", self.rig.folder())
+            .args(["--mount", "--", "sh", "-euc", AS_IN_A_POD, "sh"])
+            .arg(own)
+            .arg(&self.program)
             .args(args)
-            .env("KUBECONFIG", kubeconfig)
             // Every Pod has an address of its own, which no process here has.
             .env(
                 "CATALOG_MESH_LISTEN",
@@ -132,6 +147,9 @@ impl<'a> Kubelet<'a> {
             .env("CATALOG_MESH_CATALOG_CREDENTIALS", place(CREDENTIALS));
         for (key, value) in &env {
             process = process.env(key, place(value));
+        }
+        for (key, value) in found {
+            process = process.env(key, value);
         }
         Ok(Running {
             process: process.spawn()?,
@@ -174,6 +192,12 @@ impl<'a> Kubelet<'a> {
         }
         Ok(())
     }
+}
+
+/// Whose token the Pod has.
+fn account(spec: Option<&PodSpec>) -> &str {
+    let named = spec.and_then(|spec| spec.service_account_name.as_deref());
+    named.unwrap_or("default")
 }
 
 fn port(container: &Container) -> Result<i32> {
@@ -246,7 +270,6 @@ async fn fill_volumes(rig: &Rig, namespace: &str, spec: &PodSpec, folder: &Path)
             if file.exists() {
                 continue;
             }
-            let account = spec.service_account_name.as_deref().unwrap_or("default");
             let request = TokenRequest {
                 spec: Some(TokenRequestSpec {
                     audiences: token.audience.clone().map(|audience| vec![audience]),
@@ -257,7 +280,7 @@ async fn fill_volumes(rig: &Rig, namespace: &str, spec: &PodSpec, folder: &Path)
             };
             let accounts = Api::<ServiceAccount>::namespaced(rig.client.clone(), namespace);
             let answer = accounts
-                .create_token_request(account, &PostParams::default(), &request)
+                .create_token_request(account(Some(spec)), &PostParams::default(), &request)
                 .await?;
             let token = answer.status.and_then(|status| status.token);
             fs::write(file, token.context("no token")?)?;

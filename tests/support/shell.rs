@@ -36,6 +36,15 @@ pub fn blocks(document: &str, heading: &str) -> Result<Vec<String>> {
     Ok(blocks)
 }
 
+/// What a block gives to this program, word by word. (It knows no quotes.)
+pub fn arguments(block: &str, program: &str) -> Result<Vec<String>> {
+    let block = block.replace("\\\n", " ");
+    let mut lines = block.lines().map(str::split_whitespace);
+    let words = lines.find_map(|mut words| (words.next() == Some(program)).then_some(words));
+    let words = words.with_context(|| format!("{block} does not call {program}"))?;
+    Ok(words.map(str::to_owned).collect())
+}
+
 /// Runs the commands to the first that fails.
 pub async fn run(rig: &Rig, commands: &str) -> Result<Output> {
     let path = std::env::var("PATH").unwrap_or_default();

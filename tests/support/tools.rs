@@ -52,6 +52,11 @@ pub fn istio_crds() -> Result<PathBuf> {
     existing(repository().join("target/tools/istio-crds.yaml"))
 }
 
+/// The kinds of the Prometheus Operator that deploy/ has objects of.
+pub fn prometheus_operator_crds() -> Result<PathBuf> {
+    existing(repository().join("target/tools/prometheus-operator-crds.yaml"))
+}
+
 fn existing(path: PathBuf) -> Result<PathBuf> {
     if !path.exists() {
         bail!("{} is missing: run `make tools` first", path.display());

@@ -51,7 +51,15 @@ GO_PROGRAMS = [
     ("istioctl", "istio", "istio.io/istio/istioctl/cmd/istioctl", ISTIO_TAGS, ISTIO_LDFLAGS),
     ("check-dashboard", "grafana", ".", "", "-s -w"),
 ]
-ISTIO_CRDS = "manifests/charts/base/files/crd-all.gen.yaml"
+# (what they are, name of the file, folder of a go.mod, module, its files)
+CRDS = [
+    ("Istio's CRDs", "istio-crds", "istio", "istio.io/istio", ["manifests/charts/base/files/crd-all.gen.yaml"]),
+    (
+        "the Prometheus Operator's CRDs", "prometheus-operator-crds", "prometheus-operator",
+        "github.com/prometheus-operator/prometheus-operator",
+        [f"example/prometheus-operator-crd/monitoring.coreos.com_{kind}.yaml" for kind in ("prometheusrules", "servicemonitors")],
+    ),
+]
 # (what it is, Debian's package, the programs that are taken from it)
 DEBIAN_PACKAGES = [
     ("alertmanager", "prometheus-alertmanager", [["prometheus-alertmanager", "alertmanager"]]),
@@ -172,23 +180,28 @@ def build_go(progress, go_version, name, folder, package, tags, ldflags):
     progress.done(f"built in {time.monotonic() - progress.started:.0f} s")
 
 
-def copy_istio_crds(progress):
-    progress.step("Istio's CRDs")
-    stamp = digest((HERE / "istio" / "go.mod").read_bytes(), ISTIO_CRDS)
-    target = TOOLS / "istio-crds.yaml"
-    if target.exists() and is_current("istio-crds", stamp):
+def copy_crds(progress, what, name, folder, module, files):
+    progress.step(what)
+    here = HERE / folder
+    stamp = digest((here / "go.mod").read_bytes(), *files)
+    target = TOOLS / f"{name}.yaml"
+    if target.exists() and is_current(name, stamp):
         progress.done("are current")
         return
     # Not `go list`: in an empty cache that finds the module without its files.
-    module = subprocess.run(
-        ["go", "mod", "download", "-json", "istio.io/istio"],
-        cwd=HERE / "istio", env=GO_ENVIRONMENT, capture_output=True, text=True, check=False,
+    answer = subprocess.run(
+        ["go", "mod", "download", "-json", module],
+        cwd=here, env=GO_ENVIRONMENT, capture_output=True, text=True, check=False,
     )
-    if module.returncode != 0:
-        raise Failure(f"go cannot download Istio's module: {module.stdout}{module.stderr}")
-    install(target, Path(json.loads(module.stdout)["Dir"]) / ISTIO_CRDS)
+    if answer.returncode != 0:
+        raise Failure(f"go cannot download {module}: {answer.stdout}{answer.stderr}")
+    source = Path(json.loads(answer.stdout)["Dir"])
+    with tempfile.NamedTemporaryFile("w", dir=TOOLS, encoding="utf-8") as together:
+        together.write("\n---\n".join((source / file).read_text().removeprefix("---\n") for file in files))
+        together.flush()
+        install(target, together.name)
     target.chmod(0o644)
-    (STAMPS / "istio-crds").write_text(stamp)
+    (STAMPS / name).write_text(stamp)
     progress.done("copied")
 
 
@@ -311,13 +324,14 @@ def main():
     with open(TOOLS / "lock", "w", encoding="utf-8") as lock:
         # Two runs at once would build everything twice.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        progress = Progress(len(GO_PROGRAMS) + len(DEBIAN_PACKAGES) + 3)
+        progress = Progress(len(GO_PROGRAMS) + len(CRDS) + len(DEBIAN_PACKAGES) + 2)
         find_machine_parts(progress)
         fetch_envoy(progress)
         for package in DEBIAN_PACKAGES:
             fetch_from_debian(progress, *package)
         version = go_version()
-        copy_istio_crds(progress)
+        for crds in CRDS:
+            copy_crds(progress, *crds)
         for program in GO_PROGRAMS:
             build_go(progress, version, *program)
 

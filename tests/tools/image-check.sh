@@ -117,6 +117,11 @@ done
 own=$(stat -c %s "$program")
 all=$(du -sb "$work/root" | cut -f1)
 say "the program has $((own / 1000000)) MB, the image $((all / 1000000)) MB unpacked"
+# glibc and the authorities have half of that.
+if [ $((all - own)) -gt 30000000 ]; then
+    say "more than 30 MB besides the program: what came in?"
+    exit 1
+fi
 if [ "$profile" = release ] && [ "$own" -gt 40000000 ]; then
     say "more than 40 MB: what came in?"
     exit 1
