@@ -1,6 +1,6 @@
 # Each target is one command that also works alone.
 
-.PHONY: test check audit sbom release reproducible tools test-cluster chaos outage upgrade image-check demo bench
+.PHONY: test check audit sbom release reproducible tools test-cluster away chaos outage upgrade image-check demo bench
 
 # Everything that has to hold, from nothing: also what CI runs.
 test: check tools
@@ -104,3 +104,10 @@ chaos: tools
 	CHAOS_CHANGES="$(or $(CHANGES),2000)" TEST_LIMIT=7200 \
 	$(foreach name,SEED SERVICES,$(if $($(name)),CHAOS_$(name)="$($(name))")) \
 	cargo test --locked --test cluster when_it_falls_quiet
+
+# The API server away for a minute and the leader's term over meanwhile, with one
+# endpoint out and all others well.
+away: tools
+	cargo build --locked --example catalog-server
+	API_AWAY_SECONDS="$(or $(SECONDS),60)" \
+	cargo test --locked --test cluster a_leader_whose_term_ends_without
