@@ -9,7 +9,8 @@
 //!   asked at once. Where there are too few of those, another endpoint of the
 //!   service will do; or none that is healthy is heard: then all are judged in
 //!   the same moment, so that nobody who reads in between takes the last one to
-//!   be asked for the only one left.
+//!   be asked for the only one left. But not where nobody else is heard since
+//!   at all, neither another service nor the API server nor the catalog.
 
 pub(super) mod service;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use service::{Endpoint, Service};
+use service::{Endpoint, Service, Witnessed};
 
 use super::target::ServiceTargets;
 use crate::domain::health::doubt::{Doubt, Doubts, Heard};
@@ -52,6 +53,8 @@ pub(super) struct Witnesses {
     services: Heard<Arc<ServiceKey>>,
     /// Of the same service.
     endpoints: Heard<SocketAddr>,
+    /// When the last request began that somebody outside answered.
+    outside: Option<Duration>,
 }
 
 /// What follows from an answer.
@@ -156,14 +159,21 @@ impl Board {
         held
     }
 
-    /// Who was heard so far, for a check that begins now. None where nobody will
+    /// Who was heard so far, for a check that begins now, and `outside` when the
+    /// last request began that was answered from there. None where nobody will
     /// be asked for: the endpoint is not silent.
-    pub(super) fn witnesses(&self, key: &ServiceKey, address: SocketAddr) -> Option<Witnesses> {
+    pub(super) fn witnesses(
+        &self,
+        key: &ServiceKey,
+        address: SocketAddr,
+        outside: impl FnOnce() -> Option<Duration>,
+    ) -> Option<Witnesses> {
         let service = self.services.get(key)?;
         service.endpoints.get(&address)?.silent_since?;
         Some(Witnesses {
             services: self.doubts.heard().clone(),
             endpoints: service.last_heard.clone(),
+            outside: outside(),
         })
     }
 
@@ -227,8 +237,18 @@ impl Board {
                 let Witnesses {
                     services,
                     endpoints,
+                    outside,
                 } = told.witnesses.unwrap_or_default();
-                let witnessed = self.doubts.is_witnessed(key, since, &services);
+                let witnessed = match self.doubts.is_witnessed(key, since, &services) {
+                    Some(true) => Witnessed::ByAnother,
+                    Some(false) => Witnessed::ByNobody,
+                    // Of all of them, since all are judged at once.
+                    None => {
+                        let since = service.silent_since().unwrap_or(since);
+                        let cut_off = services.is_cut_off(key, since, outside);
+                        Witnessed::ByFew { cut_off }
+                    }
+                };
                 if !service.believe(address, since, witnessed, &endpoints, now) {
                     next.set_aside = Some(SetAside::Unwitnessed);
                     next.soon = Some(thresholds.confirm.min(thresholds.interval));

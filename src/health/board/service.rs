@@ -38,6 +38,18 @@ pub(in crate::health) struct Service {
     pub(super) last_heard: Heard<SocketAddr>,
 }
 
+/// Whether another service was heard since an endpoint is silent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Witnessed {
+    ByAnother,
+    ByNobody,
+    /// There are too few of them to ask for that. `cut_off` is that nobody
+    /// beside this service was heard since, wherever he is.
+    ByFew {
+        cut_off: bool,
+    },
+}
+
 impl Service {
     /// One without endpoints.
     pub(super) fn new(thresholds: Thresholds) -> Self {
@@ -59,17 +71,28 @@ impl Service {
         )
     }
 
+    /// Since when none of those is heard that wait to be believed.
+    pub(super) fn silent_since(&self) -> Option<Duration> {
+        let waiting = self.endpoints.values();
+        let waiting = waiting.filter(|endpoint| endpoint.in_waiting.is_some());
+        waiting.filter_map(|endpoint| endpoint.silent_since).max()
+    }
+
     /// Whether the silence of an endpoint is believed; if so it is judged, and
     /// with it whoever else it is true of.
     pub(super) fn believe(
         &mut self,
         address: SocketAddr,
         since: Duration,
-        witnessed: Option<bool>,
+        witnessed: Witnessed,
         heard: &Heard<SocketAddr>,
         now: Moment,
     ) -> bool {
-        let alone = witnessed.unwrap_or_else(|| heard.another_since(&address, since));
+        let (alone, all) = match witnessed {
+            Witnessed::ByAnother => (true, false),
+            Witnessed::ByNobody => (false, false),
+            Witnessed::ByFew { cut_off } => (heard.another_since(&address, since), !cut_off),
+        };
         let mut others = self
             .endpoints
             .iter()
@@ -77,7 +100,7 @@ impl Service {
         let waits = |other: &Endpoint| {
             other.in_waiting.is_some() || other.judge.verdict() != Verdict::Healthy
         };
-        if !alone && (witnessed.is_some() || !others.all(|(_, other)| waits(other))) {
+        if !alone && !(all && others.all(|(_, other)| waits(other))) {
             return false;
         }
         for (other, endpoint) in &mut self.endpoints {

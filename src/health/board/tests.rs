@@ -45,7 +45,7 @@ fn told(board: &mut Board, key: &Arc<ServiceKey>, host: u8, answer: Answer, seco
     let told = Told {
         answer: Ok(answer),
         began: Duration::from_secs(second),
-        witnesses: board.witnesses(key, address(host)),
+        witnesses: board.witnesses(key, address(host), || Some(Duration::from_secs(second))),
     };
     board.take(key, address(host), told, at(second))
 }
@@ -238,7 +238,8 @@ fn a_clock_on_the_wall_that_jumps_changes_no_verdict_and_no_doubt() {
                 let told = Told {
                     answer: Ok(if dead || gone { REFUSED } else { GOOD }),
                     began: now.clock,
-                    witnesses: board.witnesses(key, address(host)),
+                    witnesses: board
+                        .witnesses(key, address(host), || Some(Duration::from_secs(second))),
                 };
                 board.take(key, address(host), told, now);
                 said.push((second, board.look(now), verdict(&board, key, host)));
