@@ -11,6 +11,9 @@
 //!   the same moment, so that nobody who reads in between takes the last one to
 //!   be asked for the only one left. But not where nobody else is heard since
 //!   at all, neither another service nor the API server nor the catalog.
+//!
+//! What all endpoints of a service failed for may be over when the first of them
+//! is healthy again: by what was found before that nobody is to leave.
 
 pub(super) mod service;
 
@@ -227,6 +230,14 @@ impl Board {
         if let Answer::Unknown(_) = answer {
             next.set_aside = Some(SetAside::Unknown);
         }
+        let failed = matches!(answer, Answer::Failed(_));
+        let confirms = failed
+            && endpoint
+                .unconfirmed
+                .is_some_and(|since| told.began >= since);
+        if confirms {
+            endpoint.unconfirmed = None;
+        }
         let mut judge = endpoint.judge.clone();
         let moved = judge.take(answer, &thresholds, now.at);
         if is_silence(answer) {
@@ -266,6 +277,10 @@ impl Board {
             (endpoint.silent_since, endpoint.in_waiting) = (None, None);
             if moved {
                 endpoint.since = now.at;
+                endpoint.unconfirmed = None;
+                if endpoint.judge.verdict() == Verdict::Healthy {
+                    service.healed(address, now);
+                }
             }
         }
         let pause = service
@@ -275,7 +290,7 @@ impl Board {
         next.soon = (pause < thresholds.interval).then_some(pause);
         let proves = answer == Answer::Good && !service.proven;
         service.proven |= proves;
-        if moved || proves {
+        if moved || proves || confirms {
             self.changed.insert(Arc::clone(key));
         }
         next

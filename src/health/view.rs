@@ -1,6 +1,6 @@
 //! What others read of the health checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -71,6 +71,9 @@ pub struct Verdicts {
     pub proven: bool,
     /// What is held of each, and since when.
     pub endpoints: BTreeMap<SocketAddr, (Verdict, Timestamp)>,
+    /// Those of them that are unhealthy by checks of before another one was
+    /// healthy again, when none was: what kept all from answering may be over.
+    pub unconfirmed: BTreeSet<SocketAddr>,
 }
 
 impl HealthView {
@@ -92,10 +95,13 @@ impl HealthView {
             let held = (endpoint.judge.verdict(), endpoint.since);
             (*address, held)
         });
+        let unconfirmed = service.endpoints.iter();
+        let unconfirmed = unconfirmed.filter(|(_, endpoint)| endpoint.unconfirmed.is_some());
         Some(Verdicts {
             counts: service.counts(),
             proven: service.proven,
             endpoints: held.collect(),
+            unconfirmed: unconfirmed.map(|(address, _)| *address).collect(),
         })
     }
 

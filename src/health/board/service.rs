@@ -26,6 +26,9 @@ pub(in crate::health) struct Endpoint {
     pub(super) silent_since: Option<Duration>,
     /// Its judge as it will be once its silence is believed.
     pub(super) in_waiting: Option<Judge>,
+    /// Since when another one is healthy again, where this one is unhealthy by
+    /// checks of before, when none was.
+    pub(in crate::health) unconfirmed: Option<Duration>,
 }
 
 /// What is held of a service.
@@ -76,6 +79,23 @@ impl Service {
         let waiting = self.endpoints.values();
         let waiting = waiting.filter(|endpoint| endpoint.in_waiting.is_some());
         waiting.filter_map(|endpoint| endpoint.silent_since).max()
+    }
+
+    /// An endpoint has become healthy. Where no other one is, all may have been
+    /// silent for the same reason, and may be as well as this one: whoever is
+    /// unhealthy has to fail once more.
+    pub(super) fn healed(&mut self, address: SocketAddr, now: Moment) {
+        let mut others = self
+            .endpoints
+            .iter()
+            .filter(|(other, _)| **other != address);
+        if others.any(|(_, other)| other.judge.verdict() == Verdict::Healthy) {
+            return;
+        }
+        for (other, endpoint) in &mut self.endpoints {
+            let unhealthy = matches!(endpoint.judge.verdict(), Verdict::Unhealthy(_));
+            endpoint.unconfirmed = (unhealthy && *other != address).then_some(now.clock);
+        }
     }
 
     /// Whether the silence of an endpoint is believed; if so it is judged, and
