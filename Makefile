@@ -1,6 +1,6 @@
 # Each target is one command that also works alone.
 
-.PHONY: test test-catalog-server test-the-rest check audit sbom release reproducible tools test-cluster chaos outage upgrade image-check demo bench
+.PHONY: test test-catalog-server test-the-rest check audit sbom release reproducible tools test-cluster away chaos outage upgrade image-check demo bench
 
 # Everything that has to hold, from nothing: also what CI runs. What needs the
 # clusters has the machine alone; of the rest, much waits or keeps one core busy.
@@ -121,3 +121,10 @@ chaos: tools
 	CHAOS_CHANGES="$(or $(CHANGES),2000)" TEST_LIMIT=7200 \
 	$(foreach name,SEED SERVICES,$(if $($(name)),CHAOS_$(name)="$($(name))")) \
 	cargo test --locked --test cluster when_it_falls_quiet
+
+# The API server away for a minute and the leader's term over meanwhile, with one
+# endpoint out and all others well.
+away: tools
+	cargo build --locked --example catalog-server
+	API_AWAY_SECONDS="$(or $(SECONDS),60)" \
+	cargo test --locked --test cluster a_leader_whose_term_ends_without

@@ -5,6 +5,7 @@ mod alive;
 mod debug;
 pub mod diff;
 mod life;
+mod outside;
 mod reach;
 pub mod release_all;
 
@@ -89,6 +90,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let monitor = Monitor::new(prober, view, alerts);
     let (ctx, source, sender) =
         context(&args, served, config, leadership, metrics.clone(), monitor)?;
+    outside::listen(&checked, &ctx);
     let (store, writer) = reflector::store();
     let mut tasks = Tasks::default();
     let us = Arc::clone(&ctx);

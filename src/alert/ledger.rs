@@ -23,7 +23,7 @@ use super::value::{Alert, Firing, Subject};
 /// How long an alert fires that is not told again. Some repetitions may get
 /// lost.
 pub(super) const VALID: Duration = Duration::from_secs(5 * 60);
-/// Time between two tellings of the same.
+/// Time between two tellings of the same, unless it is said otherwise.
 pub(super) const REPEAT: Duration = Duration::from_secs(60);
 /// Shortest time from a telling to one of another text.
 pub(super) const TEXT: Duration = Duration::from_secs(5);
@@ -51,8 +51,10 @@ pub(super) struct Posting {
 }
 
 /// What one Alertmanager knows, as far as we do.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Ledger {
+    /// Time between two tellings of the same.
+    repeat: Duration,
     followed: Arc<Firing>,
     entries: BTreeMap<Subject, Entry>,
 }
@@ -72,13 +74,22 @@ struct Entry {
 }
 
 impl Entry {
-    fn due(&self) -> Option<Instant> {
-        let pause = if self.reworded { TEXT } else { REPEAT };
+    fn due(&self, repeat: Duration) -> Option<Instant> {
+        let pause = if self.reworded { TEXT } else { repeat };
         self.told.map(|told| told + pause)
     }
 }
 
 impl Ledger {
+    /// One of nothing yet, by which the same is told so often.
+    pub(super) fn new(repeat: Duration) -> Self {
+        Self {
+            repeat,
+            followed: Arc::default(),
+            entries: BTreeMap::new(),
+        }
+    }
+
     /// Takes in what fires now. `alone` says that nobody else has told any of
     /// it meanwhile, as another replica does that leads.
     pub(super) fn follow(&mut self, firing: &Arc<Firing>, now: Moment, alone: bool) {
@@ -125,13 +136,13 @@ impl Ledger {
         if self.next_due().is_none_or(|due| due > Some(now.steady)) {
             return Vec::new();
         }
-        let along = Some(now.steady + ALONG);
+        let (along, repeat) = (Some(now.steady + ALONG), self.repeat);
         let mut due: Vec<_> = self
             .entries
             .iter_mut()
-            .filter(|(_, entry)| entry.due() <= along)
+            .filter(|(_, entry)| entry.due(repeat) <= along)
             .collect();
-        due.sort_by_key(|(_, entry)| entry.due());
+        due.sort_by_key(|(_, entry)| entry.due(repeat));
         due.truncate(BATCH);
         due.into_iter()
             .map(|(subject, entry)| Posting {
@@ -154,7 +165,8 @@ impl Ledger {
 
     /// When something is due next, where anything is: `Some(None)` is at once.
     pub(super) fn next_due(&self) -> Option<Option<Instant>> {
-        self.entries.values().map(Entry::due).min()
+        let all = self.entries.values();
+        all.map(|entry| entry.due(self.repeat)).min()
     }
 
     /// However many come and go: those that ended first are left to end by

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::ledger::{Ledger, Moment, Posting, REPEAT};
+use super::ledger::{Ledger, Moment, Posting};
 use super::post::{Post, Trouble};
 use super::standing::{News, Standing};
 use super::value::Firing;
@@ -35,11 +35,12 @@ pub(super) struct Messenger<P> {
     pub(super) firing: watch::Sender<Arc<Firing>>,
     pub(super) gate: Gate,
     pub(super) calendar: Calendar,
+    /// Time between two tellings of the same.
+    pub(super) repeat: Duration,
     pub(super) metrics: AlertMetrics,
 }
 
 /// What the task remembers.
-#[derive(Default)]
 struct Memory {
     ledger: Ledger,
     open: bool,
@@ -52,7 +53,13 @@ impl<P: Post> Messenger<P> {
     /// Tells for ever.
     pub(super) async fn run(self) {
         let mut firing = self.firing.subscribe();
-        let mut memory = Memory::default();
+        let mut memory = Memory {
+            ledger: Ledger::new(self.repeat),
+            open: false,
+            standing: Standing::default(),
+            failures: 0,
+            not_before: None,
+        };
         loop {
             let now_firing = Arc::clone(&firing.borrow_and_update());
             self.take_in(&mut memory, &now_firing);
@@ -94,7 +101,7 @@ impl<P: Post> Messenger<P> {
         }
         let due = match memory.ledger.next_due() {
             Some(due) => due.unwrap_or(now.steady),
-            None => now.steady + REPEAT,
+            None => now.steady + self.repeat,
         };
         memory.not_before.map_or(due, |then| then.max(due))
     }

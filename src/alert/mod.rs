@@ -54,6 +54,8 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// How long a request may take, from connecting to the answer.
     pub deadline: Duration,
+    /// Time between two tellings of what fires on.
+    pub repeat: Duration,
 }
 
 impl Config {
@@ -64,6 +66,7 @@ impl Config {
             token_file: None,
             ca_file: None,
             deadline: Duration::from_secs(10),
+            repeat: ledger::REPEAT,
         }
     }
 }
@@ -150,6 +153,7 @@ pub fn start(
             firing: alerts.firing.clone(),
             gate: Arc::clone(&gate),
             calendar: Arc::clone(&calendar),
+            repeat: config.repeat,
             metrics: alerts.metrics.clone(),
         };
         messengers.push(messenger.run());

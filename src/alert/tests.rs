@@ -130,6 +130,7 @@ fn messenger(alerts: &Alerts, fake: &Fake, open: &Arc<AtomicBool>) -> Messenger<
         firing: alerts.firing.clone(),
         gate: Arc::new(move || gate.load(Ordering::Relaxed)),
         calendar: Arc::new(move || Timestamp::UNIX_EPOCH + begin.elapsed()),
+        repeat: super::ledger::REPEAT,
         metrics: alerts.metrics.clone(),
     }
 }

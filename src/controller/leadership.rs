@@ -29,6 +29,8 @@ pub struct Leadership {
     writes: Arc<RwLock<()>>,
     /// When the elector went round.
     round: Arc<Mutex<Option<Instant>>>,
+    /// When the last request of the elector began that was answered.
+    answered: Arc<Mutex<Option<std::time::Instant>>>,
 }
 
 /// A term of leadership.
@@ -95,6 +97,7 @@ impl Leadership {
             wishes: None,
             writes: Arc::default(),
             round: Arc::default(),
+            answered: Arc::default(),
         }
     }
 
@@ -128,6 +131,14 @@ impl Leadership {
     pub fn went_round_ago(&self) -> Option<Duration> {
         let round = *self.round.lock().unwrap_or_else(PoisonError::into_inner);
         round.map(|at| at.elapsed())
+    }
+
+    /// How long ago the last request about the Lease was sent that the API server
+    /// answered: every few seconds while it does, also where others lead.
+    /// Nothing before the first time.
+    pub fn answered_ago(&self) -> Option<Duration> {
+        let answered = *self.answered.lock().unwrap_or_else(PoisonError::into_inner);
+        answered.map(|at| self.clock.now().steady.saturating_duration_since(at))
     }
 
     /// Waits until this process leads; returns the number of the term.
@@ -238,6 +249,11 @@ impl Leadership {
     /// The elector goes round.
     pub(super) fn goes_round(&self) {
         *self.round.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// The API server answered a request that was sent then.
+    pub(super) fn answered(&self, sent: std::time::Instant) {
+        *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Some(sent);
     }
 
     /// A term begins, or goes on, with this; `None` ends it.

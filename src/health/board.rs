@@ -9,7 +9,11 @@
 //!   asked at once. Where there are too few of those, another endpoint of the
 //!   service will do; or none that is healthy is heard: then all are judged in
 //!   the same moment, so that nobody who reads in between takes the last one to
-//!   be asked for the only one left.
+//!   be asked for the only one left. But not where nobody else is heard since
+//!   at all, neither another service nor the API server nor the catalog.
+//!
+//! What all endpoints of a service failed for may be over when the first of them
+//! is healthy again: by what was found before that nobody is to leave.
 
 pub(super) mod service;
 
@@ -20,7 +24,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use service::{Endpoint, Service};
+use service::{Endpoint, Service, Witnessed};
 
 use super::target::ServiceTargets;
 use crate::domain::health::doubt::{Doubt, Doubts, Heard};
@@ -52,6 +56,8 @@ pub(super) struct Witnesses {
     services: Heard<Arc<ServiceKey>>,
     /// Of the same service.
     endpoints: Heard<SocketAddr>,
+    /// When the last request began that somebody outside answered.
+    outside: Option<Duration>,
 }
 
 /// What follows from an answer.
@@ -156,14 +162,21 @@ impl Board {
         held
     }
 
-    /// Who was heard so far, for a check that begins now. None where nobody will
+    /// Who was heard so far, for a check that begins now, and `outside` when the
+    /// last request began that was answered from there. None where nobody will
     /// be asked for: the endpoint is not silent.
-    pub(super) fn witnesses(&self, key: &ServiceKey, address: SocketAddr) -> Option<Witnesses> {
+    pub(super) fn witnesses(
+        &self,
+        key: &ServiceKey,
+        address: SocketAddr,
+        outside: impl FnOnce() -> Option<Duration>,
+    ) -> Option<Witnesses> {
         let service = self.services.get(key)?;
         service.endpoints.get(&address)?.silent_since?;
         Some(Witnesses {
             services: self.doubts.heard().clone(),
             endpoints: service.last_heard.clone(),
+            outside: outside(),
         })
     }
 
@@ -217,6 +230,14 @@ impl Board {
         if let Answer::Unknown(_) = answer {
             next.set_aside = Some(SetAside::Unknown);
         }
+        let failed = matches!(answer, Answer::Failed(_));
+        let confirms = failed
+            && endpoint
+                .unconfirmed
+                .is_some_and(|since| told.began >= since);
+        if confirms {
+            endpoint.unconfirmed = None;
+        }
         let mut judge = endpoint.judge.clone();
         let moved = judge.take(answer, &thresholds, now.at);
         if is_silence(answer) {
@@ -227,8 +248,18 @@ impl Board {
                 let Witnesses {
                     services,
                     endpoints,
+                    outside,
                 } = told.witnesses.unwrap_or_default();
-                let witnessed = self.doubts.is_witnessed(key, since, &services);
+                let witnessed = match self.doubts.is_witnessed(key, since, &services) {
+                    Some(true) => Witnessed::Another,
+                    Some(false) => Witnessed::Nobody,
+                    // Of all of them, since all are judged at once.
+                    None => {
+                        let since = service.silent_since().unwrap_or(since);
+                        let cut_off = services.is_cut_off(key, since, outside);
+                        Witnessed::Few { cut_off }
+                    }
+                };
                 if !service.believe(address, since, witnessed, &endpoints, now) {
                     next.set_aside = Some(SetAside::Unwitnessed);
                     next.soon = Some(thresholds.confirm.min(thresholds.interval));
@@ -246,6 +277,10 @@ impl Board {
             (endpoint.silent_since, endpoint.in_waiting) = (None, None);
             if moved {
                 endpoint.since = now.at;
+                endpoint.unconfirmed = None;
+                if endpoint.judge.verdict() == Verdict::Healthy {
+                    service.healed(address, now);
+                }
             }
         }
         let pause = service
@@ -255,7 +290,7 @@ impl Board {
         next.soon = (pause < thresholds.interval).then_some(pause);
         let proves = answer == Answer::Good && !service.proven;
         service.proven |= proves;
-        if moved || proves {
+        if moved || proves || confirms {
             self.changed.insert(Arc::clone(key));
         }
         next

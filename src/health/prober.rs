@@ -241,7 +241,13 @@ impl<P: Probe> Engine<P> {
             let asked = Arc::clone(&service.asked);
             let (probe, address) = (self.probe.clone(), entry.address);
             let (service, lag) = (Arc::clone(&entry.service), self.lag);
-            let witnesses = self.view.board().witnesses(&service, address);
+            let outside = || {
+                let ago = self.view.heard_outside()?;
+                now.checked_sub(ago)?.checked_duration_since(self.start)
+            };
+            let board = self.view.board();
+            let witnesses = board.witnesses(&service, address, outside);
+            drop(board);
             self.running.spawn(async move {
                 let began = Instant::now();
                 let timeout = asked.check.ask.timeout;

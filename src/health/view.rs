@@ -1,8 +1,9 @@
 //! What others read of the health checks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::Notify;
@@ -25,7 +26,11 @@ pub struct HealthView {
 struct Shared {
     board: Mutex<Board>,
     changed: Notify,
+    outside: OnceLock<Outside>,
 }
+
+/// How long ago the last request began that somebody who is no endpoint answered.
+type Outside = Box<dyn Fn() -> Option<Duration> + Send + Sync>;
 
 /// What is held of a service.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -66,6 +71,9 @@ pub struct Verdicts {
     pub proven: bool,
     /// What is held of each, and since when.
     pub endpoints: BTreeMap<SocketAddr, (Verdict, Timestamp)>,
+    /// Those of them that are unhealthy by checks of before another one was
+    /// healthy again, when none was: what kept all from answering may be over.
+    pub unconfirmed: BTreeSet<SocketAddr>,
 }
 
 impl HealthView {
@@ -87,10 +95,13 @@ impl HealthView {
             let held = (endpoint.judge.verdict(), endpoint.since);
             (*address, held)
         });
+        let unconfirmed = service.endpoints.iter();
+        let unconfirmed = unconfirmed.filter(|(_, endpoint)| endpoint.unconfirmed.is_some());
         Some(Verdicts {
             counts: service.counts(),
             proven: service.proven,
             endpoints: held.collect(),
+            unconfirmed: unconfirmed.map(|(address, _)| *address).collect(),
         })
     }
 
@@ -135,6 +146,22 @@ impl HealthView {
                 return changed.iter().map(|key| ServiceKey::clone(key)).collect();
             }
             notified.await;
+        }
+    }
+
+    /// Has the checks ask, where no endpoint answers, how long ago the last
+    /// request began that somebody else answered, such as the API server: they
+    /// doubt themselves where that was before, or never. Told once, at the
+    /// start; without it there is always somebody.
+    pub fn hears_outside(&self, ago: impl Fn() -> Option<Duration> + Send + Sync + 'static) {
+        // A second one would be another of ours.
+        let _ = self.shared.outside.set(Box::new(ago));
+    }
+
+    pub(super) fn heard_outside(&self) -> Option<Duration> {
+        match self.shared.outside.get() {
+            Some(ago) => ago(),
+            None => Some(Duration::ZERO),
         }
     }
 

@@ -96,9 +96,12 @@ struct Operator {
 
 impl Operator {
     fn start(urls: &[String]) -> Self {
-        let metrics = Metrics::new().unwrap();
         let urls = urls.iter().map(|url| url.parse().unwrap());
-        let config = Config::new(urls.collect());
+        Self::with(Config::new(urls.collect()))
+    }
+
+    fn with(config: Config) -> Self {
+        let metrics = Metrics::new().unwrap();
         let (alerts, run) = start(config, || true, metrics.alerts.clone()).unwrap();
         Self {
             alerts,
@@ -231,6 +234,37 @@ async fn a_real_alertmanager_has_what_fires_and_tells_people_of_it_and_of_its_en
     webhook.hears(None, "resolved").await;
     assert_eq!(has(&alertmanager, &[]).await, Vec::<Value>::new());
     assert!(operator.counts("catalog_mesh_alertmanagers_failing 0"));
+}
+
+#[tokio::test]
+async fn a_real_alertmanager_moves_the_end_of_what_it_is_told_again_and_tells_nobody_twice() {
+    let (_folder, webhook, alertmanager) = scene().await;
+    let operator = Operator::with(Config {
+        repeat: Duration::from_secs(1),
+        ..Config::new(vec![alertmanager.url().parse().unwrap()])
+    });
+    operator.alerts.set([endpoint(1)]);
+    webhook.hears(Some("web-1"), "firing").await;
+    let times = async || {
+        let active = has(&alertmanager, &["web-1"]).await;
+        let time = |name: &str| active[0][name].as_str().unwrap().parse::<Timestamp>();
+        (time("startsAt").unwrap(), time("endsAt").unwrap())
+    };
+    let (starts, ends) = times().await;
+    // Twice, so that it is no late answer of the first telling.
+    for moved in [ends, ends + Duration::from_secs(1)] {
+        let later = wait::until("a later end", LIMIT, async || {
+            let now = times().await;
+            ensure!(now.1 > moved, "it ends at {}", now.1);
+            Ok(now)
+        });
+        assert_eq!(later.await.unwrap().0, starts);
+    }
+    let told = webhook.told.lock().unwrap().len();
+    assert_eq!(told, 1, "people were told again");
+
+    operator.alerts.set([]);
+    webhook.hears(Some("web-1"), "resolved").await;
 }
 
 #[tokio::test]

@@ -515,7 +515,7 @@ pub(crate) async fn a_share_goes(scene: Scene<'_>) -> Result<()> {
     })
     .await?;
     let blocks = shell::blocks("docs/catalog-sync.md", "### When it holds")?;
-    let shown = shell::ok(rig, &blocks[0]).await?;
+    let shown = shell::ok(scene.rig, &blocks[0]).await?;
     ensure!(shown.lines().count() == 3, "{shown}");
     // They are tried again, and stay.
     let mark = scene.mark().await?;

@@ -40,6 +40,7 @@ behaviours![
     diff,
     documented,
     doubt,
+    doubt_of_a_term,
     ejection,
     explained,
     fields,

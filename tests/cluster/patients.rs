@@ -46,7 +46,20 @@ impl<'a> Patients<'a> {
         check: &Value,
         flags: &[&str],
     ) -> Result<Self> {
-        let stack = Arc::new(Stack::start_with(rig, Path::new(PROGRAM), flags).await?);
+        let stack = Stack::start_with(rig, Path::new(PROGRAM), flags).await?;
+        Self::of(stack, rig, name, services, endpoints, check).await
+    }
+
+    /// The same with this operator.
+    pub(crate) async fn of(
+        stack: Stack,
+        rig: &'a Rig,
+        name: &str,
+        services: usize,
+        endpoints: usize,
+        check: &Value,
+    ) -> Result<Self> {
+        let stack = Arc::new(stack);
         let scene = Scene::beside(rig, stack, name).await?;
         let mut workloads = Vec::new();
         for number in 0..services {
@@ -62,6 +75,21 @@ impl<'a> Patients<'a> {
             patients.scene.says(name, "Healthy", "True Healthy").await?;
         }
         Ok(patients)
+    }
+
+    /// Only the first so many services are bound, and checked, from now on.
+    pub(crate) async fn keep(&mut self, services: usize) -> Result<()> {
+        for workload in self.workloads.drain(services..) {
+            self.scene.delete_binding(&workload.name).await?;
+            self.scene.gone(&workload.name).await?;
+        }
+        let left = self.addresses().len() as f64;
+        wait::until("those that are checked no longer", PATIENCE, async || {
+            let checked = self.metric("catalog_mesh_health_endpoints", &[]).await?;
+            ensure!(checked == left, "{checked} are checked");
+            Ok(())
+        })
+        .await
     }
 
     /// The addresses of all endpoints.
@@ -159,13 +187,7 @@ impl<'a> Patients<'a> {
             moved - before.moved,
             ejected - before.ejected
         );
-        let writes = self.scene.rig.operator_writes(before.mark).await?;
-        let pods = writes.iter().filter(|entry| {
-            let object = entry.object_ref.as_ref();
-            object.is_some_and(|object| object.resource == "pods")
-        });
-        let pods: Vec<_> = pods.map(line).collect();
-        ensure!(pods.is_empty(), "{pods:?}");
+        self.expect_no_pod_written(before).await?;
         for workload in &self.workloads {
             let binding = self.scene.bindings().get(&workload.name).await?;
             let status = binding.status.context("no status")?;
@@ -176,6 +198,18 @@ impl<'a> Patients<'a> {
                 "{counts}"
             );
         }
+        Ok(())
+    }
+
+    /// Since then the operator has asked for no change of any Pod.
+    pub(crate) async fn expect_no_pod_written(&self, before: &Before) -> Result<()> {
+        let writes = self.scene.rig.operator_writes(before.mark).await?;
+        let pods = writes.iter().filter(|entry| {
+            let object = entry.object_ref.as_ref();
+            object.is_some_and(|object| object.resource == "pods")
+        });
+        let pods: Vec<_> = pods.map(line).collect();
+        ensure!(pods.is_empty(), "{pods:?}");
         Ok(())
     }
 

@@ -40,6 +40,7 @@ pub mod rights;
 pub mod rundir;
 pub mod runner;
 pub mod shell;
+pub mod shifted;
 pub mod sidecar;
 pub mod stack;
 pub mod synthetic;

@@ -85,8 +85,13 @@ impl Operator {
 
     /// Starts it again after its end; it leads at once.
     pub async fn start_again(&self) -> Result<()> {
-        free_lease(&self.admin, json!({})).await?;
+        self.free_lease().await?;
         self.process.start().await
+    }
+
+    /// Nobody holds the Lease any more, as if its duration had passed.
+    pub async fn free_lease(&self) -> Result<()> {
+        free_lease(&self.admin, json!({})).await
     }
 
     /// Waits until it leads.

@@ -87,7 +87,8 @@ pub async fn stop_shared() -> Result<()> {
 }
 
 /// An operator that follows this catalog, ready and, unless it only reads,
-/// leading. It does not give up its Lease while a test stops the API server.
+/// leading. It does not give up its Lease while a test stops the API server,
+/// unless flags of the test say how long it keeps it.
 pub async fn operator(
     rig: &Rig,
     name: &str,
@@ -116,11 +117,13 @@ pub async fn operator_by(
         DEBUG,
         "--period",
         "2s",
-        "--lease-duration",
-        "2m",
-        "--lease-renew-deadline",
-        "100s",
     ];
+    let said = more.iter().any(|arg| arg.starts_with("--lease-"));
+    let lease = if said {
+        &[][..]
+    } else {
+        &["--lease-duration=2m", "--lease-renew-deadline=100s"][..]
+    };
     // Most tests write their bindings themselves.
     let said = more.iter().any(|arg| arg.starts_with("--register"));
     let register = if said {
@@ -128,7 +131,7 @@ pub async fn operator_by(
     } else {
         &["--register=off"][..]
     };
-    let args = args.iter().chain(register).chain(more);
+    let args = args.iter().chain(lease).chain(register).chain(more);
     let operator = rig.operator(name, program, args).await?;
     operator.ready(&format!("http://{OPERATOR}/readyz")).await?;
     if !more.contains(&"--read-only") {

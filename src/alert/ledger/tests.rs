@@ -13,7 +13,7 @@ struct Told {
 impl Told {
     fn new() -> Self {
         Self {
-            ledger: Ledger::default(),
+            ledger: Ledger::new(REPEAT),
             begin: Instant::now(),
             now: Duration::ZERO,
         }

@@ -126,6 +126,7 @@ impl Elector {
 
     /// The leadership is as the Lease that we hold says.
     fn publish(&self, held: &Held) {
+        self.leadership.answered(held.proved.steady);
         self.leadership.set(Some(Term {
             epoch: held.epoch,
             notes: lease::notes(&held.lease),

@@ -13,6 +13,9 @@ use crate::domain::election::Free;
 /// How often whoever waits goes round at least, as a sign of life.
 const ROUND: Duration = Duration::from_secs(5);
 
+/// Longest that an event of the watch is taken to be on its way.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
 impl Elector {
     /// Waits until the Lease may be taken, and takes it; `None` is that we are
     /// no longer to.
@@ -59,7 +62,9 @@ impl Elector {
     async fn free(&mut self) -> Result<(), Failure> {
         loop {
             self.leadership.goes_round();
+            let sent = self.clock.now().steady;
             let read = self.requests.read().await?;
+            self.leadership.answered(sent);
             self.look(read);
             let Free::At(_) = self.may_take() else {
                 return Ok(());
@@ -82,7 +87,13 @@ impl Elector {
                 tokio::select! {
                     biased;
                     event = events.next() => match event {
-                        Some(Ok(read)) => self.look(read),
+                        Some(Ok(read)) => {
+                            let now = self.clock.now().steady;
+                            if let Some(sent) = now.checked_sub(UNDER_WAY) {
+                                self.leadership.answered(sent);
+                            }
+                            self.look(read);
+                        }
                         Some(Err(failure)) => return Err(failure),
                         None => break,
                     },

@@ -69,6 +69,31 @@ async fn who_stands_by_takes_over_within_a_second_of_a_release() {
     assert_eq!(timeout(S, leads.acquired()).await, Ok(2));
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_leads_and_who_stands_by_know_when_the_api_server_answered_last() {
+    let world = Arc::new(World::default());
+    let machines = [world.machine(1.0), world.machine(1.0)];
+    let (led, elector) = world.elector(&machines[0]);
+    assert_eq!(led.answered_ago(), None);
+    tokio::spawn(elector.run(std::future::pending()));
+    led.acquired().await;
+    let (stands, elector) = world.elector(&machines[1]);
+    tokio::spawn(elector.run(std::future::pending()));
+    for _ in 0..20 {
+        sleep(3 * S).await;
+        for ago in [&led, &stands].map(Leadership::answered_ago) {
+            assert!(ago.is_some_and(|ago| ago < 4 * S), "{ago:?}");
+        }
+    }
+    for machine in &machines {
+        lock(&machine.way).cut = true;
+    }
+    sleep(8 * S).await;
+    for ago in [&led, &stands].map(Leadership::answered_ago) {
+        assert!(ago.is_some_and(|ago| ago >= 8 * S), "{ago:?}");
+    }
+}
+
 /// What ends a term, and with which word.
 async fn ends_with(change: impl FnOnce(&World, &Machine)) -> (Result<(), Lost>, Duration) {
     let world = Arc::new(World::default());

@@ -241,7 +241,10 @@ fn member(
         held: held || subject.frozen,
     };
     checked(bound, &entry.targets, |address| {
-        entry.verdicts.endpoints.get(&address).copied()
+        let (verdict, since) = *entry.verdicts.endpoints.get(&address)?;
+        // By what was found before another one was well again nobody leaves.
+        let confirmed = !entry.verdicts.unconfirmed.contains(&address);
+        Some((if confirmed { verdict } else { Verdict::Pending }, since))
     })
 }
 

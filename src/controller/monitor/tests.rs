@@ -62,7 +62,20 @@ fn with(fleet: &mut Fleet, verdicts: &[Verdict]) {
         endpoints: (0..verdicts.len())
             .map(|n| (address(n), (verdicts[n], since)))
             .collect(),
+        unconfirmed: std::collections::BTreeSet::new(),
     };
+}
+
+#[test]
+fn who_is_unhealthy_by_what_was_found_while_nobody_was_well_is_not_judged_for_the_ejector() {
+    let mut fleet = Fleet::default();
+    with(&mut fleet, &[GOOD, BAD, BAD]);
+    let entry = fleet.get_mut(&key("web")).unwrap();
+    entry.verdicts.unconfirmed = [address(2)].into();
+    let known = fleet.known(EjectionMode::Draining, false);
+    let members = known.services[0].service.members.iter();
+    let verdicts: Vec<_> = members.map(|member| member.verdict).collect();
+    assert_eq!(verdicts, [GOOD, BAD, Verdict::Pending]);
 }
 
 #[test]

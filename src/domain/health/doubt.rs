@@ -11,7 +11,11 @@
 //!    an endpoint that died. Whoever was asked before that first failure had
 //!    ended may have been heard before the network went, and whoever was heard
 //!    after the last check had begun, since it came back.
-//! 4. Doubt ends when it has been well for a while.
+//! 4. With too few services for that, and none of them heard since, whoever is
+//!    outside is the witness: the API server or the catalog. Where they are
+//!    silent too nothing is judged. It is more likely that we are cut off, and
+//!    where we are not, it waits for the first of them.
+//! 5. Doubt ends when it has been well for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -72,6 +76,13 @@ impl<K: Clone + Eq> Heard<K> {
     pub fn another_since(&self, but: &K, since: Duration) -> bool {
         let mut heard = self.0.iter().flatten();
         heard.any(|(who, began)| who != but && *began >= since)
+    }
+
+    /// Whether nobody else was heard since at all: none of these, and nobody
+    /// outside, where the last request that was answered began at that time.
+    pub fn is_cut_off(&self, but: &K, since: Duration, outside: Option<Duration>) -> bool {
+        let answered = outside.is_some_and(|began| began >= since);
+        !answered && !self.another_since(but, since)
     }
 }
 
@@ -321,6 +332,20 @@ mod tests {
         doubts.answered(&2, s(8), s(8));
         assert_eq!(doubts.is_witnessed(&0, s(6), &earlier), Some(false));
         assert_eq!(is(&doubts, 0, 6), Some(true));
+    }
+
+    #[test]
+    fn whoever_hears_nobody_since_neither_inside_nor_outside_is_cut_off() {
+        let mut doubts = answering(2);
+        let is = |doubts: &Doubts<u32>, outside: Option<u64>| {
+            doubts.heard().is_cut_off(&0, s(5), outside.map(s))
+        };
+        assert!(is(&doubts, None) && is(&doubts, Some(4)));
+        assert!(!is(&doubts, Some(5)));
+        doubts.answered(&0, s(6), s(6));
+        assert!(is(&doubts, Some(4)));
+        doubts.answered(&1, s(6), s(6));
+        assert!(!is(&doubts, Some(4)) && !is(&doubts, None));
     }
 
     #[test]

@@ -4,7 +4,8 @@
 //!    unhealthy, and goes on wanting those out that are out because of it and
 //!    were not judged anew since, as after a restart.
 //! 2. Nobody new goes before an endpoint of the service has ever answered this
-//!    check, nor while none of its endpoints is healthy.
+//!    check, nor while none of its endpoints is healthy, nor by what was found
+//!    while none was (that counts as not judged).
 //! 3. While verdicts are held nobody goes and nobody comes back.
 //! 4. Where no ready endpoint answers and none is yet to be judged, all come
 //!    back: whoever cannot be told apart is not to be told off.

@@ -26,6 +26,9 @@ pub(in crate::health) struct Endpoint {
     pub(super) silent_since: Option<Duration>,
     /// Its judge as it will be once its silence is believed.
     pub(super) in_waiting: Option<Judge>,
+    /// Since when another one is healthy again, where this one is unhealthy by
+    /// checks of before, when none was.
+    pub(in crate::health) unconfirmed: Option<Duration>,
 }
 
 /// What is held of a service.
@@ -36,6 +39,18 @@ pub(in crate::health) struct Service {
     /// Endpoints whose last answer was no silence.
     pub(super) heard: usize,
     pub(super) last_heard: Heard<SocketAddr>,
+}
+
+/// Whether another service was heard since an endpoint is silent.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Witnessed {
+    Another,
+    Nobody,
+    /// There are too few of them to ask for that. `cut_off` is that nobody
+    /// beside this service was heard since, wherever he is.
+    Few {
+        cut_off: bool,
+    },
 }
 
 impl Service {
@@ -59,17 +74,45 @@ impl Service {
         )
     }
 
+    /// Since when none of those is heard that wait to be believed.
+    pub(super) fn silent_since(&self) -> Option<Duration> {
+        let waiting = self.endpoints.values();
+        let waiting = waiting.filter(|endpoint| endpoint.in_waiting.is_some());
+        waiting.filter_map(|endpoint| endpoint.silent_since).max()
+    }
+
+    /// An endpoint has become healthy. Where no other one is, all may have been
+    /// silent for the same reason, and may be as well as this one: whoever is
+    /// unhealthy has to fail once more.
+    pub(super) fn healed(&mut self, address: SocketAddr, now: Moment) {
+        let mut others = self
+            .endpoints
+            .iter()
+            .filter(|(other, _)| **other != address);
+        if others.any(|(_, other)| other.judge.verdict() == Verdict::Healthy) {
+            return;
+        }
+        for (other, endpoint) in &mut self.endpoints {
+            let unhealthy = matches!(endpoint.judge.verdict(), Verdict::Unhealthy(_));
+            endpoint.unconfirmed = (unhealthy && *other != address).then_some(now.clock);
+        }
+    }
+
     /// Whether the silence of an endpoint is believed; if so it is judged, and
     /// with it whoever else it is true of.
     pub(super) fn believe(
         &mut self,
         address: SocketAddr,
         since: Duration,
-        witnessed: Option<bool>,
+        witnessed: Witnessed,
         heard: &Heard<SocketAddr>,
         now: Moment,
     ) -> bool {
-        let alone = witnessed.unwrap_or_else(|| heard.another_since(&address, since));
+        let (alone, all) = match witnessed {
+            Witnessed::Another => (true, false),
+            Witnessed::Nobody => (false, false),
+            Witnessed::Few { cut_off } => (heard.another_since(&address, since), !cut_off),
+        };
         let mut others = self
             .endpoints
             .iter()
@@ -77,7 +120,8 @@ impl Service {
         let waits = |other: &Endpoint| {
             other.in_waiting.is_some() || other.judge.verdict() != Verdict::Healthy
         };
-        if !alone && (witnessed.is_some() || !others.all(|(_, other)| waits(other))) {
+        let believed = alone || (all && others.all(|(_, other)| waits(other)));
+        if !believed {
             return false;
         }
         for (other, endpoint) in &mut self.endpoints {

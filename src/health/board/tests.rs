@@ -45,7 +45,7 @@ fn told(board: &mut Board, key: &Arc<ServiceKey>, host: u8, answer: Answer, seco
     let told = Told {
         answer: Ok(answer),
         began: Duration::from_secs(second),
-        witnesses: board.witnesses(key, address(host)),
+        witnesses: board.witnesses(key, address(host), || Some(Duration::from_secs(second))),
     };
     board.take(key, address(host), told, at(second))
 }
@@ -123,6 +123,53 @@ fn a_silence_makes_a_verdict_once_another_service_was_heard_since() {
         verdict(&board, &keys[0], 0),
         Verdict::Unhealthy(Failure::Refused)
     );
+}
+
+#[test]
+fn whoever_was_unhealthy_with_all_others_has_to_fail_again_once_one_is_well() {
+    let (mut board, keys) = healthy(1);
+    let key = &keys[0];
+    board.set(key, &targets(&[0, 1, 2]), false, at(2));
+    for (host, second) in [(1, 3), (2, 3), (1, 4), (2, 4)] {
+        told(&mut board, key, host, GOOD, second);
+    }
+    let unconfirmed = |board: &Board| -> Vec<_> {
+        let all = board.services[key].endpoints.iter();
+        let all = all.filter(|(_, endpoint)| endpoint.unconfirmed.is_some());
+        all.map(|(address, _)| *address).collect()
+    };
+    for answer in [REFUSED, BAD] {
+        for second in 10..13 {
+            for host in 0..3 {
+                told(&mut board, key, host, answer, second);
+            }
+        }
+        assert_eq!(board.services[key].counts().unhealthy, 3);
+        // The first one is well again, and of the others it is not known yet.
+        told(&mut board, key, 0, GOOD, 20);
+        assert_eq!(unconfirmed(&board), []);
+        told(&mut board, key, 0, GOOD, 21);
+        assert_eq!(unconfirmed(&board), [address(1), address(2)]);
+        // A check that began before says nothing of now.
+        let late = Told {
+            answer: Ok(answer),
+            began: Duration::from_secs(20),
+            witnesses: None,
+        };
+        board.take(key, address(2), late, at(22));
+        told(&mut board, key, 1, GOOD, 22);
+        assert_eq!(unconfirmed(&board), [address(1), address(2)]);
+        board.changed.clear();
+        told(&mut board, key, 2, answer, 23);
+        assert_eq!(unconfirmed(&board), [address(1)]);
+        assert_eq!(board.changed.len(), 1);
+        told(&mut board, key, 1, GOOD, 23);
+        assert_eq!(unconfirmed(&board), []);
+        for second in 24..26 {
+            told(&mut board, key, 2, GOOD, second);
+        }
+        assert_eq!(board.services[key].counts().healthy, 3);
+    }
 }
 
 #[test]
@@ -238,7 +285,8 @@ fn a_clock_on_the_wall_that_jumps_changes_no_verdict_and_no_doubt() {
                 let told = Told {
                     answer: Ok(if dead || gone { REFUSED } else { GOOD }),
                     began: now.clock,
-                    witnesses: board.witnesses(key, address(host)),
+                    witnesses: board
+                        .witnesses(key, address(host), || Some(Duration::from_secs(second))),
                 };
                 board.take(key, address(host), told, now);
                 said.push((second, board.look(now), verdict(&board, key, host)));

@@ -240,6 +240,37 @@ async fn a_thousand_new_endpoints_are_asked_one_after_the_other() {
     );
 }
 
+/// As after a restart: nothing is known of anybody, and all are there at once.
+#[tokio::test(start_paused = true)]
+async fn ten_thousand_endpoints_that_appear_at_once_are_asked_as_evenly_as_ever() {
+    let mut bed = Bed::new(512);
+    for number in 0..50 {
+        let mut check = check();
+        check.thresholds.interval = s(10);
+        let endpoints = (0..200).map(|host| address(number, host)).collect();
+        let targets = ServiceTargets { check, endpoints };
+        bed.targets.insert(key(number), targets);
+    }
+    bed.prober.set(bed.targets.clone());
+    let start = Instant::now();
+    sleep(s(30)).await;
+    let mut tenths = [0; 300];
+    for (at, _) in &bed.net.state().asked {
+        tenths[usize::try_from((*at - start).as_millis() / 100)
+            .unwrap()
+            .min(299)] += 1;
+    }
+    // A thousand a second: never more than 1.5 times as many, in any tenth.
+    let most = tenths.iter().max().unwrap();
+    assert!(*most <= 150, "{most} in a tenth of a second: {tenths:?}");
+    for second in tenths.chunks(10) {
+        let asked: i32 = second.iter().sum();
+        assert!((850..=1150).contains(&asked), "{asked} in a second");
+    }
+    assert_eq!(bed.verdicts(), ["Healthy".to_owned()].into());
+    assert_eq!((bed.moves(), bed.view.held()), (0, None));
+}
+
 #[tokio::test(start_paused = true)]
 async fn whoever_stays_keeps_his_place_in_time() {
     let mut bed = Bed::new(512);

@@ -1,5 +1,7 @@
 //! Whoever checks is at fault himself: does a verdict move?
 
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+
 use super::*;
 
 /// A fleet that is as the seed makes it: services of one to four endpoints that
@@ -93,6 +95,54 @@ async fn a_network_that_goes_is_doubted_however_seldom_its_endpoints_are_asked()
             sleep(s(3 * interval)).await;
             assert_eq!((bed.moves(), bed.view.held()), (0, None));
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nobody_outside_answers_either_few_services_are_not_judged() {
+    for seed in 0..12 {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let mut bed = Bed::new(512);
+        let services = random.u8(1..3);
+        for number in 0..services {
+            bed.service(number, random.u16(1..4), s([1, 10, 60][random.usize(..3)]));
+        }
+        // As a Lease is renewed every two seconds, while that can be reached.
+        let (begin, there) = (Instant::now(), Arc::new(AtomicBool::new(true)));
+        let renewed = Arc::new(AtomicU64::new(0));
+        let (reaches, renews) = (Arc::clone(&there), Arc::clone(&renewed));
+        tokio::spawn(async move {
+            loop {
+                if reaches.load(Relaxed) {
+                    renews.store(begin.elapsed().as_millis() as u64, Relaxed);
+                }
+                sleep(s(2)).await;
+            }
+        });
+        let ago = move || begin.elapsed().checked_sub(ms(renewed.load(Relaxed)));
+        bed.view.hears_outside(ago);
+        sleep(s(200)).await;
+        assert_eq!(bed.verdicts(), ["Healthy".to_owned()].into(), "{seed}");
+
+        let gone = [Cut::Breaks, Cut::Swallows][random.usize(..2)];
+        for _ in 0..3 {
+            sleep(ms(random.u64(1..60_000))).await;
+            bed.net.state().cut = Some(gone);
+            there.store(false, Relaxed);
+            sleep(ms(random.u64(1..200_000))).await;
+            bed.net.state().cut = None;
+            there.store(true, Relaxed);
+            sleep(s(100)).await;
+            assert_eq!(bed.moves(), 0, "{seed} {gone:?}");
+        }
+        // Where somebody outside answers, all of them did die.
+        bed.net.state().cut = Some(gone);
+        sleep(s(200)).await;
+        let endpoints: usize = bed.targets.values().map(|it| it.endpoints.len()).sum();
+        assert_eq!(bed.moves(), endpoints, "{seed} {gone:?}");
+        bed.net.state().cut = None;
+        sleep(s(200)).await;
+        assert_eq!(bed.verdicts(), ["Healthy".to_owned()].into(), "{seed}");
     }
 }
 
