@@ -672,7 +672,7 @@ fn tightened(errors: u32) -> (Stub, FakeCatalog) {
                 let detection = &mut object["spec"]["trafficPolicy"]["outlierDetection"];
                 detection["consecutive5xxErrors"] = json!(1);
                 detection["interval"] = json!("1s");
-                detection["maxEjectionPercent"] = json!(75);
+                detection["maxEjectionPercent"] = json!(99);
             }
         },
     );
@@ -720,7 +720,7 @@ async fn what_others_set_in_a_tightened_detection_and_what_else_differs_is_shown
         let tight = match entry["field"].as_str().unwrap() {
             "trafficPolicy.circuitBreaker.consecutiveErrors" => "1",
             "trafficPolicy.circuitBreaker.interval" => "1s",
-            "trafficPolicy.circuitBreaker.maxEjectionPercent" => "75",
+            "trafficPolicy.circuitBreaker.maxEjectionPercent" => "99",
             _ => continue,
         };
         entry["value"] = json!(tight);

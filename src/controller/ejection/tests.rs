@@ -560,7 +560,9 @@ async fn what_was_tightened_before_goes_on_until_it_is_known_to_be_over() {
     assert_eq!(is(), Some(Tightened::ALL[0]));
     bed.ctx.ejector.resume(&web(), || Some(MOST));
     assert_eq!(is(), Some(MOST));
-    bed.tell(&[("a", Verdict::Pending), ("b", Verdict::Healthy)]);
+    // One is out, and the other is in the mesh and not judged yet.
+    let pending = ("b", Verdict::Pending);
+    bed.tell(&[("a", BAD), pending, ("c", Verdict::Healthy)]);
     seconds(60).await;
     assert_eq!(is(), Some(MOST));
     bed.tell(&[("a", Verdict::Healthy), ("b", Verdict::Healthy)]);
@@ -594,7 +596,11 @@ async fn a_binding_whose_pods_cannot_come_back_says_so_before_it_goes() {
     let look = || withdraw::delete(&bed.ctx, &binding, Instant::now());
     assert_eq!(look().await.next, Next::Stale, "it was not tried yet");
     seconds(1).await;
-    assert_eq!(bed.writes(), ["c 403"]);
+    let tried = bed.writes();
+    assert!(
+        !tried.is_empty() && tried.iter().all(|write| write == "c 403"),
+        "{tried:?}"
+    );
     look().await;
     assert!(
         bed.writes().contains(&"status 403".to_owned()),

@@ -251,8 +251,7 @@ mod tests {
     #[test]
     fn what_is_in_force_tells_by_how_much_it_was_tightened() {
         let policy = policy(30);
-        for (staying, in_mesh, least) in [(1, 1, 0), (1, 4, 0), (1, 3, 50), (3, 4, 75), (9, 9, 99)]
-        {
+        for (staying, in_mesh, least) in [(1, 1, HALF), (1, 3, HALF), (3, 4, MOST), (9, 9, MOST)] {
             let tightened = next(None, staying, in_mesh);
             let told = told_by(&in_force(&policy, tightened), &policy).unwrap();
             assert_eq!(told.percent, least, "{staying} of {in_mesh}");
