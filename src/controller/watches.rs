@@ -178,7 +178,9 @@ async fn follow_rules((ctx, part): Us, kind: MeshKind) {
         // Whatever else fails, the kind was there and is known as it was.
         let refused = matches!(error, Error::InitialListFailed(kube::Error::Api(status))
             if matches!(status.code, 403 | 404));
-        if !refused {
+        // Once is not enough: a server that has just started may not know yet what
+        // it serves, nor whom it lets.
+        if !refused || failures < 2 {
             return;
         }
         let words = error::brief(&error.to_string());

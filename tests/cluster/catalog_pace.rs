@@ -33,7 +33,7 @@ async fn a_start_without_events_asks_no_faster_than_it_may(rig: &Rig) -> Result<
     before.process.kill().await?;
 
     let front = Front::start(FRONT, &catalog.url)?;
-    // So each binding costs a request of its own.
+    // So each binding needs a read of its own.
     front.set(Fault::NoEvents)?;
     let fleet = Fleet::prepare(rig, "paced", SIZE).await?;
     fleet.put_records(&catalog, "5s").await?;
@@ -78,7 +78,8 @@ async fn a_start_without_events_asks_no_faster_than_it_may(rig: &Rig) -> Result<
             before + 1
         );
     }
-    ensure!(read.len() == SIZE, "not all were asked for: {seen:?}");
+    // Those that would have waited for their turn went together.
+    ensure!(read.len() < SIZE, "each was read by itself: {seen:?}");
     fleet.clear(rig).await?;
     drop(operator);
     Ok(())

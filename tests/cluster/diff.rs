@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use kube::api::DynamicObject;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::Api;
+use kube::api::{DeleteParams, DynamicObject};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::scene::{DR, PROGRAM, Scene, VS, message};
+use crate::scene::{DR, PROGRAM, Scene, VS, clear_all_bindings, message};
+use crate::support::operator::{LEASE, NAMESPACE};
 use crate::support::rig::Rig;
 use crate::support::stack::{OPERATOR, Stack};
 use crate::support::tools::repository;
@@ -100,7 +103,11 @@ async fn without_an_operator<'a>(rig: &'a Rig, name: &str) -> Result<Scene<'a>> 
 async fn without_a_registering_operator<'a>(rig: &'a Rig, name: &str) -> Result<Scene<'a>> {
     let stack = Stack::start_with(rig, Path::new(PROGRAM), &["--register=on"]).await?;
     let scene = Scene::beside(rig, Arc::new(stack), name).await?;
+    // How much may go depends on how many there are, and on what went before.
+    clear_all_bindings(rig).await?;
     stop(&scene).await?;
+    let leases = Api::<Lease>::namespaced(rig.client.clone(), NAMESPACE);
+    leases.delete(LEASE, &DeleteParams::default()).await?;
     Ok(scene)
 }
 

@@ -15,7 +15,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::scene::{PAUSED, PROGRAM};
+use crate::scene::{PAUSED, PROGRAM, clear_all_bindings};
 use crate::support::catalog;
 use crate::support::documents::{Block, Fate, blocks, files, read};
 use crate::support::operator;
@@ -77,6 +77,12 @@ async fn every_command_of_the_documents_works(rig: &Rig) -> Result<()> {
 impl<'a> World<'a> {
     async fn make(rig: &'a Rig) -> Result<Self> {
         let stack = Stack::start(rig, Path::new(PROGRAM)).await?;
+        // What other tests left would be told of as well.
+        clear_all_bindings(rig).await?;
+        for record in stack.catalog.list().await? {
+            let id = record["id"].as_str().context("a record without id")?;
+            stack.catalog.delete(id).await?;
+        }
         rig.api
             .apply_manifests(&repository().join("deploy"))
             .await?;

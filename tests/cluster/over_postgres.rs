@@ -67,9 +67,12 @@ async fn a_catalog_read_in_its_tables_is_followed_told_and_doubted_like_any_othe
 
     drop(kept.database);
     clear_all_bindings(rig).await?;
-    let forgot = catalog_sync::is_kept_when_forgotten(scene("forgot").await?, async || {
-        anew(rig, &kept.postgres).await
-    });
+    let forgets = scene("forgot").await?;
+    for name in ["a", "b", "c"] {
+        forgets.bound(name).await?;
+    }
+    let forgot =
+        catalog_sync::is_kept_when_forgotten(forgets, async || anew(rig, &kept.postgres).await);
     forgot.await.context("a new database")
 }
 
