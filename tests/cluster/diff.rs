@@ -176,6 +176,8 @@ async fn what_it_says_is_what_the_operator_does(rig: &Rig) -> Result<()> {
     let scene = without_a_registering_operator(rig, "diff").await?;
     let (kubeconfig, _) = viewer(&scene).await?;
     let run = async || diff(&scene, &kubeconfig, &[]).await;
+    // A catalog that has nothing left would be doubted.
+    scene.put(&scene.record("beside")).await?;
     scene.service("web").await?;
     scene.put(&scene.record("web")).await?;
     scene.create(&scene.binding("web")).await?;

@@ -57,6 +57,18 @@ impl Grants {
         Ok(grants)
     }
 
+    /// Those of further installations: the Role of rbac/ in a namespace of their
+    /// own, each called by its account.
+    pub fn of_installations<'a>(accounts: impl IntoIterator<Item = &'a str>) -> Result<Self> {
+        let mut grants = Self::default();
+        let mut role = read(&repository().join("rbac/40-role.yaml"))?;
+        for account in accounts {
+            role["metadata"]["namespace"] = account.into();
+            grants.add(&role)?;
+        }
+        Ok(grants)
+    }
+
     /// Adds those of this Role or ClusterRole.
     pub fn add(&mut self, role: &Value) -> Result<()> {
         let namespace = role["metadata"]["namespace"].as_str().map(str::to_owned);

@@ -129,6 +129,8 @@ async fn expect_rights(rig: &Rig) -> Result<()> {
         .filter(|entry| users.contains(&entry.user.username));
     let grants = Grants::of_the_operator()?;
     let (used, beyond) = grants.compare(ours);
+    let accounts = users.iter().filter_map(|user| user.rsplit(':').next());
+    let (_, beyond) = Grants::of_installations(accounts)?.compare(beyond);
     if let Some(first) = beyond.first() {
         bail!(
             "the operator asked for what rbac/ does not grant, {} times, first {first:?}",
