@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, DynamicObject};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::scene::{DR, PROGRAM, Scene, VS, clear_all_bindings, message};
+use crate::scene::{DR, PROGRAM, Scene, VS, begin_anew, message};
 use crate::support::operator::{LEASE, NAMESPACE};
 use crate::support::rig::Rig;
 use crate::support::stack::{OPERATOR, Stack};
@@ -104,7 +104,7 @@ async fn without_a_registering_operator<'a>(rig: &'a Rig, name: &str) -> Result<
     let stack = Stack::start_with(rig, Path::new(PROGRAM), &["--register=on"]).await?;
     let scene = Scene::beside(rig, Arc::new(stack), name).await?;
     // How much may go depends on how many there are, and on what went before.
-    clear_all_bindings(rig).await?;
+    begin_anew(rig, &scene.stack.catalog).await?;
     stop(&scene).await?;
     let leases = Api::<Lease>::namespaced(rig.client.clone(), NAMESPACE);
     leases.delete(LEASE, &DeleteParams::default()).await?;

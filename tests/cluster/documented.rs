@@ -15,7 +15,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::scene::{PAUSED, PROGRAM, clear_all_bindings};
+use crate::scene::{PAUSED, PROGRAM, begin_anew};
 use crate::support::catalog;
 use crate::support::documents::{Block, Fate, blocks, files, read};
 use crate::support::operator;
@@ -78,11 +78,7 @@ impl<'a> World<'a> {
     async fn make(rig: &'a Rig) -> Result<Self> {
         let stack = Stack::start(rig, Path::new(PROGRAM)).await?;
         // What other tests left would be told of as well.
-        clear_all_bindings(rig).await?;
-        for record in stack.catalog.list().await? {
-            let id = record["id"].as_str().context("a record without id")?;
-            stack.catalog.delete(id).await?;
-        }
+        begin_anew(rig, &stack.catalog).await?;
         rig.api
             .apply_manifests(&repository().join("deploy"))
             .await?;

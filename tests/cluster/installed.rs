@@ -60,7 +60,11 @@ async fn from_the_readmes_first_command_to_a_cluster_without_a_trace(rig: &Rig) 
 
 async fn walk(rig: &Rig) -> Result<()> {
     let before = traces(rig).await?;
-    make_namespace(&rig.client, EXAMPLE).await?;
+    // Another test may have left it.
+    let namespaces = Api::<Namespace>::all(rig.client.clone());
+    if namespaces.get_opt(EXAMPLE).await?.is_none() {
+        make_namespace(&rig.client, EXAMPLE).await?;
+    }
     let zones = ["zone-a", "zone-b", "zone-a", "zone-b"];
     let worker = rig.workload(EXAMPLE, "worker-service", &zones).await?;
     let envoy = rig.envoy(&Options::in_namespace(EXAMPLE)).await?;

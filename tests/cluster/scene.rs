@@ -17,6 +17,7 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use crate::support::audit::{Entry, Mark};
+use crate::support::catalog::Catalog;
 use crate::support::rig::Rig;
 use crate::support::stack::{self, PATIENCE, Stack, condition};
 use crate::support::wait;
@@ -428,6 +429,16 @@ pub(crate) fn foreign_route(host: &str) -> Value {
         "hosts": [host],
         "http": [{"route": [{"destination": {"host": host}}]}],
     })
+}
+
+/// Takes away what earlier tests entered into this catalog, and their bindings:
+/// what depends on all that there is does not see them.
+pub(crate) async fn begin_anew(rig: &Rig, catalog: &Catalog) -> Result<()> {
+    for record in catalog.list().await? {
+        let id = record["id"].as_str().context("a record without id")?;
+        catalog.delete(id).await?;
+    }
+    clear_all_bindings(rig).await
 }
 
 /// Takes all bindings away, whosever they are: for a test that counts the
