@@ -148,11 +148,8 @@ impl Registrar {
         loop {
             let now = Instant::now();
             let (ready, first) = self.state(|state| {
-                let ready: Vec<_> = state.due.iter().filter(|(_, at)| **at <= now).collect();
-                let ready: Vec<_> = ready
-                    .into_iter()
-                    .map(|(service, _)| service.clone())
-                    .collect();
+                let due = state.due.iter().filter(|(_, at)| **at <= now);
+                let ready: Vec<_> = due.map(|(service, _)| service.clone()).collect();
                 for service in &ready {
                     state.due.remove(service);
                 }

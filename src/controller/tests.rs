@@ -133,7 +133,6 @@ async fn a_look_that_panics_or_hangs_is_its_own_bindings_failure() {
     }
 }
 
-// trap 2
 #[tokio::test(start_paused = true)]
 async fn of_a_thousand_and_one_that_is_wrong_a_thousand_come_into_force() {
     let names: Vec<_> = (0..1_001).map(|n| format!("s{n}")).collect();
@@ -158,6 +157,7 @@ async fn of_a_thousand_and_one_that_is_wrong_a_thousand_come_into_force() {
     assert!(undecodable >= 1.0, "{undecodable}");
 }
 
+// trap 2
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_fails_holds_up_no_other() {
     let catalog = Trap::with(&["web", "new"]);
