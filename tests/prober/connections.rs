@@ -66,6 +66,8 @@ async fn a_kept_connection_on_which_nobody_answers_any_more_is_a_failure() {
     let bed = Bed::new(None);
     bed.check(check(Scheme::Http, 1000), [dies.address]);
     bed.is(dies.address, Verdict::Healthy).await;
+    // One silence alone decides nothing, so that new ones are silent as well.
+    dies.behave(vec![Read, Hang]);
     bed.is(dies.address, Verdict::Unhealthy(Failure::TimedOut))
         .await;
 }
