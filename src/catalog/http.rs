@@ -1,7 +1,8 @@
 //! The calls of the Catalog API over HTTP. IO to the catalog only.
 //!
 //! Every request has a deadline that spans connecting, the answer's head and
-//! its body. Nothing is tried again here.
+//! its body. Nothing that failed is tried again here; a page or a stream that is
+//! long in coming is asked for beside.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,7 +22,7 @@ use super::error::CatalogError;
 use super::event::EventStream;
 use super::pages::{self, PageAnswer, Query};
 use super::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
-use super::{subscription, wire};
+use super::{beside, subscription, wire};
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
 
@@ -97,7 +98,7 @@ impl HttpCatalog {
 
     async fn follow(&self, after: Option<&CatalogPosition>) -> Result<EventStream, CatalogError> {
         let deadline = self.head_deadline;
-        let opening = async {
+        let open = || async {
             let access = self.access.current().await?;
             let client = self.clients.current().await?;
             let accept = "text/event-stream";
@@ -108,7 +109,8 @@ impl HttpCatalog {
             let response = request.send().await.map_err(answer::no_answer)?;
             subscription::begin(response, &access).await
         };
-        timeout(deadline, opening).await.unwrap_or_else(|_| {
+        let opened = timeout(deadline, beside::answered(open)).await;
+        opened.unwrap_or_else(|_| {
             Err(CatalogError::unavailable(format!(
                 "no event stream began within {deadline:?}"
             )))
@@ -160,12 +162,12 @@ impl HttpCatalog {
 
     async fn page(&self, query: Query) -> Result<PageAnswer, CatalogError> {
         let on_a_cursor = query.iter().any(|(name, _)| *name == "cursor");
-        let answer = self
-            .exchange(Method::GET, &["services"], LARGEST_PAGE, |_, request| {
+        let ask = || {
+            self.exchange(Method::GET, &["services"], LARGEST_PAGE, |_, request| {
                 request.query(&query)
             })
-            .await;
-        match answer {
+        };
+        match beside::answered(ask).await {
             Ok(Answer::Body { bytes, .. }) => wire::page(&bytes).map(PageAnswer::Page),
             Ok(Answer::Gone) if on_a_cursor => Ok(PageAnswer::CursorGone),
             other => Err(unusable(other)),

@@ -7,6 +7,7 @@
 
 pub(crate) mod answer;
 mod authorities;
+mod beside;
 pub mod by_url;
 mod cache;
 pub mod client;

@@ -13,6 +13,7 @@ use super::guard::Guard;
 use super::leadership::Leadership;
 use super::permit::Permit;
 use super::watch::WATCH_TIMEOUT;
+use super::window::Window;
 use crate::domain::served::WHOLE;
 
 /// How long one request may take, its answer's body included.
@@ -26,7 +27,7 @@ const SILENCE: Duration = Duration::from_secs(WATCH_TIMEOUT as u64 + 30);
 #[derive(Clone)]
 pub struct Clients {
     /// For requests that end by themselves. Those that change something pass
-    /// only while this process leads.
+    /// only while this process leads, and no more at once than the server bears.
     pub requests: Client,
     /// For watches.
     pub watches: Client,
@@ -43,6 +44,7 @@ impl Clients {
             .build();
         config.read_timeout = Some(REQUEST_DEADLINE);
         let requests = ClientBuilder::try_from(config)?
+            .with_layer(&Window::default())
             .with_layer(&Permit(leadership.clone()))
             .build();
         Ok(Self { requests, watches })

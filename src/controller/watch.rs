@@ -88,12 +88,21 @@ pub async fn follow_some<K>(
 
 /// Whether the server no longer knows the version that the watch was to start
 /// from, or the kind: the library would ask for the same one for ever, and only
-/// a list says what is so.
+/// a list says what is so. Where the list itself is refused, the kind may be
+/// there under another version.
 fn is_gone(error: &watcher::Error) -> bool {
-    let watcher::Error::WatchStartFailed(kube::Error::Api(status)) = error else {
-        return false;
-    };
-    matches!(status.code, 404 | 410)
+    match error {
+        watcher::Error::WatchStartFailed(kube::Error::Api(status)) => {
+            matches!(status.code, 404 | 410)
+        }
+        refused => is_list_refused(refused),
+    }
+}
+
+/// Whether the server says that it has no such kind, or not for us.
+pub(super) fn is_list_refused(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status))
+        if matches!(status.code, 403 | 404))
 }
 
 /// Failures of a watch in a row.

@@ -19,6 +19,7 @@ use super::mirrors::Told;
 use super::named::Names;
 use super::queue::state::Lane;
 use super::readable::{Readable, Unreadable};
+use super::refusals::Refusals;
 use super::world::Concerned;
 use super::{BindingRef, clients, error, namespaces, pods, slices, sources, watch};
 use crate::api::endpoint_slice::EndpointSlice;
@@ -158,10 +159,12 @@ async fn follow_pods((ctx, part): Us) {
 
 async fn follow_rules((ctx, part): Us, kind: MeshKind) {
     may_watch(&ctx, &part).await;
+    let refusals = Refusals::default();
     let api = || {
-        let (ctx, part) = (Arc::clone(&ctx), part.clone());
+        let (ctx, part, refusals) = (Arc::clone(&ctx), part.clone(), refusals.clone());
         // Which version is served may have changed with Istio itself.
         async move {
+            refusals.before_a_list(&ctx.clients.requests).await;
             ctx.mesh_api.discover(&ctx.clients.requests).await;
             ctx.mesh_api
                 .of::<MeshRule>(&ctx.clients.watches, kind, &part)
@@ -169,29 +172,40 @@ async fn follow_rules((ctx, part): Us, kind: MeshKind) {
         .boxed()
     };
     let sink = |event: Event<MeshRule>| {
+        if matches!(event, Event::InitDone) {
+            refusals.are_over();
+        }
         let event = map(&event, |rule| sources::rule(kind, rule));
         ask(&ctx, ctx.world.rules(kind, Told::of(&part, event)));
     };
     let mut counted = failure(&ctx.metrics, kind.as_str());
     let failed = |error: &Error, failures: u32| {
         counted(error, failures);
+        let believed = refusals.one_more(failures);
         // Whatever else fails, the kind was there and is known as it was.
-        let refused = matches!(error, Error::InitialListFailed(kube::Error::Api(status))
-            if matches!(status.code, 403 | 404));
-        // Once is not enough: a server that has just started may not know yet what
-        // it serves, nor whom it lets.
-        if !refused || failures < 2 {
+        if !watch::is_list_refused(error) || !believed {
             return;
         }
-        let words = error::brief(&error.to_string());
-        let why = format!(
-            "cannot list {} of {}: {words}; install Istio's CRDs, or grant the operator its rights",
-            kind.as_str(),
-            ctx.mesh_api.api_version()
-        );
+        let why = not_served(error, kind);
         ask(&ctx, ctx.world.rules_missing(kind, &part, why));
     };
     watch::follow(api, sink, failed).await;
+}
+
+/// What a binding says of a list of rules that was refused. Of kinds that are not
+/// there no more than that: both most often come and go together, and each word that
+/// differs would be one more write for every binding.
+fn not_served(error: &Error, kind: MeshKind) -> String {
+    match error {
+        Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 => format!(
+            "cannot list {} of networking.istio.io: {}; grant the operator its rights",
+            kind.as_str(),
+            error::brief(&status.message)
+        ),
+        _ => "the API server does not serve VirtualServices and DestinationRules of \
+              networking.istio.io; install Istio's CRDs"
+            .to_owned(),
+    }
 }
 
 /// An API that needs no asking.

@@ -205,10 +205,7 @@ impl<'a> Term<'a> {
         self.patients.all_are_asked().await?;
         // What there is to say is said within this time.
         rest(1).await;
-        let mut writes = self.patients.scene.writes(before.mark).await?;
-        // An API server that has just started may not know yet that it serves
-        // Istio's kinds, and a status may say so: that touches nobody.
-        writes.retain(|line| !line.starts_with("patch servicebindings/status"));
+        let writes = self.patients.scene.writes(before.mark).await?;
         ensure!(writes.is_empty(), "{writes:?}");
         self.is_out(true).await?;
         let told = self.told().await?;

@@ -139,6 +139,8 @@ async fn of_two_bindings_for_a_service_only_the_older_one_takes_pods_out(rig: &R
     let mut younger = scene.binding("web");
     younger["metadata"]["name"] = json!("younger");
     younger["spec"]["healthCheck"] = with(quick(), json!({"endpoint": "/nowhere"}));
+    // Of two that were made in one second neither is younger.
+    sleep(Duration::from_millis(1_100)).await;
     scene.create(&younger).await?;
     scene
         .says("younger", "Conflict", "True AnotherBinding")

@@ -290,19 +290,21 @@ async fn uninstall(rig: &Rig) -> Result<()> {
 /// What in the cluster speaks of us, by its uid: all but Events, which go by
 /// themselves.
 async fn traces(rig: &Rig) -> Result<BTreeMap<String, Value>> {
-    let kinds = rig
-        .kubectl(&["api-resources", "--verbs=list", "-o", "name"])
-        .await?;
-    let kinds: Vec<_> = kinds
-        .lines()
-        .filter(|kind| !kind.starts_with("events"))
-        .collect();
-    ensure!(kinds.len() > 30, "{kinds:?}");
-    ensure!(
-        !kinds.iter().any(|kind| kind.contains("aikernel")),
-        "{kinds:?}"
-    );
-    let what = kinds.join(",");
+    // A server goes on offering a kind for a moment after its definition has gone.
+    let what = wait::until("an end of our kind", PATIENCE, async || {
+        let kinds = rig
+            .kubectl(&["api-resources", "--verbs=list", "-o", "name"])
+            .await?;
+        let kinds = kinds.lines().filter(|kind| !kind.starts_with("events"));
+        let kinds: Vec<_> = kinds.collect();
+        ensure!(kinds.len() > 30, "{kinds:?}");
+        ensure!(
+            !kinds.iter().any(|kind| kind.contains("aikernel")),
+            "{kinds:?}"
+        );
+        Ok(kinds.join(","))
+    })
+    .await?;
     let args = ["get", &what, "-A", "-o", "json", "--show-managed-fields"];
     let all: Value = serde_json::from_str(&rig.kubectl(&args).await?)?;
     let objects = all["items"].as_array().context("no list")?;

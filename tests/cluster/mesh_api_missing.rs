@@ -80,11 +80,10 @@ async fn without(
     install(rig, crds, &old, &fleet, "installed").await?;
     let writes = settled(rig, &fleet, mark).await?;
     stored_by(&writes, "v1beta1")?;
-    // Each word is said once: what is missing, what still is once the first kind
-    // is there, that nothing can be written while istiod has yet to hear of the
-    // kinds, and that all is in force. Only the first and the last are needed
-    // whatever the times; those between are so where there is a look at them.
-    expect_minimal(&writes, fleet.size, 1, 4)?;
+    // Each word is said once: that the kinds are missing, that nothing can be
+    // written while istiod has yet to hear of them, and that all is in force. The
+    // one between is so where there is a look at it.
+    expect_minimal(&writes, fleet.size, 1, 3)?;
     way.expect_calm(begun, "installed")?;
 
     // They go, and all objects with them, under a running operator; those that
@@ -99,10 +98,9 @@ async fn without(
     install(rig, crds, removed, &fleet, "installed again").await?;
     let writes = settled(rig, &fleet, mark).await?;
     stored_by(&writes, "v1")?;
-    // Each is said once: that the kinds take no writes while they go, that the
-    // first is gone, that the other is too, that they take none yet while they
-    // come, and that all is in force.
-    expect_minimal(&writes, fleet.size, 0, 5)?;
+    // Each is said once: that the kinds take no writes while they go, that they
+    // are gone, that they take none yet while they come, and that all is in force.
+    expect_minimal(&writes, fleet.size, 0, 4)?;
     way.expect_calm(begun, "removed and installed again")?;
     fleet.clear(rig).await
 }

@@ -69,10 +69,11 @@ async fn it_recovers_by_itself_from_what_the_api_server_goes_through(rig: &Rig) 
 
     scene
         .through("watches cut each second", "11s", async || {
-            scene.way.set(Trouble::Cut(Duration::from_secs(1)))?;
+            scene.way.set(Trouble::Cut(Duration::from_secs(1)));
             scene.owners_work("11s").await?;
             sleep(SPAN).await;
-            scene.way.set(Trouble::None)
+            scene.way.set(Trouble::None);
+            Ok(())
         })
         .await?;
 
@@ -81,10 +82,11 @@ async fn it_recovers_by_itself_from_what_the_api_server_goes_through(rig: &Rig) 
             "an API server that takes 5 s for each answer",
             "12s",
             async || {
-                scene.way.set(Trouble::Slow(Duration::from_secs(5)))?;
+                scene.way.set(Trouble::Slow(Duration::from_secs(5)));
                 scene.owners_work("12s").await?;
                 sleep(SPAN).await;
-                scene.way.set(Trouble::None)
+                scene.way.set(Trouble::None);
+                Ok(())
             },
         )
         .await?;
@@ -104,12 +106,10 @@ async fn it_recovers_by_itself_from_what_the_api_server_goes_through(rig: &Rig) 
     let gone = scene.way.told_gone();
     scene
         .through("a restart behind a compaction", "14s", async || {
-            scene.way.set(Trouble::Refuse)?;
-            rig.api.server.kill().await?;
-            // No longer than this takes: a watch whose connection is refused
-            // four times is given up, and lists without being told anything.
+            // Held rather than refused: a watch that fails a few times in a row is
+            // given up, and lists without being told anything.
+            scene.way.set(Trouble::Hold);
             scene.owners_work("14s").await?;
-            rig.api.start_again().await?;
             // What happens now is told by no watch, and after the compaction
             // neither etcd nor a server that starts later remembers it.
             let rules = scene.fleet.rules(rig, VS);
@@ -122,12 +122,12 @@ async fn it_recovers_by_itself_from_what_the_api_server_goes_through(rig: &Rig) 
                 Ok(())
             })
             .await?;
-            scene.way.set(Trouble::None)
+            scene.way.set(Trouble::None);
+            Ok(())
         })
         .await?;
-    // On a busy machine refusals alone may make it list anew before it is told.
     let told = scene.way.told_gone() - gone;
-    eprintln!("{told} watches were told that their version is too old");
+    ensure!(told > 0, "no watch was told that its version is too old");
     Ok(())
 }
 

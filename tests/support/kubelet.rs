@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Secret, ServiceAccount};
+use k8s_openapi::api::core::v1::{Container, Namespace, Pod, PodSpec, Secret, ServiceAccount};
 use kube::api::{Api, ListParams, PostParams};
 use tokio::time::sleep;
 
@@ -164,8 +164,14 @@ impl<'a> Kubelet<'a> {
     /// Says of each Pod whether its probe succeeds, where that is news.
     async fn probe(&mut self) -> Result<()> {
         let pods = self.pods();
+        let namespaces = Api::<Namespace>::all(self.rig.client.clone());
         for running in self.running.values_mut() {
             if let Some(how) = running.process.has_ended().await {
+                let namespace = namespaces.get_opt(&self.namespace).await?;
+                if namespace.is_none_or(|n| n.metadata.deletion_timestamp.is_some()) {
+                    // Its rights and its Lease may go before its Pod does.
+                    continue;
+                }
                 bail!("{} ended by itself, {how}", running.name);
             }
             let container = running.spec.containers.first().context("no container")?;

@@ -7,6 +7,7 @@
 //! and as that one is the namespace's init, every process in there.
 
 use std::ffi::OsString;
+use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command as StdCommand, ExitCode, ExitStatus, Stdio};
@@ -24,6 +25,8 @@ use super::rundir::RunDir;
 const INSIDE: &str = "CATALOG_MESH_RIG_RUN";
 /// Set inside to the part of the work, where there are several.
 const PART: &str = "CATALOG_MESH_RIG_PART";
+/// In the run's folder: what failed inside.
+const FAILURES: &str = "failures.txt";
 /// The exit code of a run that Ctrl-C or a TERM ended.
 pub const INTERRUPTED: u8 = 130;
 
@@ -54,17 +57,34 @@ pub fn inside() -> Option<PathBuf> {
 /// Runs this program again inside, with the same arguments, and returns its
 /// exit code.
 pub fn enter() -> Result<ExitCode> {
-    runtime()?.block_on(enter_as(None))
+    Ok(runtime()?.block_on(enter_as(None))?.0)
 }
 
 /// The same once for each part of the work, all at the same time, each in a
 /// namespace of its own; [`part`] says there which one it is. Returns the exit
-/// code of the first that failed.
+/// code of the first that failed, and says last what failed in any of them: what
+/// each printed itself is far above by then.
 pub fn enter_for_each(parts: &[&str]) -> Result<ExitCode> {
     let entered = parts.iter().map(|part| enter_as(Some(part)));
-    let codes = runtime()?.block_on(try_join_all(entered))?;
+    let ended = runtime()?.block_on(try_join_all(entered))?;
+    for (part, (_, failures)) in parts.iter().zip(&ended) {
+        for failure in failures.lines() {
+            eprintln!("FAILED in {part}: {failure}");
+        }
+    }
+    let codes = ended.into_iter().map(|(code, _)| code);
     let failed = codes.into_iter().find(|code| *code != ExitCode::SUCCESS);
     Ok(failed.unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Has the process outside say in the end what failed in here.
+pub fn tell_failure(failure: &str) -> std::io::Result<()> {
+    let Some(run) = inside() else { return Ok(()) };
+    let mut file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(run.join(FAILURES))?;
+    writeln!(file, "{}", failure.replace('\n', " "))
 }
 
 /// Which part of the work this process inside does, where there are several.
@@ -78,7 +98,8 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .build()
 }
 
-async fn enter_as(part: Option<&str>) -> Result<ExitCode> {
+/// The exit code, and what failed in there, a line each.
+async fn enter_as(part: Option<&str>) -> Result<(ExitCode, String)> {
     let flags = usable_flags()?;
     let run = RunDir::create(part)?;
     let status = run_inside(flags, &run, part).await?;
@@ -86,6 +107,7 @@ async fn enter_as(part: Option<&str>) -> Result<ExitCode> {
         .code()
         .and_then(|code| u8::try_from(code).ok())
         .unwrap_or(1);
+    let failures = std::fs::read_to_string(run.path().join(FAILURES)).unwrap_or_default();
     if code == 0 || code == INTERRUPTED {
         run.remove();
     } else {
@@ -96,7 +118,7 @@ async fn enter_as(part: Option<&str>) -> Result<ExitCode> {
             eprintln!("  {}", log.display());
         }
     }
-    Ok(ExitCode::from(code))
+    Ok((ExitCode::from(code), failures))
 }
 
 async fn run_inside(flags: &[&str], run: &RunDir, part: Option<&str>) -> Result<ExitStatus> {

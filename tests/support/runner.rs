@@ -15,6 +15,7 @@ use kube::api::ListParams;
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, RwLock};
+use tokio::time::Instant;
 
 use super::audit::Mark;
 use super::generated::Generated;
@@ -65,7 +66,8 @@ impl Test {
 }
 
 /// Lists the tests of a module: `tests![one, another; alone: a_disturbing_one,
-/// one_that_takes_a_minute(60)]`. Seconds are worth saying from 20 on.
+/// one_that_takes_a_minute(60)]`. Seconds are worth saying from 20 on; with
+/// `TEST_TIMES=1` each says what it took.
 #[macro_export]
 macro_rules! tests {
     (
@@ -246,6 +248,7 @@ fn in_parts(tests: &[Test]) -> BTreeMap<&'static str, Vec<Test>> {
         ("alone-3", 0, Vec::new()),
         ("alone-4", 0, Vec::new()),
         ("alone-5", 0, Vec::new()),
+        ("alone-6", 0, Vec::new()),
         ("together", shared, together),
     ];
     // The longest first, each to where there is least to do.
@@ -296,10 +299,15 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
                 _together = shared.turn.read().await;
             }
             let limit = limit()?;
+            let started = Instant::now();
             let ended = tokio::time::timeout(limit, (test.body)(rig))
                 .await
                 .with_context(|| format!("the test was cut off after {limit:?}"));
-            if test.turn != Turn::Together {
+            if let Turn::Alone { seconds } = test.turn {
+                if std::env::var_os("TEST_TIMES").is_some() {
+                    let took = started.elapsed().as_secs();
+                    eprintln!("{} took {took} s of {seconds}", test.name());
+                }
                 // The next one's operator would look after them, and count them.
                 let tidied = tokio::time::timeout(TIDIED, stack::forget_bindings(rig)).await;
                 ended??;
@@ -307,6 +315,11 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
             }
             ended?
         });
-        outcome.map_err(|error| Failed::from(format!("{error:#}")))
+        outcome.map_err(|error| {
+            let name = test.name();
+            // That it failed is said by its result in any case.
+            let _ = namespace::tell_failure(&format!("{name}: {error:#}"));
+            Failed::from(format!("{error:#}"))
+        })
     })
 }

@@ -7,7 +7,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use tokio::time::Instant;
 
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
+/// Between two looks, at least and at most. What has taken long is looked at less
+/// often, a tenth of the time later: looks cost the machine what is waited for.
+const BETWEEN_LOOKS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 
 /// Calls `look` until it succeeds and returns what it found, or fails with the
 /// last error once `limit` has passed. One look that hangs is cut off there too.
@@ -16,7 +18,8 @@ where
     F: FnMut() -> Fut,
     Fut: Future<Output = Result<T>>,
 {
-    let deadline = Instant::now() + limit;
+    let started = Instant::now();
+    let deadline = started + limit;
     let mut last = anyhow::anyhow!("the first look did not come back");
     loop {
         match tokio::time::timeout_at(deadline, look()).await {
@@ -24,10 +27,12 @@ where
             Ok(Err(error)) => last = error,
             Err(_) => break,
         }
-        if Instant::now() + BETWEEN_LOOKS >= deadline {
+        let [least, most] = BETWEEN_LOOKS;
+        let pause = (started.elapsed() / 10).clamp(least, most);
+        if Instant::now() + pause >= deadline {
             break;
         }
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::time::sleep(pause).await;
     }
     Err(last).with_context(|| format!("waited {limit:?} in vain: {what}"))
 }
@@ -43,7 +48,7 @@ where
         look()
             .await
             .with_context(|| format!("did not hold for {span:?}: {what}"))?;
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        tokio::time::sleep(BETWEEN_LOOKS[0]).await;
     }
     Ok(())
 }

@@ -31,8 +31,8 @@ use super::rig::Rig;
 pub enum Trouble {
     /// Nothing.
     None,
-    /// Nobody listens, and connections that there are end.
-    Refuse,
+    /// No request arrives before it is over.
+    Hold,
     /// Each request arrives so much later.
     Slow(Duration),
     /// A watch that begins now ends after this time: one properly, the next one
@@ -68,12 +68,13 @@ pub const RATE: usize = 20;
 pub struct Way {
     address: SocketAddr,
     shared: Arc<Shared>,
-    running: Mutex<Option<Running>>,
+    _listening: Listening,
 }
 
-struct Running {
-    stop: oneshot::Sender<()>,
-    thread: JoinHandle<()>,
+/// Ends with this.
+struct Listening {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Way {
@@ -84,21 +85,21 @@ impl Way {
             .no_proxy()
             .tls_certs_only([authority])
             .build()?;
-        let way = Self {
-            address: address.parse()?,
-            shared: Arc::new(Shared {
-                http,
-                trouble: Mutex::new(Trouble::None),
-                cut: watch::Sender::default(),
-                asked: Mutex::default(),
-                watches: AtomicU64::default(),
-                gone: AtomicU64::default(),
-                expired: Mutex::default(),
-            }),
-            running: Mutex::new(None),
-        };
-        way.listen()?;
-        Ok(way)
+        let shared = Arc::new(Shared {
+            http,
+            trouble: Mutex::new(Trouble::None),
+            cut: watch::Sender::default(),
+            asked: Mutex::default(),
+            watches: AtomicU64::default(),
+            gone: AtomicU64::default(),
+            expired: Mutex::default(),
+        });
+        let address = address.parse()?;
+        Ok(Self {
+            address,
+            _listening: listen(address, Arc::clone(&shared))?,
+            shared,
+        })
     }
 
     /// A kubeconfig for this account of the operator's namespace that takes the
@@ -116,15 +117,9 @@ impl Way {
     }
 
     /// From now on this happens. Watches that there are end.
-    pub fn set(&self, trouble: Trouble) -> Result<()> {
+    pub fn set(&self, trouble: Trouble) {
         *lock(&self.shared.trouble) = trouble;
-        self.shared.cut.send_replace(());
-        if trouble == Trouble::Refuse {
-            self.close();
-            Ok(())
-        } else {
-            self.listen()
-        }
+        self.cut();
     }
 
     /// Ends all watches that there are.
@@ -179,48 +174,42 @@ impl Way {
     pub fn told_gone(&self) -> u64 {
         self.shared.gone.load(Ordering::Relaxed)
     }
-
-    fn listen(&self) -> Result<()> {
-        let mut running = lock(&self.running);
-        if running.is_some() {
-            return Ok(());
-        }
-        let listener = std::net::TcpListener::bind(self.address)
-            .with_context(|| format!("the way's port {}", self.address))?;
-        listener.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let app = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&self.shared));
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            runtime.block_on(async {
-                let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
-                    return;
-                };
-                tokio::select! {
-                    _ = axum::serve(listener, app) => {}
-                    _ = stopped => {}
-                }
-            });
-        });
-        *running = Some(Running { stop, thread });
-        Ok(())
-    }
-
-    fn close(&self) {
-        if let Some(Running { stop, thread }) = lock(&self.running).take() {
-            let _ = stop.send(());
-            let _ = thread.join();
-        }
-    }
 }
 
-impl Drop for Way {
+fn listen(address: SocketAddr, shared: Arc<Shared>) -> Result<Listening> {
+    let listener = std::net::TcpListener::bind(address)
+        .with_context(|| format!("the way's port {address}"))?;
+    listener.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let app = Router::new().fallback(answer).with_state(shared);
+    let (stop, stopped) = oneshot::channel();
+    let thread = std::thread::spawn(move || {
+        runtime.block_on(async {
+            let Ok(listener) = tokio::net::TcpListener::from_std(listener) else {
+                return;
+            };
+            tokio::select! {
+                _ = axum::serve(listener, app) => {}
+                _ = stopped => {}
+            }
+        });
+    });
+    Ok(Listening {
+        stop: Some(stop),
+        thread: Some(thread),
+    })
+}
+
+impl Drop for Listening {
     fn drop(&mut self) {
-        self.close();
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
     }
 }
 
@@ -241,6 +230,9 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
     if let Trouble::Slow(time) = trouble {
         sleep(time).await;
     }
+    let over = |_: &()| *lock(&shared.trouble) != Trouble::Hold;
+    // Fails only without a sender, which lives as long as all this.
+    let _ = shared.cut.subscribe().wait_for(over).await;
     match pass_on(&shared, trouble, request).await {
         Ok(answer) => {
             let stores = !is_read && !path.contains("/leases");

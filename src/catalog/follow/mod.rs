@@ -92,6 +92,7 @@ impl Follower {
         let mut attempt = 0;
         loop {
             self.opened_at = None;
+            let began = Instant::now();
             let error = match self.connection().await {
                 Err(error) => error,
                 Ok(never) => match never {},
@@ -102,6 +103,10 @@ impl Follower {
             let good = lasted.is_some_and(|lasted| lasted >= GOOD_AFTER);
             attempt = if good { 1 } else { attempt + 1 };
             let mut delay = STREAM.spread(attempt, fastrand::f64());
+            if lasted.is_none() {
+                // Whoever waited in vain for an answer has paused.
+                delay = delay.saturating_sub(began.elapsed());
+            }
             if let CatalogError::RateLimited { retry_after, .. } = error {
                 delay += retry_after;
             }

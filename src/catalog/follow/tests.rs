@@ -387,6 +387,16 @@ async fn a_catalog_that_was_never_there_is_tried_every_few_seconds_and_then_list
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_waited_in_vain_does_not_wait_again_before_the_next_try() {
+    let fake = Arc::new(FakeCatalog::new());
+    fake.away(Some(away()));
+    fake.delay(Duration::from_secs(10));
+    let scene = Scene::over(fake);
+    pass(Duration::from_secs(605)).await;
+    assert_eq!(scene.asked().1, 61);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_catalog_that_asks_for_peace_gets_it() {
     let scene = Scene::with(10).await;
     scene.fake.away(Some(CatalogError::RateLimited {

@@ -1,0 +1,120 @@
+//! When is it believed that the API server does not serve a kind, or not to us?
+//!
+//! One that has just started knows neither its custom kinds nor its roles yet, and
+//! says 404 and 403 like one that has none. It says by `/readyz` when it does; that
+//! path is open to everybody, by a role of Kubernetes' own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use http::Request;
+use kube::Client;
+
+use super::apply::in_time;
+
+/// So many failures in a row are believed also of a server that says nothing about
+/// itself; they take more than ten seconds.
+const CERTAIN: u32 = 6;
+
+/// What is known of the server.
+const NOTHING: u8 = 0;
+/// It refused, and was not ready since.
+const REFUSED: u8 = 1;
+/// It was ready before it was last asked for the list.
+const READY: u8 = 2;
+
+/// Whether the server was ready before it refused.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Refusals(Arc<AtomicU8>);
+
+impl Refusals {
+    /// Asks, where the last list came to nothing, whether the server is ready for
+    /// the next one.
+    pub(super) async fn before_a_list(&self, client: &Client) {
+        if self.0.load(Ordering::Relaxed) != NOTHING {
+            let found = if is_ready(client).await {
+                READY
+            } else {
+                REFUSED
+            };
+            self.0.store(found, Ordering::Relaxed);
+        }
+    }
+
+    /// A list came to nothing, or a watch; it was the last of so many failures in a
+    /// row. Says whether a refusal is to be believed.
+    pub(super) fn one_more(&self, failures: u32) -> bool {
+        let known = self.0.swap(REFUSED, Ordering::Relaxed);
+        known == READY || failures >= CERTAIN
+    }
+
+    /// A list came.
+    pub(super) fn are_over(&self) {
+        self.0.store(NOTHING, Ordering::Relaxed);
+    }
+}
+
+async fn is_ready(client: &Client) -> bool {
+    let Ok(request) = Request::get("/readyz").body(Vec::new()) else {
+        return false;
+    };
+    in_time(client.request_text(request)).await.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use axum::body::Body;
+    use http::Response;
+    use tower::BoxError;
+
+    use super::*;
+
+    /// A server that says so of itself, and how often it was asked.
+    fn server(ready: bool) -> (Client, Arc<AtomicU32>) {
+        let asked = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: Request<kube::client::Body>| {
+            assert_eq!(request.uri().path(), "/readyz");
+            counted.fetch_add(1, Ordering::Relaxed);
+            let code = if ready { 200 } else { 500 };
+            let answer = Response::builder().status(code).body(Body::from("ok"));
+            std::future::ready(answer.map_err(BoxError::from))
+        });
+        (Client::new(service, "default"), asked)
+    }
+
+    #[tokio::test]
+    async fn a_server_that_was_ready_before_it_refused_is_believed() {
+        let (refusals, (client, asked)) = (Refusals::default(), server(true));
+        refusals.before_a_list(&client).await;
+        assert_eq!(asked.load(Ordering::Relaxed), 0, "asked for no reason");
+        assert!(!refusals.one_more(1));
+        refusals.before_a_list(&client).await;
+        assert!(refusals.one_more(2));
+    }
+
+    #[tokio::test]
+    async fn one_that_was_not_is_believed_only_where_it_goes_on_and_on() {
+        let (refusals, (client, _)) = (Refusals::default(), server(false));
+        for failures in 1..CERTAIN {
+            refusals.before_a_list(&client).await;
+            assert!(!refusals.one_more(failures), "{failures}");
+        }
+        refusals.before_a_list(&client).await;
+        assert!(refusals.one_more(CERTAIN));
+    }
+
+    #[tokio::test]
+    async fn that_it_was_ready_once_says_nothing_of_the_list_after_the_next() {
+        let (refusals, (client, _)) = (Refusals::default(), server(true));
+        assert!(!refusals.one_more(1));
+        refusals.before_a_list(&client).await;
+        refusals.are_over();
+        assert!(!refusals.one_more(1), "a list came in between");
+        refusals.before_a_list(&client).await;
+        assert!(refusals.one_more(2));
+        assert!(!refusals.one_more(3), "it was not asked again");
+    }
+}
