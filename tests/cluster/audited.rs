@@ -21,7 +21,7 @@ use crate::support::stack::{PATIENCE, Stack};
 
 crate::tests![
     ; alone:
-    every_write_of_the_audit_log_has_its_line_and_every_line_its_write(30)
+    every_write_of_the_audit_log_has_its_line_and_every_line_its_write(25)
 ];
 
 /// Kinds as the log names them, and resources as the API server does.

@@ -34,7 +34,7 @@ use crate::support::workload::{Workload, ZONES};
 
 crate::tests![
     ; alone:
-    a_rotated_credential_is_used_at_once_and_shown_nowhere(15)
+    a_rotated_credential_is_used_at_once_and_shown_nowhere(20)
 ];
 
 const KEY: &str = "canary-7f3a";

@@ -20,7 +20,7 @@ use crate::support::wait;
 
 crate::tests![
     ; alone:
-    a_change_arrives_long_before_the_period_and_without_a_poll(60)
+    a_change_arrives_long_before_the_period_and_without_a_poll(35)
 ];
 
 const FRONT: &str = "127.0.0.1:9081";

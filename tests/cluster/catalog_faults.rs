@@ -17,11 +17,12 @@ use crate::support::wait;
 
 crate::tests![
     ; alone:
-    a_catalog_that_is_away_at_the_start_is_waited_for(40),
+    a_catalog_that_is_away_at_the_start_is_waited_for(25),
     a_catalog_that_asks_for_peace_is_left_alone(30),
-    answers_without_end_leave_the_mesh_as_it_is(75),
-    answers_that_are_none_leave_the_mesh_as_it_is(90),
-    a_catalog_that_hangs_or_refuses_leaves_the_mesh_as_it_is(105)
+    answers_without_end_leave_the_mesh_as_it_is(45),
+    answers_that_are_none_leave_the_mesh_as_it_is(75),
+    a_catalog_that_hangs_or_refuses_leaves_the_mesh_as_it_is(80),
+    a_catalog_that_trickles_leaves_the_mesh_as_it_is(60)
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");
@@ -34,6 +35,9 @@ const AT_ONCE: usize = 16;
 
 /// How long each fault is watched.
 const SPAN: Duration = Duration::from_secs(6);
+
+/// The same for those where a request waits: longer than its deadline.
+const LONG_SPAN: Duration = Duration::from_secs(15);
 
 /// What the operator's memory may grow by, in KiB.
 const GROWTH: u64 = 10 * 1024;
@@ -120,10 +124,11 @@ async fn answers_without_end_leave_the_mesh_as_it_is(rig: &Rig) -> Result<()> {
 }
 
 async fn a_catalog_that_hangs_or_refuses_leaves_the_mesh_as_it_is(rig: &Rig) -> Result<()> {
-    // Longer than a request's deadline.
-    let span = Duration::from_secs(15);
-    let faults = [Fault::Hang, Fault::Trickle, Fault::Refuse];
-    go_through(rig, "hanging", &faults, span).await
+    go_through(rig, "hanging", &[Fault::Hang, Fault::Refuse], LONG_SPAN).await
+}
+
+async fn a_catalog_that_trickles_leaves_the_mesh_as_it_is(rig: &Rig) -> Result<()> {
+    go_through(rig, "trickling", &[Fault::Trickle], LONG_SPAN).await
 }
 
 /// Lets a catalog that worked misbehave in one way after the other.

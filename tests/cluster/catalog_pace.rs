@@ -16,7 +16,7 @@ use crate::support::tools::repository;
 
 crate::tests![
     ; alone:
-    a_start_without_events_asks_no_faster_than_it_may(30)
+    a_start_without_events_asks_no_faster_than_it_may
 ];
 
 const FRONT: &str = "127.0.0.1:9081";

@@ -23,12 +23,12 @@ use crate::support::wait;
 crate::tests![
     ; alone:
     a_service_of_the_catalog_comes_into_the_mesh_and_goes_by_itself,
-    a_users_binding_goes_before_the_catalogs_and_what_he_adopts_is_his,
-    a_service_gets_a_binding_as_soon_as_it_may,
+    a_users_binding_goes_before_the_catalogs_and_what_he_adopts_is_his(15),
+    a_service_gets_a_binding_as_soon_as_it_may(20),
     only_what_has_the_labels_of_both_sides_gets_a_binding_where_it_is_to,
     what_a_catalog_forgot_is_kept_until_somebody_approves_each(25),
-    of_many_services_that_go_at_once_a_share_goes,
-    where_nothing_is_ever_removed_updates_arrive_all_the_same(20)
+    of_many_services_that_go_at_once_a_share_goes(20),
+    where_nothing_is_ever_removed_updates_arrive_all_the_same
 ];
 
 const SOURCE: &str = "catalog-mesh.aikernel.io/source";

@@ -24,7 +24,7 @@ use crate::support::{token, wait};
 crate::tests![
     the_documented_patch_mounts_a_token_in_a_pod_that_is_still_admitted
     ; alone:
-    the_operators_token_opens_the_catalog_and_no_other_does(25)
+    the_operators_token_opens_the_catalog_and_no_other_does(20)
 ];
 
 const AUDIENCE: &str = "catalog";

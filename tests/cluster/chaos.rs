@@ -13,7 +13,7 @@ use crate::support::rig::Rig;
 
 crate::tests![
     ; alone:
-    when_it_falls_quiet_all_is_as_the_catalog_says(40)
+    when_it_falls_quiet_all_is_as_the_catalog_says(45)
 ];
 
 async fn when_it_falls_quiet_all_is_as_the_catalog_says(rig: &Rig) -> Result<()> {

@@ -26,10 +26,10 @@ crate::tests![
     kubectl_waits_and_shows_columns,
     events_tell_of_transitions_only
     ; alone:
-    a_catalog_that_is_away_is_said_by_old_and_new_bindings,
+    a_catalog_that_is_away_is_said_by_old_and_new_bindings(20),
     a_record_out_of_bounds_leaves_the_last_good_policy,
     what_the_catalog_answers_is_told_apart,
-    without_istios_kinds_bindings_say_so(30)
+    without_istios_kinds_bindings_say_so(15)
 ];
 
 /// What all conditions and the summary say.

@@ -24,9 +24,9 @@ use crate::support::wait;
 
 crate::tests![
     ; alone:
-    a_catalog_that_denies_everything_lists_included_takes_nothing_away,
-    a_list_whose_last_page_is_an_error_takes_nothing_away(25),
-    of_what_reads_deny_and_lists_lack_a_share_goes(35)
+    a_catalog_that_denies_everything_lists_included_takes_nothing_away(15),
+    a_list_whose_last_page_is_an_error_takes_nothing_away(15),
+    of_what_reads_deny_and_lists_lack_a_share_goes(25)
 ];
 
 const FRONT: &str = "127.0.0.1:9081";

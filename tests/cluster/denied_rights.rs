@@ -27,7 +27,7 @@ use crate::write_back;
 
 crate::tests![
     ; alone:
-    a_right_that_is_missing_is_named_and_all_else_goes_on(100)
+    a_right_that_is_missing_is_named_and_all_else_goes_on(80)
 ];
 
 const WAY: &str = "127.0.0.1:9443";

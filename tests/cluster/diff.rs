@@ -20,7 +20,7 @@ use crate::support::tools::repository;
 
 crate::tests![
     ; alone:
-    what_it_says_is_what_the_operator_does(20),
+    what_it_says_is_what_the_operator_does(25),
     it_only_reads_with_the_rights_that_are_documented
 ];
 

@@ -26,7 +26,7 @@ use crate::support::workload::{self, Workload};
 
 crate::tests![
     ; alone:
-    every_command_of_the_documents_works(40)
+    every_command_of_the_documents_works(30)
 ];
 
 /// What the documents call things, which are not here by that name.

@@ -20,9 +20,9 @@ use crate::support::wait;
 
 crate::tests![
     ; alone:
-    an_operator_that_gets_a_tenth_of_its_time_takes_nobody_for_dead(30),
-    an_operator_whose_network_goes_takes_nobody_for_dead(70),
-    an_operator_with_twice_as_much_as_it_can_do_takes_nobody_for_dead(20)
+    an_operator_that_gets_a_tenth_of_its_time_takes_nobody_for_dead(35),
+    an_operator_whose_network_goes_takes_nobody_for_dead(55),
+    an_operator_with_twice_as_much_as_it_can_do_takes_nobody_for_dead(25)
 ];
 
 const DOUBTS: &str = "health checks are in doubt";

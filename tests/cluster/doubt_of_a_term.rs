@@ -31,8 +31,8 @@ use crate::support::wait;
 
 crate::tests![
     ; alone:
-    a_leader_that_stands_still_for_its_term_or_whose_clock_jumps_touches_nobody(55),
-    a_leader_whose_term_ends_without_an_api_server_touches_nobody(60)
+    a_leader_that_stands_still_for_its_term_or_whose_clock_jumps_touches_nobody(45),
+    a_leader_whose_term_ends_without_an_api_server_touches_nobody(55)
 ];
 
 /// As it is without any flag; said, so that the rig says nothing else.

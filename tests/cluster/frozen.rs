@@ -20,8 +20,8 @@ crate::tests![
     a_paused_namespace_is_not_written_to_from_elsewhere_either,
     a_binding_that_was_born_suspended_costs_one_status
     ; alone:
-    a_paused_operator_freezes_everything,
-    a_read_only_operator_writes_nothing_at_all
+    a_paused_operator_freezes_everything(20),
+    a_read_only_operator_writes_nothing_at_all(15)
 ];
 
 async fn mesh(scene: &Scene<'_>, name: &str) -> Result<Vec<DynamicObject>> {

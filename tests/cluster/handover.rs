@@ -18,7 +18,7 @@ use crate::support::wait;
 
 crate::tests![
     ; alone:
-    the_share_of_removals_is_handed_from_leader_to_leader(35)
+    the_share_of_removals_is_handed_from_leader_to_leader(30)
 ];
 
 /// So many bindings, of which two may lose their objects in ten minutes.

@@ -23,7 +23,7 @@ use crate::support::wait;
 
 crate::tests![
     ; alone:
-    whoever_fails_leaves_and_no_request_fails_after_that_until_it_is_back(28)
+    whoever_fails_leaves_and_no_request_fails_after_that_until_it_is_back(25)
 ];
 
 /// How often each service is called by each client, where it has few endpoints

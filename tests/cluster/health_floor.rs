@@ -22,7 +22,7 @@ use crate::support::wait;
 crate::tests![
     a_pod_behind_two_services_leaves_where_both_floors_allow_it
     ; alone:
-    endpoints_that_fail_one_by_one_are_never_out_beyond_the_floor(45)
+    endpoints_that_fail_one_by_one_are_never_out_beyond_the_floor(35)
 ];
 
 /// How long it is watched that nothing happens.

@@ -23,7 +23,7 @@ use crate::support::wait;
 
 crate::tests![
     ; alone:
-    a_check_that_never_worked_ejects_nobody_and_says_why_also_after_a_restart,
+    a_check_that_never_worked_ejects_nobody_and_says_why_also_after_a_restart(15),
     a_check_that_breaks_for_all_endpoints_at_once_leaves_all_in(25)
 ];
 

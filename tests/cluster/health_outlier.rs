@@ -22,7 +22,7 @@ use crate::support::workload::SERVICE_PORT;
 
 crate::tests![
     ; alone:
-    outlier_detection_is_tightened_once_while_somebody_bad_stays_and_restored_once(70)
+    outlier_detection_is_tightened_once_while_somebody_bad_stays_and_restored_once(80)
 ];
 
 /// Long enough for some periods of the operator.

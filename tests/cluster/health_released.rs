@@ -25,7 +25,7 @@ crate::tests![
     a_check_that_is_taken_away_or_told_not_to_eject_gives_its_pods_back,
     what_is_frozen_stays_out_or_in_whatever_happens
     ; alone:
-    a_binding_waits_for_pods_that_cannot_be_given_back(25),
+    a_binding_waits_for_pods_that_cannot_be_given_back(20),
     an_operator_that_is_told_not_to_eject_gives_all_pods_back(25)
 ];
 

@@ -27,7 +27,7 @@ crate::tests![
     ; alone:
     what_is_out_stays_out_through_restarts_and_comes_back_when_it_is_well(35),
     whoever_leads_next_goes_on_where_the_last_one_was(30),
-    who_fails_as_the_leader_is_killed_is_out_16_s_later_at_the_latest(35)
+    who_fails_as_the_leader_is_killed_is_out_16_s_later_at_the_latest(30)
 ];
 
 const SECOND_PORT: &str = "127.0.0.1:9181";

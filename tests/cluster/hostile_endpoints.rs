@@ -34,7 +34,7 @@ use crate::support::workload::{Workload, ZONES};
 crate::tests![
     ; alone:
     no_byte_of_an_answer_shows_anywhere(20),
-    a_hundred_hostile_endpoints_cost_no_memory_and_keep_nobody_waiting(35)
+    a_hundred_hostile_endpoints_cost_no_memory_and_keep_nobody_waiting(30)
 ];
 
 /// What an Alertmanager is shown, and nobody else.

@@ -20,7 +20,7 @@ crate::tests![
     all_folders_apply_in_one_command_without_a_warning_and_again_without_a_change,
     the_namespace_admits_restricted_pods_alone
     ; alone:
-    the_deployments_pods_are_admitted_and_people_get_their_rights
+    the_deployments_pods_are_admitted_and_people_get_their_rights(30)
 ];
 
 /// As the README says.

@@ -29,7 +29,7 @@ use crate::support::workload::{Workload, make_namespace};
 
 crate::tests![
     ; alone:
-    from_the_readmes_first_command_to_a_cluster_without_a_trace(70)
+    from_the_readmes_first_command_to_a_cluster_without_a_trace(60)
 ];
 
 /// What the documents call the catalog.

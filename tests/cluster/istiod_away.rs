@@ -22,8 +22,8 @@ use crate::support::tools::repository;
 
 crate::tests![
     ; alone:
-    bindings_say_that_istiod_is_away_and_all_arrive_on_its_return(45),
-    a_route_waits_for_its_policy_and_a_policy_does_not_wait_for_its_route
+    bindings_say_that_istiod_is_away_and_all_arrive_on_its_return(35),
+    a_route_waits_for_its_policy_and_a_policy_does_not_wait_for_its_route(15)
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");

@@ -21,7 +21,7 @@ use crate::support::way::Way;
 
 crate::tests![
     ; alone:
-    bindings_say_what_is_missing_and_are_programmed_once_it_is_installed(55)
+    bindings_say_what_is_missing_and_are_programmed_once_it_is_installed(35)
 ];
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_catalog-mesh-controller");

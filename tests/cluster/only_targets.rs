@@ -26,7 +26,7 @@ use crate::targets::targets;
 
 crate::tests![
     ; alone:
-    nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say
+    nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(20)
 ];
 
 const NAME: &str = "web";

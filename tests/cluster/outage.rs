@@ -28,7 +28,7 @@ use crate::support::{wait, workload};
 
 crate::tests![
     ; alone:
-    an_outage_with_restarts_changes_nothing_and_is_caught_up_with_by_one_list(65)
+    an_outage_with_restarts_changes_nothing_and_is_caught_up_with_by_one_list(60)
 ];
 
 const FRONT: &str = "127.0.0.1:9081";

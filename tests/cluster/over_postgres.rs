@@ -23,7 +23,7 @@ use crate::{catalog_sync, write_back};
 
 crate::tests![
     ; alone:
-    a_catalog_read_in_its_tables_is_followed_told_and_doubted_like_any_other(60)
+    a_catalog_read_in_its_tables_is_followed_told_and_doubted_like_any_other(45)
 ];
 
 /// As many as were promised.

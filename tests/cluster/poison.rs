@@ -24,7 +24,7 @@ use crate::support::wait;
 
 crate::tests![
     ; alone:
-    one_bad_record_and_one_undecodable_binding_stop_nobody(35),
+    one_bad_record_and_one_undecodable_binding_stop_nobody(20),
     a_binding_that_becomes_undecodable_keeps_its_last_state
 ];
 

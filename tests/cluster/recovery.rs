@@ -22,7 +22,7 @@ use crate::support::way::{Trouble, Way};
 
 crate::tests![
     ; alone:
-    it_recovers_by_itself_from_what_the_api_server_goes_through(70)
+    it_recovers_by_itself_from_what_the_api_server_goes_through(50)
 ];
 
 const WAY: &str = "127.0.0.1:9443";

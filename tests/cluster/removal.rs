@@ -23,7 +23,7 @@ crate::tests![
     what_took_the_place_of_our_object_is_not_deleted
     ; alone:
     a_removal_never_waits_for_the_catalog,
-    a_removal_that_is_refused_says_so_and_is_tried_again,
+    a_removal_that_is_refused_says_so_and_is_tried_again(20),
     what_was_deleted_while_the_operator_was_away_is_cleaned_up
 ];
 

@@ -23,7 +23,7 @@ use crate::support::workload::make_namespace;
 
 crate::tests![
     ; alone:
-    some_namespaces_are_served_with_roles_in_these_alone(40)
+    some_namespaces_are_served_with_roles_in_these_alone(30)
 ];
 
 /// Where the replica that stands by is.

@@ -16,7 +16,7 @@ crate::tests![
     a_record_that_changes_in_no_way_that_counts_is_not_written,
     ten_periods_after_two_applies_write_nothing
     ; alone:
-    a_restart_writes_nothing,
+    a_restart_writes_nothing(20),
     an_operator_killed_half_way_goes_on_where_it_was,
     a_restart_of_the_api_server_is_not_taken_for_a_mesh_without_istio(35)
 ];

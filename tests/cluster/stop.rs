@@ -10,7 +10,7 @@ use crate::support::stack::Stack;
 
 crate::tests![
     ; alone:
-    a_signal_ends_it_at_once_and_that_is_a_success
+    a_signal_ends_it_at_once_and_that_is_a_success(25)
 ];
 
 async fn a_signal_ends_it_at_once_and_that_is_a_success(rig: &Rig) -> Result<()> {

@@ -27,7 +27,7 @@ use crate::support::wait;
 
 crate::tests![
     ; alone:
-    a_storm_of_one_service_is_heard_merged_and_keeps_nobody_waiting
+    a_storm_of_one_service_is_heard_merged_and_keeps_nobody_waiting(15)
 ];
 
 /// Services, of which the first is the one that does not rest.

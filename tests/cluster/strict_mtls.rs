@@ -20,8 +20,8 @@ use crate::support::workload::{Workload, ZONES};
 
 crate::tests![
     ; alone:
-    a_plain_check_of_a_strict_workload_says_why_and_takes_nobody_out,
-    a_strict_workload_is_checked_with_the_certificate_of_the_moment(25),
+    a_plain_check_of_a_strict_workload_says_why_and_takes_nobody_out(20),
+    a_strict_workload_is_checked_with_the_certificate_of_the_moment(30),
     whoever_answers_by_another_name_is_not_asked_and_leaves
 ];
 

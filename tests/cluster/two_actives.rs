@@ -25,7 +25,7 @@ use crate::two_operators::{ELSEWHERE, install_again, run_second};
 
 crate::tests![
     ; alone:
-    two_that_write_at_once_come_to_the_same_and_write_twice_as_much_at_most(50)
+    two_that_write_at_once_come_to_the_same_and_write_twice_as_much_at_most(30)
 ];
 
 /// Bindings beside the one whose endpoints are checked.

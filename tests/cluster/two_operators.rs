@@ -23,7 +23,7 @@ use crate::write_back::{bind, lists};
 
 crate::tests![
     ; alone:
-    of_two_that_lead_the_one_that_is_overtaken_stops_and_says_so_until_the_other_is_gone(50)
+    of_two_that_lead_the_one_that_is_overtaken_stops_and_says_so_until_the_other_is_gone(55)
 ];
 
 const SECOND_PORT: &str = "127.0.0.1:9181";

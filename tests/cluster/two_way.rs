@@ -28,8 +28,8 @@ use crate::support::workload::{SERVICE_PORT, Workload};
 
 crate::tests![
     ; alone:
-    a_service_lives_in_catalog_and_mesh_with_postgresql_behind_the_api(25),
-    a_service_lives_in_catalog_and_mesh_with_postgresql_read_directly(25)
+    a_service_lives_in_catalog_and_mesh_with_postgresql_behind_the_api(20),
+    a_service_lives_in_catalog_and_mesh_with_postgresql_read_directly(15)
 ];
 
 /// A second is promised; the rest is for a machine that does much else.

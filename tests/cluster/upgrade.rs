@@ -30,7 +30,7 @@ use crate::support::workload::{SERVICE_PORT, Workload};
 
 crate::tests![
     ; alone:
-    an_upgrade_under_traffic_fails_no_request_and_writes_only_what_is_announced(40)
+    an_upgrade_under_traffic_fails_no_request_and_writes_only_what_is_announced(35)
 ];
 
 /// Where the new operator's own port is, while the old one has the usual one.

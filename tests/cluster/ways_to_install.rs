@@ -21,8 +21,8 @@ use crate::support::workload::make_namespace;
 
 crate::tests![
     ; alone:
-    each_overlay_installs_what_it_says(50),
-    the_folders_apply_one_by_one_in_every_order(30)
+    each_overlay_installs_what_it_says(65),
+    the_folders_apply_one_by_one_in_every_order(50)
 ];
 
 /// The commands of the page on installation: each overlay comes up with the

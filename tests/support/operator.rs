@@ -123,7 +123,7 @@ impl Operator {
 
 /// Does at once what time would do: whoever held the Lease is dead, and an
 /// operator that starts next is not to wait for him.
-async fn free_lease(admin: &kube::Client, annotations: Value) -> Result<()> {
+pub async fn free_lease(admin: &kube::Client, annotations: Value) -> Result<()> {
     let nobody = json!({
         "metadata": {"annotations": annotations},
         "spec": {"holderIdentity": ""},

@@ -13,6 +13,7 @@ use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::Api;
 use kube::api::ListParams;
 use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio::sync::{OnceCell, RwLock};
 use tokio::time::Instant;
@@ -308,8 +309,13 @@ fn trial(test: Test, shared: Arc<Shared>) -> Trial {
                     let took = started.elapsed().as_secs();
                     eprintln!("{} took {took} s of {seconds}", test.name());
                 }
-                // The next one's operator would look after them, and count them.
-                let tidied = tokio::time::timeout(TIDIED, stack::forget_bindings(rig)).await;
+                // The next one's operator would look after them, and count them; and
+                // wait for a leader that was killed.
+                let tidy = async {
+                    stack::forget_bindings(rig).await?;
+                    operator::free_lease(&rig.client, json!({})).await
+                };
+                let tidied = tokio::time::timeout(TIDIED, tidy).await;
                 ended??;
                 return tidied.context("what the test left could not be removed")?;
             }
