@@ -1,24 +1,32 @@
 # Each target is one command that also works alone.
 
-.PHONY: test test-catalog-server test-the-rest check audit sbom release reproducible tools test-cluster away chaos outage upgrade image-check demo bench
+.PHONY: test test-catalog-server test-demo test-the-rest check audit sbom release reproducible tools test-cluster away chaos outage upgrade image-check demo bench
 
-# Everything that has to hold, from nothing: also what CI runs. What needs the
-# clusters has the machine alone; of the rest, much waits or keeps one core busy.
+# Everything that has to hold, from nothing: also what CI runs. What is quick comes
+# first. What needs the clusters has the machine alone; of the rest, much waits or
+# keeps one core busy.
 test: check tools
 	cargo build --locked --examples
 	cargo test --locked --no-run
+	cargo test --locked --lib --bins --example catalog-server $(call tests,$(QUICK))
 	cargo test --locked --test cluster
-	$(MAKE) --jobs=2 --output-sync=line test-catalog-server test-the-rest
+	$(MAKE) --jobs=3 --output-sync=line test-catalog-server test-demo test-the-rest
 
-# Every test target, by its place; those that are run by themselves.
+# Every test target, by its place.
 TARGETS = $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
-BY_THEMSELVES = cluster catalog_server
+tests = $(patsubst %,--test %,$(1))
+# Those that only read and compute, and those that are run by themselves.
+QUICK = crd deploy docs golden guide house logs mapping render
+BY_THEMSELVES = cluster catalog_server demo
 
 test-catalog-server:
 	cargo test --locked --test catalog_server
 
+test-demo:
+	cargo test --locked --test demo
+
 test-the-rest:
-	cargo test --locked --lib --bins --example catalog-server $(patsubst %,--test %,$(filter-out $(BY_THEMSELVES),$(TARGETS)))
+	cargo test --locked $(call tests,$(filter-out $(QUICK) $(BY_THEMSELVES),$(TARGETS)))
 	cargo test --locked --doc
 
 # What needs no cluster and no running: form, lints, dependencies. (The files of
