@@ -8,7 +8,7 @@
 test: check tools
 	cargo build --locked --examples
 	cargo test --locked --no-run
-	cargo test --locked --lib --bins --example catalog-server $(call tests,$(QUICK))
+	cargo test --locked --lib --bins --example catalog-server $(call tests,$(AT_FIRST))
 	cargo test --locked --test cluster
 	$(MAKE) --jobs=3 --output-sync=line test-catalog-server test-demo test-the-rest
 
@@ -16,7 +16,7 @@ test: check tools
 TARGETS = $(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
 tests = $(patsubst %,--test %,$(1))
 # Those that only read and compute, and those that are run by themselves.
-QUICK = crd deploy docs golden guide house logs mapping render
+AT_FIRST = crd deploy docs golden guide house logs mapping render
 BY_THEMSELVES = cluster catalog_server demo
 
 test-catalog-server:
@@ -26,7 +26,7 @@ test-demo:
 	cargo test --locked --test demo
 
 test-the-rest:
-	cargo test --locked $(call tests,$(filter-out $(QUICK) $(BY_THEMSELVES),$(TARGETS)))
+	cargo test --locked $(call tests,$(filter-out $(AT_FIRST) $(BY_THEMSELVES),$(TARGETS)))
 	cargo test --locked --doc
 
 # What needs no cluster and no running: form, lints, dependencies. (The files of

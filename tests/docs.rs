@@ -133,6 +133,21 @@ fn the_readme_shows_the_record_of_the_reference_catalog() {
 }
 
 #[test]
+fn what_make_hands_on_is_what_its_caller_said() {
+    let makefile = read("Makefile");
+    let lists = makefile.split("$(foreach name,").skip(1);
+    let handed_on: Vec<_> = lists
+        .filter_map(|rest| rest.split(',').next())
+        .flat_map(str::split_whitespace)
+        .collect();
+    assert!(handed_on.len() > 10, "{handed_on:?}");
+    for line in makefile.lines() {
+        let set = line.split(['=', ':', '?', '+']).next().unwrap().trim();
+        assert!(!handed_on.contains(&set), "it has a value here: {line}");
+    }
+}
+
+#[test]
 fn every_command_of_make_that_is_named_exists() {
     let makefile = read("Makefile");
     let targets: BTreeSet<&str> = makefile

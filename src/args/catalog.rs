@@ -52,7 +52,7 @@ pub struct CatalogArgs {
         long,
         env = "CATALOG_MESH_CATALOG_QPS",
         value_name = "N",
-        default_value_t = 50,
+        default_value_t = 100,
         value_parser = clap::value_parser!(u32).range(1..=10_000)
     )]
     pub catalog_qps: u32,

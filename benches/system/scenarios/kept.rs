@@ -173,7 +173,7 @@ async fn prober(count: u16, server: SocketAddr, interval: Duration) -> Result<Fo
     let limits = Limits::default();
     let (prober, _view, run) =
         catalog_mesh_controller::health::start(limits, None, metrics.health.clone())?;
-    prober.set(probe::targets(count, interval, server.port())?);
+    prober.set(probe::targets(count.into(), interval, server.port())?);
     tokio::spawn(run);
     let sum = |name| {
         let samples = Samples::parse(&metrics.exposition()?);

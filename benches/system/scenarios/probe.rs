@@ -52,11 +52,12 @@ impl Connections {
         }
     }
 
-    /// More checks than can be made: so many endpoints, so often.
-    fn load(self) -> (u16, Duration) {
+    /// More checks than can be made, 200,000 and 20,000 a second: so many endpoints,
+    /// so often. (Up to 5 s connections are kept.)
+    fn load(self) -> (u32, Duration) {
         match self {
-            Self::Kept => (32, Duration::from_millis(1)),
-            Self::New => (16_000, Duration::from_secs(5)),
+            Self::Kept => (4_000, Duration::from_millis(20)),
+            Self::New => (100_000, Duration::from_secs(5)),
         }
     }
 }
@@ -156,7 +157,8 @@ fn prober(connections: Connections, server: SocketAddr, runtime: &Runtime) -> Re
 }
 
 /// So many endpoints, each checked so often.
-pub(super) fn targets(endpoints: u16, interval: Duration, port: u16) -> Result<Targets> {
+pub(super) fn targets(endpoints: u32, interval: Duration, port: u16) -> Result<Targets> {
+    let of_each = u16::try_from(endpoints / u32::from(SERVICES))?;
     let check = Check {
         ask: Ask {
             scheme: Scheme::Http,
@@ -173,7 +175,7 @@ pub(super) fn targets(endpoints: u16, interval: Duration, port: u16) -> Result<T
     };
     let mut targets = Targets::new();
     for service in 0..SERVICES {
-        let endpoints: BTreeSet<_> = (1..=endpoints / SERVICES)
+        let endpoints: BTreeSet<_> = (1..=of_each)
             .map(|host| address(service, host, port))
             .collect();
         let key = ServiceKey {
