@@ -28,7 +28,8 @@ pub(super) struct Files {
 impl Files {
     /// Reads the files; blocks. Where they say what they said before, that very
     /// `Arc` is given. Otherwise they may be in the midst of a replacement, of
-    /// which a new key must not go to the old URL: two readings have to agree.
+    /// which a new key must not go to the old URL: two readings have to agree. Where
+    /// none do, what was read before still belongs together.
     pub(super) fn read(config: &AccessConfig, before: Option<&Arc<Self>>) -> Arc<Self> {
         let mut now = Self::read_once(config);
         if let Some(same) = before.filter(|before| ***before == now) {
@@ -36,13 +37,23 @@ impl Files {
         }
         for _ in 1..MOST_READINGS {
             let again = Self::read_once(config);
-            let agree = again == now;
-            now = again;
-            if agree {
-                break;
+            if again == now {
+                return Arc::new(now);
             }
+            now = again;
         }
-        Arc::new(now)
+        before.map_or_else(|| Arc::new(now.unsettled()), Arc::clone)
+    }
+
+    /// None of what was read may be used.
+    fn unsettled(self) -> Self {
+        let never = |text: Text| text.map(|_| Err("changes all the time".to_owned()));
+        Self {
+            api_url: never(self.api_url),
+            report_url: never(self.report_url),
+            api_key: never(self.api_key),
+            token: never(self.token),
+        }
     }
 
     fn read_once(config: &AccessConfig) -> Self {

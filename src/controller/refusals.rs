@@ -6,21 +6,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use http::Request;
 use kube::Client;
-
-use super::apply::in_time;
+use tokio::time::timeout;
 
 /// So many failures in a row are believed also of a server that says nothing about
 /// itself; they take more than ten seconds.
 const CERTAIN: u32 = 6;
 
-/// What is known of the server.
+/// How long a server may take to say whether it is ready. One that has just refused a
+/// list does answer.
+const TO_SAY_SO: Duration = Duration::from_secs(2);
+
+/// Nothing was refused last.
 const NOTHING: u8 = 0;
 /// It refused, and was not ready since.
 const REFUSED: u8 = 1;
-/// It was ready before it was last asked for the list.
+/// It refused, and was ready before it was asked again.
 const READY: u8 = 2;
 
 /// Whether the server was ready before it refused.
@@ -28,27 +32,24 @@ const READY: u8 = 2;
 pub(super) struct Refusals(Arc<AtomicU8>);
 
 impl Refusals {
-    /// Asks, where the last list came to nothing, whether the server is ready for
-    /// the next one.
+    /// Asks, where the last list was refused, whether the server is ready for the
+    /// next one.
     pub(super) async fn before_a_list(&self, client: &Client) {
         if self.0.load(Ordering::Relaxed) != NOTHING {
-            let found = if is_ready(client).await {
-                READY
-            } else {
-                REFUSED
-            };
+            let ready = timeout(TO_SAY_SO, is_ready(client)).await;
+            let found = if ready == Ok(true) { READY } else { REFUSED };
             self.0.store(found, Ordering::Relaxed);
         }
     }
 
-    /// A list came to nothing, or a watch; it was the last of so many failures in a
-    /// row. Says whether a refusal is to be believed.
+    /// A list was refused, the last of so many failures in a row. Says whether that
+    /// is to be believed.
     pub(super) fn one_more(&self, failures: u32) -> bool {
         let known = self.0.swap(REFUSED, Ordering::Relaxed);
         known == READY || failures >= CERTAIN
     }
 
-    /// A list came.
+    /// A list came, or it was something else that failed.
     pub(super) fn are_over(&self) {
         self.0.store(NOTHING, Ordering::Relaxed);
     }
@@ -58,7 +59,7 @@ async fn is_ready(client: &Client) -> bool {
     let Ok(request) = Request::get("/readyz").body(Vec::new()) else {
         return false;
     };
-    in_time(client.request_text(request)).await.is_ok()
+    client.request_text(request).await.is_ok()
 }
 
 #[cfg(test)]

@@ -181,9 +181,11 @@ async fn follow_rules((ctx, part): Us, kind: MeshKind) {
     let mut counted = failure(&ctx.metrics, kind.as_str());
     let failed = |error: &Error, failures: u32| {
         counted(error, failures);
-        let believed = refusals.one_more(failures);
-        // Whatever else fails, the kind was there and is known as it was.
-        if !watch::is_list_refused(error) || !believed {
+        if !watch::is_list_refused(error) {
+            // Whatever else fails, the kind was there and is known as it was.
+            return refusals.are_over();
+        }
+        if !refusals.one_more(failures) {
             return;
         }
         let why = not_served(error, kind);
