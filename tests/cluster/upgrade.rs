@@ -230,8 +230,9 @@ impl<'a> World<'a> {
             if is_checked(n) {
                 record["healthCheck"] = json!({"interval": "2s", "timeout": "1s"});
             }
-            catalog.put(&record).await?;
+            // First the binding: for a record without one the operator makes it.
             stack::create(self.rig, &stack::binding(&self.namespace, &name, &name)).await?;
+            catalog.put(&record).await?;
         }
         self.wait_until_ready().await
     }
