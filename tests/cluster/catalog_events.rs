@@ -237,6 +237,7 @@ async fn many_at_once(
     front.hold_reads(true);
     put("7s").await?;
     unread(MANY as f64).await?;
+    let slow = held.elapsed();
     front.hold_reads(false);
     unread(0.0).await?;
     let (lists, gets): (Vec<_>, Vec<_>) = read_since(front, held)
@@ -249,9 +250,13 @@ async fn many_at_once(
         gets.len()
     );
     ensure!(lists.len() <= MANY / 100, "{} lists", lists.len());
-    // The first one, which may be asked for a second time where that is slow.
+    // The first one, which is asked for once more each 2.5 s that it was held.
     let alone: std::collections::BTreeSet<_> = gets.iter().collect();
-    ensure!(alone.len() <= 1 && gets.len() <= 2, "{gets:?}");
+    let most = 2 + slow.as_millis() / 2_500;
+    ensure!(
+        alone.len() <= 1 && gets.len() as u128 <= most,
+        "in {slow:?} {gets:?}"
+    );
     Ok(())
 }
 
