@@ -54,8 +54,9 @@ async fn from_the_readmes_first_command_to_a_cluster_without_a_trace(rig: &Rig) 
         }
     };
     let walked = walked.await;
-    restore(rig, &[EXAMPLE]).await?;
-    walked
+    let restored = restore(rig, &[EXAMPLE]).await;
+    // What failed first is why the other did.
+    walked.and(restored)
 }
 
 async fn walk(rig: &Rig) -> Result<()> {
@@ -137,7 +138,6 @@ async fn install(rig: &Rig, catalog: &Catalog) -> Result<()> {
     let table: Vec<_> = shown
         .lines()
         .skip_while(|l| !l.starts_with("NAME"))
-        .take(2)
         .collect();
     let columns: Vec<_> = table
         .first()
@@ -156,8 +156,11 @@ async fn install(rig: &Rig, catalog: &Catalog) -> Result<()> {
                 "AGE"
             ]
     );
-    let row: Vec<_> = table[1].split_whitespace().collect();
     let name = "worker-service-binding";
+    // The operator may have made one for the catalog before this one was there,
+    // which then goes.
+    let row = table.iter().find(|line| line.starts_with(name));
+    let row: Vec<_> = row.context("no such row")?.split_whitespace().collect();
     ensure!(
         row[..4] == [name, "True", "worker-service", "Synced"],
         "{row:?}"
@@ -333,6 +336,8 @@ pub(crate) async fn clear(rig: &Rig) -> Result<()> {
 
 /// As it was, for the tests that come next; also where this one failed.
 pub(crate) async fn restore(rig: &Rig, namespaces: &[&str]) -> Result<()> {
+    // What a failure left would stop the Namespaces from going.
+    let forgotten = stack::forget_bindings(rig).await;
     for name in namespaces {
         // No kubelet would ever confirm a graceful end.
         let now = ["--grace-period=0", "--force"];
@@ -340,8 +345,7 @@ pub(crate) async fn restore(rig: &Rig, namespaces: &[&str]) -> Result<()> {
         rig.kubectl(&[&pods[..], &now].concat()).await?;
         gone(rig, name).await?;
     }
-    // What a failure left would stop the Namespace from going.
-    if stack::forget_bindings(rig).await.is_ok() {
+    if forgotten.is_ok() {
         gone(rig, NAMESPACE).await?;
     }
     rig.api.apply_crds().await
