@@ -6,7 +6,6 @@
 //! waiting until its deadline.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -14,13 +13,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::Catalog;
+use super::beside::PATIENCE;
 use super::error::CatalogError;
 use super::reads::Reads;
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::ServiceRecord;
-
-/// How long a read stays without an answer before another one is tried.
-const PATIENCE: Duration = Duration::from_millis(2_500);
 
 /// A catalog whose reads of one service do not hang on a request that will
 /// never be answered. One that has waited for 2.5 s is given up and asked anew
@@ -124,6 +121,8 @@ impl<C: Catalog> Reads for HedgedCatalog<C> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use futures::future::join_all;
 
     use super::super::fake::FakeCatalog;

@@ -127,6 +127,10 @@ async fn it_recovers_by_itself_from_what_the_api_server_goes_through(rig: &Rig) 
                 Ok(())
             })
             .await?;
+            wait::until("what went unseen put back", LIMIT, async || {
+                rules.get("s0").await.map(|_| ()).context("s0")
+            })
+            .await?;
             // Not before: how long a server takes to start must not matter, and a
             // write that is held for 15 s is given up, and that is said. What is
             // written while everything is listed anew may be written twice.
