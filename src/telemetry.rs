@@ -63,8 +63,10 @@ where
         event.record(&mut fields);
         for c in Value::Object(fields.0).to_string().chars() {
             if is_unseen(c) {
-                // All of them have four digits at most.
-                write!(writer, "\\u{:04x}", u32::from(c))?;
+                // JSON writes what is beyond four digits as a pair of surrogates.
+                for unit in c.encode_utf16(&mut [0; 2]) {
+                    write!(writer, "\\u{unit:04x}")?;
+                }
             } else {
                 writer.write_char(c)?;
             }
@@ -77,8 +79,9 @@ where
 /// ends of lines, and what hides text or turns it around.
 fn is_unseen(c: char) -> bool {
     matches!(c,
-        '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+        '\u{7f}'..='\u{9f}' | '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+        | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// As much of the text as a field holds.

@@ -91,7 +91,10 @@ fn a_line_is_one_json_object_with_the_documented_keys() {
 
 #[test]
 fn nothing_from_outside_ends_a_line_hides_text_or_moves_the_cursor() {
-    let mut hostile: String = (0..=0x2fff_u32).filter_map(char::from_u32).collect();
+    let tags = 0xe_0000..=0xe_007f_u32;
+    let beyond = (0xfff0..=0xffff_u32).chain(tags);
+    let hostile = (0..=0x2fff_u32).chain(beyond);
+    let mut hostile: String = hostile.filter_map(char::from_u32).collect();
     hostile
         .push_str("\"}\n{\"level\":\"info\",\"msg\":\"forged\"}\u{feff}\u{1b}]0;x\u{7}\u{10ffff}");
     // As many bytes as fit into a field.
@@ -109,7 +112,11 @@ fn nothing_from_outside_ends_a_line_hides_text_or_moves_the_cursor() {
         let (line, rest) = text.split_once('\n').unwrap();
         assert_eq!(rest, "", "one line");
         let unseen = |c: char| {
-            c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+            c.is_control()
+                || matches!(c, '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{feff}')
+                || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+                || matches!(c, '\u{2060}'..='\u{206f}' | '\u{fff9}'..='\u{fffb}')
+                || matches!(c, '\u{e0000}'..='\u{e007f}')
         };
         assert!(!line.contains(unseen), "{line:?}");
         // And nothing of it is lost.

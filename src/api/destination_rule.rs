@@ -190,4 +190,8 @@ pub struct OutlierDetection {
     /// Envoy then takes 10, with which fewer than ten endpoints are never
     /// touched.
     pub max_ejection_percent: u32,
+    /// Share of the endpoints that has to be left; with fewer, all are used.
+    /// Istio reads absent as 0: once all are out, every request is refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_health_percent: Option<u32>,
 }

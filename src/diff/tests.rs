@@ -640,9 +640,14 @@ async fn an_entry_of_a_file_leads_to_a_binding_as_if_it_came() {
 /// What was written for `shop/web` while an unhealthy endpoint had to stay, and
 /// a catalog whose policy asks for so many errors by now.
 fn tightened(errors: u32) -> (Stub, FakeCatalog) {
+    tightened_from(errors, 50, &json!({"maxEjectionPercent": 99}))
+}
+
+/// The same with this share in both policies, and with what was written for it.
+fn tightened_from(errors: u32, percent: u32, written: &Value) -> (Stub, FakeCatalog) {
     let breaker = |errors| {
         let breaker = json!({"consecutiveErrors": errors, "interval": "30s",
-            "baseEjectionTime": "30s", "maxEjectionPercent": 50});
+            "baseEjectionTime": "30s", "maxEjectionPercent": percent});
         serde_json::from_value(breaker).unwrap()
     };
     let catalog = FakeCatalog::new();
@@ -672,7 +677,9 @@ fn tightened(errors: u32) -> (Stub, FakeCatalog) {
                 let detection = &mut object["spec"]["trafficPolicy"]["outlierDetection"];
                 detection["consecutive5xxErrors"] = json!(1);
                 detection["interval"] = json!("1s");
-                detection["maxEjectionPercent"] = json!(99);
+                for (name, value) in written.as_object().unwrap() {
+                    detection[name] = value.clone();
+                }
             }
         },
     );
@@ -690,6 +697,11 @@ async fn a_detection_that_the_operator_has_tightened_is_no_difference() {
         let note = answer["bindings"][0]["notes"][0].as_str().unwrap();
         assert!(note.contains("tightened"), "{note}");
     }
+    // One by which all may be out.
+    let written = json!({"maxEjectionPercent": 100, "minHealthPercent": 1});
+    let (stub, catalog) = tightened_from(5, 100, &written);
+    let (answer, differs) = json_of(stub, catalog, &[]).await;
+    assert_eq!((verdict(&answer), differs), (("nothing", ""), false));
 }
 
 #[tokio::test]

@@ -19,6 +19,9 @@ const FIELDS: [(&str, &str); 4] = [
     ("maxEjectionPercent", field::BREAKER_PERCENT),
 ];
 
+/// What no policy has, and is there only while it is tightened.
+const LEAST: &str = "minHealthPercent";
+
 /// By how much it is, by the policy that the binding's status shows.
 pub(super) fn of(live: &Live, synced: &[PolicyEntry]) -> Option<Tightened> {
     let path = ["spec", "trafficPolicy", "outlierDetection"];
@@ -30,6 +33,8 @@ pub(super) fn of(live: &Live, synced: &[PolicyEntry]) -> Option<Tightened> {
         return None;
     }
     let detection = live.object.pointer(&format!("/{}", path.join("/")))?;
+    let least = detection.get(LEAST).filter(|_| ours(&(LEAST, "")));
+    let least = least.and_then(Value::as_u64);
     let held = FIELDS.map(|(name, _)| match detection.get(name) {
         Some(Value::String(text)) => text.clone(),
         other => other.map(ToString::to_string).unwrap_or_default(),
@@ -38,7 +43,11 @@ pub(super) fn of(live: &Live, synced: &[PolicyEntry]) -> Option<Tightened> {
         let entry = synced.iter().find(|entry| entry.field == field);
         entry.map(|entry| entry.value.clone()).unwrap_or_default()
     });
-    outlier::told_by(&policy(&held)?, &policy(&said)?)
+    let held = OutlierPolicy {
+        min_health_percent: least.and_then(|least| u32::try_from(least).ok()),
+        ..policy(&held)?
+    };
+    outlier::told_by(&held, &policy(&said)?)
 }
 
 fn policy([errors, interval, ejection, percent]: &[String; 4]) -> Option<OutlierPolicy> {
@@ -47,5 +56,6 @@ fn policy([errors, interval, ejection, percent]: &[String; 4]) -> Option<Outlier
         interval: Millis::parse(interval).ok()?,
         base_ejection_time: Millis::parse(ejection).ok()?,
         max_ejection_percent: percent.parse().ok()?,
+        min_health_percent: None,
     })
 }

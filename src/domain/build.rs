@@ -136,6 +136,7 @@ fn outlier_detection(outlier: &OutlierPolicy) -> Option<dr::OutlierDetection> {
         interval: text(outlier.interval),
         base_ejection_time: text(outlier.base_ejection_time),
         max_ejection_percent: outlier.max_ejection_percent,
+        min_health_percent: outlier.min_health_percent,
     })
 }
 

@@ -67,7 +67,9 @@ fn by_id(
 }
 
 /// Follows a server over a way that is cut, while eight write.
-async fn ends_in_what_the_catalog_holds(args: &[&str]) {
+/// Ends with the lists that it took since the stream could not be resumed, and
+/// with the times at which one was opened.
+async fn ends_in_what_the_catalog_holds(args: &[&str]) -> (u64, u64) {
     let database = Database::sqlite();
     let server = database.serve(args);
     let (cut, cuts) = tokio::sync::watch::channel(0);
@@ -135,14 +137,25 @@ async fn ends_in_what_the_catalog_holds(args: &[&str]) {
         "agreed {:?} after the last change; {said:#?}",
         quiet.elapsed()
     );
+    let count = |of: &str| {
+        let line = said.iter().find(|line| line.starts_with(of));
+        let count = line.and_then(|line| line.rsplit(' ').next());
+        count.map_or(0, |count| count.parse().unwrap())
+    };
+    (
+        count("catalog_mesh_catalog_lists_total{reason=\"reset\"}"),
+        count("catalog_mesh_catalog_stream_connections_total"),
+    )
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_whose_connection_is_cut_knows_in_the_end_what_the_catalog_holds() {
-    ends_in_what_the_catalog_holds(&[]).await;
+    let (resets, streams) = ends_in_what_the_catalog_holds(&[]).await;
+    assert!(resets == 0 && streams > 1, "{resets} of {streams}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn so_does_one_that_is_behind_what_can_be_replayed_again_and_again() {
-    ends_in_what_the_catalog_holds(&["--retention-revisions", "20"]).await;
+    let (resets, streams) = ends_in_what_the_catalog_holds(&["--retention-revisions", "20"]).await;
+    assert!(resets > 0 && streams > 1, "{resets} of {streams}");
 }

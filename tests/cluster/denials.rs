@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
 use kube::ResourceExt;
 use kube::api::ListParams;
@@ -26,6 +26,7 @@ crate::tests![
     ; alone:
     a_catalog_that_denies_everything_lists_included_takes_nothing_away(15),
     a_list_whose_last_page_is_an_error_takes_nothing_away(15),
+    an_empty_list_of_the_same_history_takes_nothing_away_but_what_is_approved(15),
     of_what_reads_deny_and_lists_lack_a_share_goes(25)
 ];
 
@@ -190,6 +191,41 @@ async fn takes_nothing_away(scene: &Scene<'_>, fault: Fault, denied: usize) -> R
     ensure!(deeds.is_empty(), "{deeds:?}");
     ensure!(scene.mesh().await? == before, "the mesh is another");
     Ok(())
+}
+
+async fn an_empty_list_of_the_same_history_takes_nothing_away_but_what_is_approved(
+    rig: &Rig,
+) -> Result<()> {
+    let scene = Scene::start(rig, "lists-nothing").await?;
+    let (before, mark) = (scene.mesh().await?, rig.audit_mark().await?);
+    scene.front.set(Fault::Only(Vec::new()))?;
+    // One that knew them all finds out by a record that is changed, and one that
+    // never saw any by its first list.
+    scene.catalog.put(&scene.fleet.record(0, "6s")).await?;
+    sleep(SPAN).await;
+    scene.restart().await?;
+    let (removed, held) = ("False Removed", "False DeletionHeld");
+    let what_to_do = [
+        "lists no service at all",
+        "kubectl annotate servicebindings.aikernel.io",
+        "approve-deletion=",
+    ];
+    scene.message(held, SIZE, &what_to_do).await?;
+    sleep(SPAN).await;
+    scene.message(held, SIZE, &what_to_do).await?;
+    let deeds = scene.deeds(mark).await?;
+    ensure!(deeds.is_empty(), "{deeds:?}");
+    ensure!(scene.mesh().await? == before, "the mesh is another");
+
+    let bindings = scene.bindings().await?;
+    approve_deletion(rig, bindings.first().context("no binding")?).await?;
+    scene.say(&[(removed, 1), (held, SIZE - 1)]).await?;
+    the_route_goes_first(&scene, mark, 1).await?;
+
+    scene.front.set(Fault::None)?;
+    scene.fleet.put_records(&scene.catalog, "9s").await?;
+    scene.say(&[("True Synced", SIZE)]).await?;
+    scene.fleet.wait_for_timeout(rig, "9s").await
 }
 
 async fn of_what_reads_deny_and_lists_lack_a_share_goes(rig: &Rig) -> Result<()> {

@@ -18,6 +18,7 @@ use crate::support::rig::Rig;
 use crate::support::stack::PATIENCE;
 use crate::support::traffic::{self, Traffic};
 use crate::support::wait;
+use crate::support::workload::SERVICE_PORT;
 
 crate::tests![
     a_pod_behind_two_services_leaves_where_both_floors_allow_it
@@ -80,7 +81,7 @@ async fn one(
     envoy.wait_for_endpoints(&checked.host(), size).await?;
     let traffic = Traffic::start(envoy, &checked.host(), PACE)?;
     let watched = watch(&checked, most);
-    let steps = steps(envoy, &checked, most, &traffic);
+    let steps = steps(envoy, &checked, percent, &traffic);
     let (steps, nobody) = tokio::select! {
         broken = watched => return Err(broken.context(name.to_owned())),
         steps = steps => steps.with_context(|| name.to_owned())?,
@@ -142,8 +143,7 @@ async fn found_somebody(
         !found && !exempt
     };
     let lost: Vec<_> = logged.iter().filter(lost).collect();
-    // One may meet the moment between a verdict and the mesh that goes by it.
-    ensure!(lost.len() * 100 <= sent, "{lost:?}");
+    ensure!(lost.is_empty(), "{lost:?}");
     Ok(())
 }
 
@@ -163,14 +163,15 @@ async fn watch(checked: &Checked<'_>, most: usize) -> anyhow::Error {
 }
 
 /// What each step came to, and the requests of the time from which on nobody was
-/// well until somebody served again.
+/// well until Envoy had heard that.
 async fn steps(
     envoy: &Envoy,
     checked: &Checked<'_>,
-    most: usize,
+    percent: u8,
     traffic: &Traffic,
 ) -> Result<(Vec<Step>, Range<usize>)> {
     let size = checked.endpoints.len();
+    let most = most_out(size, percent);
     let mut bad = BTreeSet::new();
     let mut seen = Vec::new();
     let mut last = 0;
@@ -189,6 +190,8 @@ async fn steps(
         seen.push(step(traffic, out, bad.len() < size).await?);
     }
     checked.says("False Unhealthy").await?;
+    all_are_used(envoy, checked, percent).await?;
+    let nobody = last..traffic.next();
     for place in 0..size.div_ceil(2) {
         checked.endpoints[place].recover().await?;
         bad.remove(&place);
@@ -196,10 +199,29 @@ async fn steps(
     let out = most.min(bad.len());
     settles(envoy, checked, &bad, out).await?;
     serves(envoy, checked).await?;
-    let nobody = last..traffic.next();
     seen.push(step(traffic, out, true).await?);
     checked.counts(size, size - bad.len(), out).await?;
     Ok((seen, nobody))
+}
+
+/// Waits until Envoy goes by what holds where no endpoint answers: the policy, and
+/// that all are used where it may have taken out all of them.
+async fn all_are_used(envoy: &Envoy, checked: &Checked<'_>, percent: u8) -> Result<()> {
+    let expected = json!([2, percent, f64::from(u8::from(percent == 100))]);
+    wait::until(&format!("{expected} in Envoy"), PATIENCE, async || {
+        let cluster = envoy.cluster(&checked.host(), SERVICE_PORT).await?;
+        let cluster = cluster.context("it does not know the Service")?;
+        let detection = &cluster["outlier_detection"];
+        let least = &cluster["common_lb_config"]["healthy_panic_threshold"]["value"];
+        let found = json!([
+            detection["consecutive_5xx"],
+            detection["max_ejection_percent"],
+            least.as_f64().unwrap_or_default(),
+        ]);
+        ensure!(found == expected, "{found}");
+        Ok(())
+    })
+    .await
 }
 
 /// Waits until Envoy sends requests to those that are well again: it may have

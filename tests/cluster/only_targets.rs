@@ -2,6 +2,7 @@
 //! of the Service's namespace, and nobody else, whatever slices say that are
 //! made by hand. Listeners on all other addresses count who comes: nobody.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,6 +11,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::patients::{bind, rest};
 use crate::scene::Scene;
@@ -34,14 +36,20 @@ const PORT: u16 = 8080;
 
 /// Somebody who is not to be asked, and why somebody may think that he is.
 struct Canary {
-    what: &'static str,
+    what: String,
+    address: IpAddr,
     peer: Peer,
 }
 
-async fn canary(what: &'static str, address: impl Into<IpAddr>) -> Result<Canary> {
-    let address = SocketAddr::new(address.into(), PORT);
-    let peer = Peer::on(&address.to_string(), Vec::new()).await;
-    Ok(Canary { what, peer })
+async fn canary(what: impl Into<String>, address: impl Into<IpAddr>) -> Result<Canary> {
+    let (what, address) = (what.into(), address.into());
+    let site = SocketAddr::new(address, PORT);
+    let peer = Peer::on(&site.to_string(), Vec::new()).await;
+    Ok(Canary {
+        what,
+        address,
+        peer,
+    })
 }
 
 /// The address of a Pod that has no other one, and one that no Pod has.
@@ -110,8 +118,22 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
         .forge(forged, "endpointslice-controller.k8s.io")
         .await?;
     // Whatever else names somebody, as far as the server takes it.
-    let listed = slices.list_the_corpus().await?;
+    let (listed, addresses) = slices.list_the_corpus().await?;
     ensure!(listed > 80, "{listed} are taken");
+    // Each of these addresses is made one of this machine's, where somebody waits.
+    let mut unwatched = Vec::new();
+    for address in addresses {
+        let is_known = canaries.iter().any(|canary| canary.address == address);
+        let is_ours = is_known || namespace::add_address(address).await.is_ok();
+        if is_known || !is_ours || TcpListener::bind((address, PORT)).await.is_err() {
+            unwatched.extend((!is_known).then_some(address));
+            continue;
+        }
+        canaries.push(canary(format!("{address} of the corpus"), address).await?);
+    }
+    let watched = canaries.len();
+    eprintln!("{watched} listeners; nobody can be reached at {unwatched:?}");
+    ensure!(watched > 50, "{watched} of {listed} are watched");
     // And one who is to be asked: a Pod with nothing but an IPv6 address.
     let six = on_ipv6(&scene, &mut slices, &mut canaries).await?;
     // The server refuses these, wherever a slice comes from.
@@ -159,7 +181,7 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
     ensure!(counts["total"] == 3 && counts["healthy"] == 3, "{counts}");
     ensure!(six.requests() >= 5, "{} came by IPv6", six.requests());
     claims.nobody_came().await?;
-    for Canary { what, peer } in &canaries {
+    for Canary { what, peer, .. } in &canaries {
         ensure!(
             peer.connections() == 0,
             "{what}: {} came",
@@ -336,10 +358,12 @@ impl<'a> Slices<'a> {
 
     /// Lists every target that can stand in a slice, as a number or as a name,
     /// under the name of a Pod that there is; says how many the server takes.
-    async fn list_the_corpus(&mut self) -> Result<usize> {
-        let mut taken = 0;
+    /// How many the server takes, and the addresses among them.
+    async fn list_the_corpus(&mut self) -> Result<(usize, BTreeSet<IpAddr>)> {
+        let (mut taken, mut addresses) = (0, BTreeSet::new());
         for text in targets(PORT) {
-            let kind = match text.trim_matches(['[', ']']).parse() {
+            let address = text.trim_matches(['[', ']']).parse();
+            let kind = match address {
                 Ok(IpAddr::V4(_)) => "IPv4",
                 Ok(IpAddr::V6(_)) => "IPv6",
                 Err(_) => "FQDN",
@@ -350,11 +374,14 @@ impl<'a> Slices<'a> {
                 "targetRef": {"kind": "Pod", "namespace": self.scene.namespace, "name": "web-0"},
             }]);
             match self.put_as(kind, endpoints, json!({})).await {
-                Ok(()) => taken += 1,
+                Ok(()) => {
+                    taken += 1;
+                    addresses.extend(address);
+                }
                 Err(error) => ensure!(format!("{error:?}").contains("422"), "{text:?}: {error:?}"),
             }
         }
-        Ok(taken)
+        Ok((taken, addresses))
     }
 
     async fn put(&mut self, endpoints: Value, labels: Value) -> Result<()> {

@@ -122,6 +122,7 @@ async fn it_recovers_by_itself_from_what_the_api_server_goes_through(rig: &Rig) 
             })
             .await?;
             scene.way.set(Trouble::None);
+            let repaired = Instant::now();
             wait::until("watches whose version is too old", PATIENCE, async || {
                 ensure!(scene.way.told_gone() > gone, "none was told so");
                 Ok(())
@@ -131,6 +132,8 @@ async fn it_recovers_by_itself_from_what_the_api_server_goes_through(rig: &Rig) 
                 rules.get("s0").await.map(|_| ()).context("s0")
             })
             .await?;
+            let took = repaired.elapsed();
+            ensure!(took <= LIMIT, "{took:?} until it was back");
             // Not before: how long a server takes to start must not matter, and a
             // write that is held for 15 s is given up, and that is said. What is
             // written while everything is listed anew may be written twice.

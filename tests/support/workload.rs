@@ -132,6 +132,10 @@ pub async fn set_pod_ready(
         "podIP": address,
         "podIPs": [{ "ip": address }],
         "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
+        "containerStatuses": [{
+            "name": "app", "image": "none", "imageID": "none", "restartCount": 0,
+            "ready": ready, "started": true, "state": { "running": {} },
+        }],
     }});
     pods.patch_status(name, &PatchParams::default(), &Patch::Merge(status))
         .await?;

@@ -13,7 +13,7 @@ use crate::bed::{Bed, settle};
 use crate::fleet::Fleet;
 use crate::load::open_loop;
 use crate::raw::{Raw, Template};
-use crate::report::Report;
+use crate::report::{Goal, Report};
 use crate::sightings::Ends;
 
 /// The share of the services that are taken out, in percent. The brake counts
@@ -66,6 +66,10 @@ pub(super) async fn measure(bed: &Bed, template: &Template, report: &mut Report)
     bed.ours.clear().await?;
 
     report.add_times("catalog's deregistration to all gone", &times);
+    report.goal(
+        "catalog's deregistration to all gone max",
+        Goal::NeverAbove(1000.0),
+    );
     let writes = asked.writes() as f64 / count as f64;
     report.add("writes per deregistration", "", writes);
     asked.tell(report, "deregistration", count as f64);

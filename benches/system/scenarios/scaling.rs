@@ -12,7 +12,7 @@ use super::change::PERIOD;
 use crate::bed::{Bed, settle};
 use crate::fleet::Fleet;
 use crate::load::open_loop;
-use crate::report::Report;
+use crate::report::{Goal, Report};
 use crate::support::workload;
 
 /// How many a second at most: the catalog is asked for each all the while.
@@ -56,6 +56,10 @@ pub(super) async fn measure(bed: &Bed, report: &mut Report) -> Result<()> {
 
     report.add_times("bare report to the catalog's list", &bare);
     report.add_times("API server's answer to the catalog's list", &times);
+    report.goal(
+        "API server's answer to the catalog's list max",
+        Goal::NeverAbove(1000.0),
+    );
     report.note(format!(
         "{count} Services get an endpoint, {rate}/s; the catalog's list is looked at every {LOOK_EVERY:?}"
     ));

@@ -76,7 +76,7 @@ impl Ejector {
     /// How Envoy's own outlier detection is tightened for the binding now.
     pub fn tightened(&self, binding: &BindingKey) -> Option<Tightened> {
         let all = self.all_tightened();
-        all.get(binding).and_then(|held| held.tightened)
+        all.get(binding).map(|held| held.tightened)
     }
 
     /// Goes on with what whoever wrote before has tightened for the binding, which
@@ -89,13 +89,8 @@ impl Ejector {
         let mut all = self.all_tightened();
         let free = None;
         let held = all.entry(key.clone());
-        let held = held.or_insert(Held {
-            tightened: Some(tightened),
-            free,
-        });
-        if let Some(known) = &mut held.tightened {
-            known.percent = known.percent.max(tightened.percent);
-        }
+        let held = held.or_insert(Held { tightened, free });
+        held.tightened = held.tightened.max(tightened);
         drop(all);
         // It may be over already.
         self.moved.notify_one();
@@ -246,7 +241,7 @@ impl Rounds {
             let now = outlier::all(known, plan, &held, self.started.elapsed());
             (std::mem::replace(&mut *held, now.clone()), now)
         };
-        let is = |held: Option<&Held>| held.and_then(|held| held.tightened);
+        let is = |held: Option<&Held>| held.map(|held| held.tightened);
         let keys: BTreeSet<_> = before.keys().chain(now.keys()).collect();
         for key in keys {
             if is(before.get(key)) != is(now.get(key)) {

@@ -549,7 +549,7 @@ async fn who_stands_by_knows_who_is_out_and_what_is_tightened() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_tightened_before_goes_on_until_it_is_known_to_be_over() {
-    const MOST: Tightened = Tightened::ALL[1];
+    const MOST: Tightened = Tightened::Most;
     let bed = two();
     let is = || bed.ctx.ejector.tightened(&web());
     // It stood by, and knows of less.
@@ -557,7 +557,7 @@ async fn what_was_tightened_before_goes_on_until_it_is_known_to_be_over() {
     bed.pod("c", json!({}), json!({}));
     bed.tell(&[("a", BAD), ("b", BAD), ("c", Verdict::Healthy)]);
     seconds(1).await;
-    assert_eq!(is(), Some(Tightened::ALL[0]));
+    assert_eq!(is(), Some(Tightened::Half));
     bed.ctx.ejector.resume(&web(), || Some(MOST));
     assert_eq!(is(), Some(MOST));
     // One is out, and the other is in the mesh and not judged yet.

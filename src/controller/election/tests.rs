@@ -326,6 +326,15 @@ fn in_a_thousand_partitions_never_do_two_write_at_once() {
         "{partitions} partitions and {others} other faults: {terms} terms, {writes} writes, {stale} reports too late for the catalog"
     );
     assert!(partitions >= least, "{partitions} partitions");
+    if least > 0 {
+        // Both stores were written, by more than the first leader of each world, and
+        // what was overtaken came to the catalog and was told from what is new.
+        assert!(
+            terms > 0 && writes > terms,
+            "{terms} terms, {writes} writes"
+        );
+        assert!(stale > 0, "nothing came too late");
+    }
 }
 
 /// What kind of fault it was.

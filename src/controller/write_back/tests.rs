@@ -319,7 +319,7 @@ async fn how_much_the_catalog_lacks_and_for_how_long_is_counted() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_catalog_that_hangs_keeps_one_request_and_is_found_well_soon_after() {
+async fn a_catalog_that_hangs_keeps_three_requests_and_one_place_for_news() {
     let scene = Scene::start(&["a", "b", "c", "d"]);
     scene.catalog().delay(60 * MINUTE);
     for name in ["a", "b", "c", "d"] {

@@ -185,15 +185,6 @@ impl Judge {
     }
 }
 
-/// The longest that it takes to find out that an endpoint is dead: it dies
-/// right after a good answer, and every check takes as long as it may. One
-/// silence alone is never believed.
-pub fn worst_case(thresholds: &Thresholds, timeout: Duration) -> Duration {
-    let failures = thresholds.failures.max(2);
-    let confirm = thresholds.confirm.min(thresholds.interval);
-    thresholds.interval + timeout * failures + confirm * (failures - 1)
-}
-
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -299,18 +290,6 @@ mod tests {
         let mut judge = Judge::default();
         judge.take(DEAD, &hasty, at(1));
         assert_eq!(judge.pause(&hasty), Duration::from_millis(200));
-    }
-
-    #[test]
-    fn the_seeds_settings_find_a_hanging_endpoint_within_21_s_and_a_refusing_one_within_12() {
-        let hanging = worst_case(&SEED, Duration::from_secs(3));
-        let refusing = worst_case(&SEED, Duration::ZERO);
-        assert_eq!((hanging.as_secs(), refusing.as_secs()), (21, 12));
-        let hasty = Thresholds {
-            failures: 1,
-            ..SEED
-        };
-        assert_eq!(worst_case(&hasty, Duration::from_secs(3)).as_secs(), 17);
     }
 
     #[test]

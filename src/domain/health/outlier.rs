@@ -17,9 +17,12 @@
 //!    at once. By then Envoy may have taken out whoever will be the first to be
 //!    well again, for long, and keep those that are not. So it is made to forget
 //!    when one is well again, also where no unhealthy one has to stay.
-//! 5. Nothing gets looser than the policy has it, and a policy by which nobody
+//! 5. Where Envoy may take out all endpoints, as one policy allows, it is told to
+//!    use all of them once it has: or it would refuse every request, also when one
+//!    of them is well again.
+//! 6. Nothing gets looser than the policy has it, and a policy by which nobody
 //!    is ever taken out stays as it is.
-//! 5. A process that starts goes on with what was written before it, and holds it
+//! 7. A process that starts goes on with what was written before it, and holds it
 //!    until it has judged all endpoints itself.
 
 use std::collections::BTreeMap;
@@ -45,24 +48,45 @@ pub const RESTORES: Duration = Duration::from_secs(10);
 /// Largest share: with it one endpoint is left, however many there are.
 const MOST: u32 = 99;
 
-/// That detection is tightened.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Tightened {
-    /// Share of the endpoints that Envoy may take out, in percent.
-    pub percent: u32,
+/// The share with which none may be left.
+const EVERYBODY: u32 = 100;
+
+/// The least share that has to be left before Envoy uses all: with it, one is
+/// enough.
+const ANYBODY: u32 = 1;
+
+/// How detection is tightened, the least first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub enum Tightened {
+    /// No endpoint answers: as the policy has it, but that all are used where
+    /// none is left.
+    Open,
+    /// Envoy may take out half of the endpoints.
+    Half,
+    /// Envoy may take out all endpoints but one.
+    Most,
 }
 
 impl Tightened {
-    /// All ways in which it ever is.
-    pub const ALL: [Self; 2] = [Self { percent: HALF }, Self { percent: MOST }];
+    /// All ways in which it ever is, the least first.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Half, Self::Most];
+
+    /// The least share that Envoy may take out, in percent.
+    const fn percent(self) -> u32 {
+        match self {
+            Self::Open => 0,
+            Self::Half => HALF,
+            Self::Most => MOST,
+        }
+    }
 }
 
-/// That it is, or is to be, and since when none has to stay any more. Times count
-/// from any fixed moment.
+/// That it is, and since when none has to stay any more. Times count from any
+/// fixed moment.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Held {
-    /// What holds. None is the policy alone, as long as no endpoint answers.
-    pub tightened: Option<Tightened>,
+    /// What holds.
+    pub tightened: Tightened,
     /// Since when it need not.
     pub free: Option<Duration>,
 }
@@ -83,13 +107,11 @@ struct InMesh {
 fn held(before: Option<Held>, in_mesh: InMesh, now: Duration) -> Option<Held> {
     let free = None;
     if in_mesh.open {
-        let tightened = None;
+        let tightened = Tightened::Open;
         return Some(Held { tightened, free });
     }
-    let tightened = before.and_then(|held| held.tightened);
-    let tightened_now = next(tightened, in_mesh.staying, in_mesh.all);
-    if tightened_now.is_some() {
-        let tightened = tightened_now;
+    let tightened = before.map(|held| held.tightened);
+    if let Some(tightened) = next(tightened, in_mesh.staying, in_mesh.all) {
         return Some(Held { tightened, free });
     }
     let before = before?;
@@ -97,10 +119,9 @@ fn held(before: Option<Held>, in_mesh: InMesh, now: Duration) -> Option<Held> {
         return Some(Held { free, ..before });
     }
     let since = before.free.unwrap_or(now);
-    // Where nobody answered until now, this is what makes Envoy forget.
-    let tightened = tightened.unwrap_or(Tightened { percent: HALF });
     (since + RESTORES > now).then_some(Held {
-        tightened: Some(tightened),
+        // Where nobody answered until now, this is what makes Envoy forget.
+        tightened: before.tightened.max(Tightened::Half),
         free: Some(since),
     })
 }
@@ -112,14 +133,11 @@ fn next(held: Option<Tightened>, staying: u32, in_mesh: u32) -> Option<Tightened
     // Whoever cannot be spared needs no share.
     let spared = staying.min(in_mesh.saturating_sub(1));
     let needed = if share(spared, in_mesh) > HALF {
-        MOST
+        Tightened::Most
     } else {
-        HALF
+        Tightened::Half
     };
-    let held = held.map_or(0, |held| held.percent);
-    Some(Tightened {
-        percent: needed.max(held),
-    })
+    Some(held.map_or(needed, |held| held.max(needed)))
 }
 
 /// What holds for all services from now on, by the plan of who is out, and by
@@ -186,14 +204,22 @@ fn in_mesh(checked: &Checked, plan: &Plan) -> InMesh {
 
 /// The policy as the DestinationRule gets it.
 pub fn in_force(policy: &OutlierPolicy, tightened: Option<Tightened>) -> OutlierPolicy {
+    let Some(tightened) = tightened.filter(|_| policy.max_ejection_percent > 0) else {
+        return policy.clone();
+    };
+    let most = policy.max_ejection_percent.max(tightened.percent());
+    let all = OutlierPolicy {
+        max_ejection_percent: most,
+        min_health_percent: (most == EVERYBODY).then_some(ANYBODY),
+        ..policy.clone()
+    };
     match tightened {
-        Some(tightened) if policy.max_ejection_percent > 0 => OutlierPolicy {
+        Tightened::Open => all,
+        Tightened::Half | Tightened::Most => OutlierPolicy {
             consecutive_errors: policy.consecutive_errors.min(1),
             interval: policy.interval.min(INTERVAL),
-            base_ejection_time: policy.base_ejection_time,
-            max_ejection_percent: policy.max_ejection_percent.max(tightened.percent),
+            ..all
         },
-        _ => policy.clone(),
     }
 }
 
@@ -226,6 +252,7 @@ mod tests {
             interval: Millis(30_000),
             base_ejection_time: Millis(45_000),
             max_ejection_percent: percent,
+            min_health_percent: None,
         }
     }
 
@@ -244,6 +271,7 @@ mod tests {
                 interval: Millis(1_000),
                 base_ejection_time: Millis(45_000),
                 max_ejection_percent: 50,
+                min_health_percent: None,
             }
         );
     }
@@ -251,10 +279,11 @@ mod tests {
     #[test]
     fn what_is_in_force_tells_by_how_much_it_was_tightened() {
         let policy = policy(30);
-        for (staying, in_mesh, least) in [(1, 1, HALF), (1, 3, HALF), (3, 4, MOST), (9, 9, MOST)] {
+        use Tightened::{Half, Most};
+        for (staying, in_mesh, least) in [(1, 1, Half), (1, 3, Half), (3, 4, Most), (9, 9, Most)] {
             let tightened = next(None, staying, in_mesh);
             let told = told_by(&in_force(&policy, tightened), &policy).unwrap();
-            assert_eq!(told.percent, least, "{staying} of {in_mesh}");
+            assert_eq!(told, least, "{staying} of {in_mesh}");
             assert_eq!(in_force(&policy, Some(told)), in_force(&policy, tightened));
         }
         assert_eq!(told_by(&policy, &policy), None);
@@ -283,7 +312,7 @@ mod tests {
         for all in 1..=100 {
             for bad in 1..=all {
                 let held = next(None, bad, all).unwrap();
-                let out = out(held.percent, all);
+                let out = out(held.percent(), all);
                 assert!(out >= bad.min(all - 1), "{bad} of {all}: {out}");
                 assert!(out < all, "{bad} of {all}: all may be taken out");
             }
@@ -302,7 +331,7 @@ mod tests {
                 }
                 held = now;
             }
-            let percents = seen.iter().map(|held| held.map(|h| h.percent));
+            let percents = seen.iter().map(|held| held.map(Tightened::percent));
             percents.collect::<Vec<_>>()
         };
         assert_eq!(percents(5), [None, Some(50), None]);
@@ -355,8 +384,7 @@ mod tests {
                 ..Known::default()
             };
             let all = all(&known, plan, before, Duration::ZERO);
-            let held = all.get(&key()).and_then(|held| held.tightened);
-            held.map(|tightened| tightened.percent)
+            all.get(&key()).map(|held| held.tightened.percent())
         };
         let free = Plan::default();
         let mut out = Plan::default();
@@ -380,7 +408,7 @@ mod tests {
         unproven.service.proven = false;
         assert_eq!(decided(unproven, &free, &nothing), None);
         // While verdicts are held, and while nothing is known, all stays.
-        let tightened = Some(Tightened { percent: 75 });
+        let tightened = Tightened::Most;
         let held = Held {
             tightened,
             free: None,
@@ -389,7 +417,7 @@ mod tests {
         for verdicts in [[GOOD, GOOD, GOOD], [GOOD, BAD, GOOD]] {
             let mut held = service(OutlierOnly, &verdicts);
             held.service.held = true;
-            assert_eq!(decided(held.clone(), &free, &before), Some(75));
+            assert_eq!(decided(held.clone(), &free, &before), Some(99));
             assert_eq!(decided(held, &free, &nothing), None);
         }
         let unsettled = Known {
@@ -444,9 +472,8 @@ mod tests {
             let all = all(&known, &Plan::default(), &before, second(at));
             all.get(&key()).copied()
         };
-        let tightened = Tightened { percent: MOST };
         let written = Some(Held {
-            tightened: Some(tightened),
+            tightened: Tightened::Most,
             free: None,
         });
         for verdicts in [[PENDING; 3], [GOOD, PENDING, GOOD]] {
@@ -468,7 +495,7 @@ mod tests {
             open: true,
             ..bad(0)
         };
-        let in_force = |held: Option<Held>| Some(in_force(&policy(50), held?.tightened));
+        let in_force = |held: Option<Held>| Some(in_force(&policy(50), Some(held?.tightened)));
         let own = Some(policy(50));
         let tight = held(None, bad(2), second(0));
         assert_ne!(in_force(tight), own);
@@ -512,10 +539,33 @@ mod tests {
             consecutive_errors: 1,
             interval: Millis(200),
             base_ejection_time: Millis(60_000),
-            max_ejection_percent: 100,
+            max_ejection_percent: 80,
+            min_health_percent: None,
         };
         assert_eq!(in_force(&strict, next(None, 1, 10)), strict);
         let never = policy(0);
-        assert_eq!(in_force(&never, next(None, 1, 3)), never);
+        for tightened in Tightened::ALL {
+            assert_eq!(in_force(&never, Some(tightened)), never);
+        }
+    }
+
+    #[test]
+    fn where_envoy_may_take_out_all_it_uses_all_once_it_has() {
+        for tightened in Tightened::ALL {
+            for percent in 1..=100 {
+                let policy = policy(percent);
+                let in_force = in_force(&policy, Some(tightened));
+                let none_may_be_left = in_force.max_ejection_percent == 100;
+                assert_eq!(none_may_be_left, percent == 100);
+                let least = none_may_be_left.then_some(1);
+                assert_eq!(in_force.min_health_percent, least, "{tightened:?}");
+            }
+        }
+        // And that it is so is told by what is written.
+        let all = policy(100);
+        let open = in_force(&all, Some(Tightened::Open));
+        assert_eq!(told_by(&open, &all), Some(Tightened::Open));
+        assert_eq!(open.consecutive_errors, all.consecutive_errors);
+        assert_eq!(told_by(&all, &all), None);
     }
 }

@@ -134,6 +134,9 @@ pub struct OutlierPolicy {
     /// Largest share that may be out at once, in percent. 0, which only the
     /// catalog can ask for, means that nothing is ever taken out.
     pub max_ejection_percent: u32,
+    /// Share of the endpoints, in percent, below which Envoy uses all of them.
+    /// No policy can ask for it: none is what every policy has.
+    pub min_health_percent: Option<u32>,
 }
 
 /// How requests are spread.

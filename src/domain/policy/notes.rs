@@ -77,22 +77,28 @@ fn detection_takes_too_long(check: &HealthCheck) -> Option<String> {
         format!(
             "an endpoint that hangs is known to be unhealthy after {time} (interval {} + {} x timeout {} + {} x confirmInterval {}), later than {DETECTION}",
             check.interval,
-            check.failure_threshold,
+            check.silences(),
             check.timeout,
-            check.failure_threshold.saturating_sub(1),
+            check.silences() - 1,
             check.confirm_interval
         )
     })
 }
 
 impl HealthCheck {
-    /// The longest time in which an endpoint that hangs is found out.
+    /// Checks without an answer that make an endpoint unhealthy: one silence alone
+    /// is never believed.
+    fn silences(&self) -> u32 {
+        self.failure_threshold.max(2)
+    }
+
+    /// The longest time in which an endpoint that hangs is found out: it does so
+    /// right after a good answer.
     pub fn detection_time(&self) -> Millis {
-        let failures = u64::from(self.failure_threshold);
-        let waits = failures.saturating_mul(self.timeout.0);
-        let pauses = failures
-            .saturating_sub(1)
-            .saturating_mul(self.confirm_interval.0);
+        let silences = u64::from(self.silences());
+        let waits = silences.saturating_mul(self.timeout.0);
+        let confirm = self.confirm_interval.min(self.interval);
+        let pauses = (silences - 1).saturating_mul(confirm.0);
         Millis(self.interval.0.saturating_add(waits).saturating_add(pauses))
     }
 }

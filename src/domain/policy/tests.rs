@@ -578,4 +578,15 @@ fn a_health_check_that_finds_out_too_late_is_noted() {
     assert!(notes(json!({})).is_empty());
     assert!(notes(json!({ "interval": "19s" })).is_empty());
     assert!(notes(json!({ "interval": "20s" }))[0].contains("after 31s"));
+    // One silence alone is never believed.
+    let once = |interval| notes(json!({ "interval": interval, "failureThreshold": 1 }));
+    assert!(once("23s").is_empty());
+    assert!(once("24s")[0].contains("after 31s (interval 24s + 2 x timeout 3s + 1 x"));
+}
+
+#[test]
+fn the_seeds_check_finds_an_endpoint_that_hangs_within_21_s() {
+    let check = json!({ "healthCheck": { "interval": "10s", "timeout": "3s" } });
+    let check = good(check, json!({})).policy.health_check.unwrap();
+    assert_eq!(check.detection_time().to_string(), "21s");
 }

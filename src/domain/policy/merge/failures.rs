@@ -154,6 +154,7 @@ impl Merge<'_> {
                     percent,
                 )
                 .value,
+            min_health_percent: None,
         })
     }
 
