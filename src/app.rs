@@ -37,6 +37,7 @@ use crate::controller::leadership::Leadership;
 use crate::controller::looks::Looks;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::monitor::{self, Monitor};
+use crate::controller::owed::Owed;
 use crate::controller::queue::Queue;
 use crate::controller::registrar::{self, Registrar};
 use crate::controller::world::World;
@@ -260,6 +261,7 @@ fn context(
         metrics,
         memory: Memory::default(),
         looks: Looks::default(),
+        owed: Owed::default(),
     };
     Ok((Arc::new(ctx), source, sender))
 }

@@ -17,6 +17,7 @@ use super::leadership::Leadership;
 use super::looks::Looks;
 use super::mesh_api::MeshApi;
 use super::monitor::Monitor;
+use super::owed::Owed;
 use super::queue::Queue;
 use super::queue::room::Room;
 use super::registrar::Registrar;
@@ -86,6 +87,8 @@ pub struct Context {
     pub memory: Memory,
     /// What the last looks came to, for people who ask.
     pub looks: Looks,
+    /// Statuses that gave way to what the mesh needs.
+    pub owed: Owed,
 }
 
 /// How long an outage is spoken of in the same words.

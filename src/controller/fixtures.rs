@@ -28,6 +28,7 @@ use super::leadership::Leadership;
 use super::looks::Looks;
 use super::mesh_api::MeshApi;
 use super::monitor::Monitor;
+use super::owed::Owed;
 use super::permit::Permit;
 use super::queue::Queue;
 use super::registrar::Registrar;
@@ -492,5 +493,6 @@ fn context(clients: Clients, leadership: Leadership, catalog: Arc<dyn Catalog>) 
         metrics,
         memory: Memory::default(),
         looks: Looks::default(),
+        owed: Owed::default(),
     }
 }

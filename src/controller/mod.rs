@@ -30,6 +30,7 @@ mod named;
 mod namespaces;
 pub mod observe;
 pub mod outcome;
+pub mod owed;
 mod permit;
 mod pods;
 pub mod queue;
@@ -153,7 +154,7 @@ async fn run_one(
     let result = match (&outcome.error, outcome.next) {
         (Some(_), _) => ReconcileResult::Error,
         (None, Next::After(_)) => ReconcileResult::RequeueAfter,
-        (None, Next::Stale) => ReconcileResult::Requeue,
+        (None, Next::Stale | Next::Report) => ReconcileResult::Requeue,
         (None, _) => ReconcileResult::Success,
     };
     ctx.metrics

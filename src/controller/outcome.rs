@@ -114,6 +114,8 @@ pub(crate) async fn finish(
         .filter(|latest| latest.metadata.uid == binding.metadata.uid)
         .unwrap_or_else(|| Arc::clone(binding));
     findings.health = ctx.monitor.shown(&key);
+    let owed = ctx.owed.take(&key);
+    findings.wrote |= owed;
     seam::judged(ctx, &latest, &situation, findings.health.as_ref());
     let generation = binding.metadata.generation;
     let next_status = status::next(
@@ -124,17 +126,29 @@ pub(crate) async fn finish(
         Timestamp::now(),
     );
     let changed = latest.status.as_ref() != Some(&next_status);
+    let before = latest.status.as_ref().map(|status| &status.conditions);
+    let says_the_same = before == Some(&next_status.conditions);
     tell(
         ctx,
         &latest,
         &situation,
         Told {
             wrote,
-            changed,
+            changed: changed && !(owed && says_the_same),
             health: next_status.health_status,
         },
         started.elapsed(),
     );
+    let may_wait = wrote && says_the_same && again.is_none() && !owed;
+    if may_wait && ctx.queue.is_busy() {
+        ctx.owed.give_way(&key, next_status.children);
+        worked.push(Room::Rights);
+        return Outcome {
+            next: Next::Report,
+            worked,
+            error: None,
+        };
+    }
     if !ctx.options.read_only
         && let Err(error) = report::store_status(ctx, &latest, next_status).await
     {

@@ -43,6 +43,7 @@ pub(crate) async fn reconcile(ctx: &Context, key: &BindingKey) -> Outcome {
     if binding.metadata.deletion_timestamp.is_some() {
         return withdraw::delete(ctx, &binding, started).await;
     }
+    let binding = ctx.owed.known(key, binding);
     let look = look(ctx, &binding).await;
     finish(ctx, &binding, look, started).await
 }

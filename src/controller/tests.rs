@@ -14,13 +14,14 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::LOOK_DEADLINE;
 use super::fixtures::{Answer, Bed, binding, record, service};
+use super::queue::state::Lane;
 use crate::catalog::Catalog;
 use crate::catalog::error::CatalogError;
 use crate::catalog::event::EventStream;
 use crate::catalog::fake::FakeCatalog;
 use crate::catalog::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
 use crate::domain::liveness::{self, Ages, Lasting};
-use crate::domain::names::CatalogServiceId;
+use crate::domain::names::{BindingKey, CatalogServiceId};
 use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
 
 const S: Duration = Duration::from_secs(1);
@@ -155,6 +156,66 @@ async fn of_a_thousand_and_one_that_is_wrong_a_thousand_come_into_force() {
     }
     let undecodable = bed.metric("catalog_mesh_undecodable_total");
     assert!(undecodable >= 1.0, "{undecodable}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_many_need_in_the_mesh_goes_before_what_is_said_of_it_and_that_is_said_once() {
+    let names: Vec<_> = (0..40).map(|n| format!("s{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let catalog = Trap::with(&names);
+    let bed = Bed::start(catalog.clone(), &names).await;
+    for name in &names {
+        bed.until(10 * S, name, "Ready", "True Synced").await;
+    }
+    sleep(S).await;
+    const LONG_AGO: &str = "2026-01-01T00:00:00Z";
+    for name in &names {
+        let mut binding = bed.server().get("servicebindings", name).unwrap();
+        binding["status"]["lastSync"] = json!(LONG_AGO);
+        bed.server().put("servicebindings", binding);
+    }
+    sleep(S).await;
+    bed.server().asked.clear();
+    for name in &names {
+        let timeout = Some("7s".to_owned());
+        let record = record(name);
+        catalog.inner.set(ServiceRecord { timeout, ..record });
+        let key = BindingKey {
+            namespace: "shop".to_owned(),
+            name: (*name).to_owned(),
+        };
+        bed.ctx.queue.add(&key, Lane::Normal);
+    }
+    sleep(5 * S).await;
+    let asked = bed.server().asked.clone();
+    let of = |part: &str| {
+        let places = asked.iter().enumerate();
+        let places = places.filter(|(_, line)| line.starts_with("PATCH") && line.contains(part));
+        places.map(|(place, _)| place).collect::<Vec<_>>()
+    };
+    let (rules, said) = (of("/virtualservices/"), of("/status"));
+    assert_eq!((rules.len(), said.len()), (40, 40), "{asked:#?}");
+    let early = said.iter().filter(|place| *place < &rules[39]).count();
+    assert!(early <= 2, "{early} were said before all was written");
+    for name in &names {
+        let binding = bed.server().get("servicebindings", name).unwrap();
+        assert_ne!(binding["status"]["lastSync"], LONG_AGO, "{name}");
+    }
+
+    // One alone is said of at once.
+    bed.server().asked.clear();
+    let timeout = Some("8s".to_owned());
+    let alone = record("s7");
+    catalog.inner.set(ServiceRecord { timeout, ..alone });
+    let key = BindingKey {
+        namespace: "shop".to_owned(),
+        name: "s7".to_owned(),
+    };
+    bed.ctx.queue.add(&key, Lane::Normal);
+    sleep(S / 10).await;
+    let asked = bed.server().asked.clone();
+    let said = asked.iter().filter(|line| line.contains("/status"));
+    assert_eq!(said.count(), 1, "{asked:?}");
 }
 
 // trap 2

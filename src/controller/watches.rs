@@ -247,6 +247,7 @@ pub(super) fn ask(ctx: &Context, concerned: Concerned) {
     for key in &concerned.gone {
         ctx.queue.forget(key);
         ctx.looks.forget(key);
+        ctx.owed.take(key);
         ctx.ejector.forget(key);
         ctx.write_back.release(key);
     }

@@ -24,6 +24,7 @@ use crate::controller::leadership::Leadership;
 use crate::controller::looks::Looks;
 use crate::controller::mesh_api::MeshApi;
 use crate::controller::monitor::{self, Monitor};
+use crate::controller::owed::Owed;
 use crate::controller::permit::Permit;
 use crate::controller::queue::Queue;
 use crate::controller::queue::state::Next;
@@ -234,6 +235,7 @@ fn context(client: Client, leadership: Leadership, read_only: bool) -> Context {
         metrics,
         memory: Memory::default(),
         looks: Looks::default(),
+        owed: Owed::default(),
     }
 }
 

@@ -91,6 +91,11 @@ impl Queue {
         self.lock().standing(key)
     }
 
+    /// Whether what can wait should give way to others.
+    pub fn is_busy(&self) -> bool {
+        self.lock().is_busy()
+    }
+
     /// How many keys are due, and how many run.
     pub fn depth(&self) -> (usize, usize) {
         self.lock().depth()

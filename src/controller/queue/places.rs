@@ -279,6 +279,13 @@ impl Places {
         running.filter_map(|entry| entry.started).min()
     }
 
+    /// Whether anything but bulk work is due.
+    pub(super) fn hurries(&self) -> bool {
+        let urgent = &self.lanes[Lane::Urgent as usize];
+        let normal = &self.lanes[Lane::Normal as usize];
+        !urgent.is_empty() || !normal.is_empty()
+    }
+
     /// How many are in the lanes.
     pub(super) fn queued(&self) -> usize {
         self.lanes.iter().map(BTreeMap::len).sum()

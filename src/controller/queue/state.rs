@@ -41,6 +41,9 @@ pub enum Next {
     After(Duration),
     /// Another look at once: what was seen has changed under way.
     Stale,
+    /// Another look when nothing more urgent waits: all is written but what is
+    /// said of it.
+    Report,
     /// Another look after a delay that grows with each failure in a row.
     Failed,
     /// Another look when what the room waits for is back.
@@ -182,6 +185,10 @@ impl State {
                 self.places.schedule(key, now + delay, Lane::Bulk, now);
             }
             Next::Stale => self.stale(key, chance, now),
+            Next::Report => {
+                self.places.entry(key).failures = 0;
+                self.places.schedule(key, now, Lane::Bulk, now);
+            }
             Next::Failed => {
                 let failures = self.places.failed(key);
                 let delay = retry::BINDING.delay(failures, chance);
@@ -263,6 +270,12 @@ impl State {
             until,
             failures: entry.failures,
         })
+    }
+
+    /// Whether what can wait should: more than bulk work is due, or more runs
+    /// than where looks end as fast as they are asked for.
+    pub fn is_busy(&self) -> bool {
+        self.places.hurries() || self.running * 4 > self.limit
     }
 
     /// Keys that are due, and keys that run.
