@@ -23,6 +23,7 @@ use catalog_mesh_controller::domain::situation::{Cell, Look, Situation};
 use catalog_mesh_controller::metrics::Metrics;
 use catalog_mesh_controller::render;
 use clap::{CommandFactory as _, Parser as _};
+use serde_json::Value;
 
 const README: &str = "README.md";
 
@@ -87,6 +88,11 @@ fn every_reason_is_documented_and_no_other() {
 #[test]
 fn the_table_of_situations_is_that_of_the_program() {
     check_generated("docs/conditions.md", "situations", &situations());
+}
+
+#[test]
+fn the_readme_shows_what_was_measured_and_what_was_asked_for() {
+    check_generated(README, "figures", &figures());
 }
 
 #[test]
@@ -440,6 +446,67 @@ fn line(cells: &[String]) -> String {
 
 fn code(text: &str) -> String {
     format!("`{text}`")
+}
+
+// --- what was measured -----------------------------------------------------------
+
+/// More goals than this are counted, and only those that were missed are shown.
+const FEW: usize = 9;
+
+/// Every goal of a run that `make bench` kept, and what came of it.
+fn figures() -> String {
+    let files = fs::read_dir(root().join("docs/benchmarks"))
+        .unwrap()
+        .flatten();
+    let files = files.map(|file| file.file_name().into_string().unwrap());
+    let files: BTreeSet<_> = files.filter(|file| file.ends_with(".json")).collect();
+    let mut table =
+        String::from("| Run | What | Asked for | Measured | |\n|---|---|---|---|---|\n");
+    for file in files {
+        let run: Value = serde_json::from_str(&read(&format!("docs/benchmarks/{file}"))).unwrap();
+        let name = file.trim_end_matches(".json");
+        let goals = run["figures"].as_array().unwrap().iter();
+        let goals: Vec<_> = goals.filter(|figure| figure["goal"].is_string()).collect();
+        let is_shown = |goal: &&&Value| goals.len() <= FEW || goal["met"] == false;
+        let shown: Vec<_> = goals.iter().filter(is_shown).collect();
+        for goal in &shown {
+            let number = |what: &str| short(goal[what].as_f64().unwrap());
+            let (middle, low, high) = (number("median"), number("low"), number("high"));
+            let spread = if low == high {
+                String::new()
+            } else {
+                format!(" ({low} to {high})")
+            };
+            let unit = goal["unit"].as_str().unwrap();
+            let row = format!(
+                "| {name} | {} | {} {unit} | {middle}{spread} {unit} | {} |\n",
+                goal["name"].as_str().unwrap(),
+                goal["goal"].as_str().unwrap(),
+                if goal["met"] == true {
+                    ""
+                } else {
+                    "**missed**"
+                },
+            );
+            table.push_str(&row.replace("  ", " ").replace(" |  |", " | |"));
+        }
+        let others = goals.len() - shown.len();
+        if others > 0 {
+            let row = format!("| {name} | {others} more bounds | | all met | |\n");
+            table.push_str(&row);
+        }
+    }
+    table
+}
+
+/// Three digits that count.
+fn short(number: f64) -> String {
+    match number.abs() {
+        whole if whole >= 100.0 => format!("{number:.0}"),
+        tens if tens >= 10.0 => format!("{number:.1}"),
+        0.0 => "0".to_owned(),
+        _ => format!("{number:.2}"),
+    }
 }
 
 // --- documents ------------------------------------------------------------------

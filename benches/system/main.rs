@@ -69,7 +69,7 @@ fn measure(options: Options) -> Result<ExitCode> {
             let before = machine::load();
             let report = scenarios::run(scenario, &options, bed.as_ref()).await?;
             around["load"] = json!({ "before": before, "after": machine::load() });
-            report.publish(scenario.name(), &around, options.save)?;
+            report.publish(&options.file(scenario), &around, options.save)?;
             let name = scenario.name();
             missed.extend(report.missed().iter().map(|goal| format!("{name}: {goal}")));
             wrong.extend(

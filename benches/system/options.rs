@@ -143,6 +143,17 @@ impl Scenario {
 }
 
 impl Options {
+    /// What the files of a scenario's figures are called: one that was asked for
+    /// with other numbers has its own.
+    pub(crate) fn file(&self, scenario: Scenario) -> String {
+        let with = |letter: &str, number: Option<String>| {
+            number.map_or_else(String::new, |number| format!("-{letter}{number}"))
+        };
+        let bindings = self.bindings.map(|bindings| bindings.to_string());
+        let rate = self.rate.map(|rate| rate.to_string());
+        scenario.name().to_owned() + &with("n", bindings) + &with("r", rate)
+    }
+
     /// How many bindings there are.
     pub(crate) fn bindings(&self) -> usize {
         self.bindings.unwrap_or(if self.quick { 200 } else { 1000 })
