@@ -55,10 +55,13 @@ async fn bindings_say_that_istiod_is_away_and_all_arrive_on_its_return(rig: &Rig
 
     fleet.wait_for_timeout(rig, "7s").await?;
     fleet.wait_for(rig, "Ready", "True Synced").await?;
+    let took = back.elapsed();
     eprintln!(
         "istiod away: {SIZE} changed bindings arrived {:.1} s after its return",
-        back.elapsed().as_secs_f64()
+        took.as_secs_f64()
     );
+    // Three times what is promised: a machine may do much else.
+    ensure!(took <= 3 * Duration::from_secs(10), "{took:?}");
     let writes = fleet.writes(rig, mark).await?;
     // One for the outage and one for its end.
     writes.expect_statuses(2)?;

@@ -74,7 +74,7 @@ async fn a_try_ends_at_its_own_timeout_and_the_request_at_the_whole_one(rig: &Ri
         "timeout": "1200ms",
         "retries": { "attempts": 100, "perTryTimeout": "500ms", "retryOn": "5xx" },
     }));
-    for (name, given, most) in [("all", all, 3), ("none", none, 1), ("bounded", bounded, 99)] {
+    for (name, given, most) in [("all", all, 3), ("none", none, 1), ("bounded", bounded, 3)] {
         let service = rig.workload(&mesh.namespace, name, &["zone-a"]).await?;
         let valid = mesh.program(&service, &given).await?;
         let backend = &service.pods[0].backend;
@@ -85,7 +85,8 @@ async fn a_try_ends_at_its_own_timeout_and_the_request_at_the_whole_one(rig: &Ri
         let hits = backend.total();
         ensure!(answer.status == 504, "{name}: {answer:?}");
         match name {
-            "bounded" => ensure!(hits <= most, "{name}: {hits} hits"),
+            // At 0, 0.5 and 1 s and some pauses, of 1.2.
+            "bounded" => ensure!((2..=most).contains(&hits), "{name}: {hits} hits"),
             _ => ensure!(hits == most, "{name}: {hits} hits"),
         }
         let noted = valid

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use crate::scene::{DR, Scene, VS, version};
+use crate::support::operator::Operator;
 use crate::support::rig::Rig;
 use crate::support::stack::{self, OPERATOR, PATIENCE, condition};
 use crate::support::wait;
@@ -140,7 +141,10 @@ async fn ten_periods_after_two_applies_write_nothing(rig: &Rig) -> Result<()> {
     let again = apply().await?;
     ensure!(again.matches("unchanged").count() == 3, "{again}");
 
+    let looked = looks(&scene.stack.operator).await?;
     periods(10).await;
+    let looked = looks(&scene.stack.operator).await? - looked;
+    ensure!(looked >= 10.0 * names.len() as f64, "{looked} looks");
 
     let writes = scene.writes_and_events(mark).await?;
     ensure!(writes.is_empty(), "{writes:?}");
@@ -179,6 +183,15 @@ async fn versions(scene: &Scene<'_>, names: &[&str]) -> Result<Vec<String>> {
     Ok(versions)
 }
 
+/// How often the operator has looked at a binding.
+async fn looks(operator: &Operator) -> Result<f64> {
+    let page = format!("http://{OPERATOR}/metrics");
+    let samples = operator.metrics(&page).await?;
+    Ok(samples
+        .sum("controller_runtime_reconcile_total", &[])
+        .unwrap_or_default())
+}
+
 /// Lets that many of the operator's periods of two seconds go by, each of
 /// which may be a tenth longer. Nothing else tells that nothing happens.
 async fn periods(count: u64) {
@@ -198,6 +211,8 @@ async fn a_restart_writes_nothing(rig: &Rig) -> Result<()> {
         operator.ready(&format!("http://{OPERATOR}/readyz")).await?;
         stack::leads(operator).await?;
         periods(3).await;
+        let looked = looks(operator).await?;
+        ensure!(looked >= 3.0 * 2.0, "{round}: {looked} looks");
         let writes = scene.writes_and_events(mark).await?;
         ensure!(writes.is_empty(), "{round}: {writes:?}");
         operator.process.kill().await?;

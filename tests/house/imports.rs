@@ -174,7 +174,10 @@ fn begins(names: &[String], path: &str) -> bool {
 }
 
 mod tests {
+    use std::fs;
+
     use super::*;
+    use crate::root;
 
     #[track_caller]
     fn found(file: &str, source: &str) {
@@ -184,6 +187,23 @@ mod tests {
     #[track_caller]
     fn passes(file: &str, source: &str) {
         assert_eq!(broken(Path::new(file), source), Vec::<String>::new());
+    }
+
+    #[test]
+    fn every_library_of_the_program_is_one_that_is_looked_for() {
+        let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+        let (_, rest) = manifest.split_once("\n[dependencies]\n").unwrap();
+        let lines = rest.lines().take_while(|line| !line.starts_with('['));
+        let names = lines.filter_map(|line| line.split_once(" = ").map(|(name, _)| name));
+        for name in names.filter(|name| !name.starts_with('#')) {
+            let path = match name {
+                "rustls-webpki" => "webpki".to_owned(),
+                // Nothing is taken from it but a feature.
+                "sqlx-core" => continue,
+                name => name.replace('-', "_"),
+            };
+            assert!(LIBRARIES.contains(&path.as_str()), "{path} is missing");
+        }
     }
 
     #[test]
