@@ -17,13 +17,16 @@ use proptest::strategy::{Strategy, ValueTree as _};
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
+use crate::scene::PROGRAM;
 use crate::support::generated::{analyze, make_services};
 use crate::support::policy::{self, Given, ISTIO, Mesh};
 use crate::support::rig::Rig;
+use crate::support::tools::repository;
 
 crate::tests![
     any_policy_passes_the_webhook_and_istioctl,
     policies_at_their_bounds_are_taken_by_envoy,
+    what_render_prints_of_the_example_passes_istioctl,
 ];
 
 const POLICIES: usize = 300;
@@ -290,4 +293,49 @@ async fn policies_at_their_bounds_are_taken_by_envoy(rig: &Rig) -> Result<()> {
         })
         .await?;
     mesh.expect_accepted().await
+}
+
+/// By the program itself, as a pipeline would have it.
+async fn what_render_prints_of_the_example_passes_istioctl(rig: &Rig) -> Result<()> {
+    let namespace = rig.namespace("rendered").await?;
+    let example = |file: &str| std::fs::read_to_string(repository().join("examples").join(file));
+    let binding = example("bindings/worker-service.yaml")?;
+    let binding = binding.replace("namespace: aikernel", &format!("namespace: {namespace}"));
+    let catalog = example("catalog-server/seed.json")?;
+    let catalog = catalog.replace("\"aikernel\"", &format!("\"{namespace}\""));
+    let render = async |binding: &str| {
+        let (yaml, json) = ("rendered.yaml", "rendered.json");
+        std::fs::write(rig.folder().join(yaml), binding)?;
+        std::fs::write(rig.folder().join(json), &catalog)?;
+        let mut program = tokio::process::Command::new(PROGRAM);
+        program.args(["render", "-f", yaml, "--catalog", json, "--port", "80"]);
+        let output = program.current_dir(rig.folder()).output().await?;
+        anyhow::Ok(output)
+    };
+    let output = render(&binding).await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{} {said}", output.status);
+    let printed = String::from_utf8(output.stdout)?;
+    let objects: Result<Vec<Value>, _> = printed
+        .split("---\n")
+        .filter(|object| !object.trim().is_empty())
+        .map(serde_saphyr::from_str)
+        .collect();
+    let objects = objects.with_context(|| printed.clone())?;
+    let kinds: Vec<_> = objects.iter().map(|object| &object["kind"]).collect();
+    ensure!(kinds == ["DestinationRule", "VirtualService"], "{printed}");
+    let port = vec![json!({ "name": "http", "port": 80 })];
+    let services = BTreeMap::from([("worker-service".to_owned(), port)]);
+    make_services(&rig.client, &namespace, &services).await?;
+    analyze(rig, &namespace, &objects).await?;
+
+    let wrong = binding.replace("timeout: \"30s\"", "timeout: \"never\"");
+    let output = render(&wrong).await?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(
+        output.status.code() == Some(1) && said.contains("timeout") && output.stdout.is_empty(),
+        "{} {said}",
+        output.status
+    );
+    Ok(())
 }
