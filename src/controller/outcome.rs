@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::error::WriteError;
 use super::looks;
+use super::owed::Owed;
 use super::queue::room::Room;
 use super::queue::state::Next;
 use super::write_back::seam;
@@ -115,7 +116,7 @@ pub(crate) async fn finish(
         .unwrap_or_else(|| Arc::clone(binding));
     findings.health = ctx.monitor.shown(&key);
     let owed = ctx.owed.take(&key);
-    findings.wrote |= owed;
+    findings.wrote |= owed.is_some();
     seam::judged(ctx, &latest, &situation, findings.health.as_ref());
     let generation = binding.metadata.generation;
     let next_status = status::next(
@@ -134,14 +135,15 @@ pub(crate) async fn finish(
         &situation,
         Told {
             wrote,
-            changed: changed && !(owed && says_the_same),
+            changed: changed && !(owed.is_some() && says_the_same),
             health: next_status.health_status,
         },
         started.elapsed(),
     );
-    let may_wait = wrote && says_the_same && again.is_none() && !owed;
+    let may_wait = wrote && says_the_same && again.is_none() && Owed::may(owed);
     if may_wait && ctx.queue.is_busy() {
-        ctx.owed.give_way(&key, next_status.children);
+        let since = owed.unwrap_or_else(Instant::now);
+        ctx.owed.give_way(&key, next_status.children, since);
         worked.push(Room::Rights);
         return Outcome {
             next: Next::Report,

@@ -17,8 +17,8 @@ use crate::domain::names::BindingKey;
 /// then one run for all that came meanwhile.
 pub(super) const SPACING: Duration = Duration::from_millis(300);
 
-const LANES: usize = 3;
-const WEIGHTS: [u32; LANES] = [8, 4, 1];
+const LANES: usize = 4;
+const WEIGHTS: [u32; LANES] = [32, 16, 4, 1];
 
 /// Where a key is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -279,7 +279,7 @@ impl Places {
         running.filter_map(|entry| entry.started).min()
     }
 
-    /// Whether anything but bulk work is due.
+    /// Whether anything is due that somebody waits for.
     pub(super) fn hurries(&self) -> bool {
         let urgent = &self.lanes[Lane::Urgent as usize];
         let normal = &self.lanes[Lane::Normal as usize];

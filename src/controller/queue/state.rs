@@ -1,7 +1,7 @@
 //! Which binding runs next: the rules of the queue, as plain values with time
 //! as an argument.
 //!
-//! Lanes are strictly first in, first out, and share the releases 8:4:1, so
+//! Lanes are strictly first in, first out, and share the releases 32:16:4:1, so
 //! that bulk work neither delays an urgent key nor starves.
 
 use std::time::Duration;
@@ -21,6 +21,10 @@ const STALE_AT_ONCE: u32 = 3;
 /// many count for its delay when the outage is over.
 const MOST_SUSPECTED: u32 = 3;
 
+/// Where no more than so many run looks end as fast as they are asked for, however
+/// few may run.
+const CALM: usize = 2;
+
 /// How urgent a look is.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub enum Lane {
@@ -30,6 +34,8 @@ pub enum Lane {
     Normal,
     /// First lists, periods, catching up.
     Bulk,
+    /// What is only to be said.
+    Words,
 }
 
 /// What comes after a run.
@@ -187,7 +193,7 @@ impl State {
             Next::Stale => self.stale(key, chance, now),
             Next::Report => {
                 self.places.entry(key).failures = 0;
-                self.places.schedule(key, now, Lane::Bulk, now);
+                self.places.schedule(key, now, Lane::Words, now);
             }
             Next::Failed => {
                 let failures = self.places.failed(key);
@@ -275,7 +281,7 @@ impl State {
     /// Whether what can wait should: more than bulk work is due, or more runs
     /// than where looks end as fast as they are asked for.
     pub fn is_busy(&self) -> bool {
-        self.places.hurries() || self.running * 4 > self.limit
+        self.places.hurries() || self.running > CALM.max(self.limit / 8)
     }
 
     /// Keys that are due, and keys that run.
