@@ -28,9 +28,10 @@ pub const PROBE: Backoff = Backoff {
 
 /// Between two requests of a watch that fails. Together with the deadline of one
 /// that hangs it is less than half a minute, within which it is found out that
-/// whatever it was is over.
+/// whatever it was is over. The first one is longer than a second: what makes one
+/// watch fail makes all of them, at the same moment.
 pub const WATCH: Backoff = Backoff {
-    base: Duration::from_secs(1),
+    base: Duration::from_secs(2),
     cap: Duration::from_secs(12),
 };
 

@@ -123,12 +123,21 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
     // Each of these addresses is made one of this machine's, where somebody waits.
     let mut unwatched = Vec::new();
     for address in addresses {
-        let is_known = canaries.iter().any(|canary| canary.address == address);
-        let is_ours = is_known || namespace::add_address(address).await.is_ok();
-        if is_known || !is_ours || TcpListener::bind((address, PORT)).await.is_err() {
-            unwatched.extend((!is_known).then_some(address));
+        if canaries.iter().any(|canary| canary.address == address) {
             continue;
         }
+        if address.is_multicast() {
+            unwatched.push(address);
+            continue;
+        }
+        namespace::add_address(address).await?;
+        // The kernel may take a moment until an IPv6 address can be listened on.
+        let what = format!("the address {address}");
+        wait::until(&what, PATIENCE, async || {
+            TcpListener::bind((address, PORT)).await?;
+            Ok(())
+        })
+        .await?;
         canaries.push(canary(format!("{address} of the corpus"), address).await?);
     }
     let watched = canaries.len();
