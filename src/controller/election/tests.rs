@@ -327,8 +327,8 @@ fn in_a_thousand_partitions_never_do_two_write_at_once() {
     );
     assert!(partitions >= least, "{partitions} partitions");
     if least > 0 {
-        // Both stores were written, by more than the first leader of each world, and
-        // what was overtaken came to the catalog and was told from what is new.
+        // There were leaders, they wrote, and some of it came to the catalog when it
+        // was overtaken already.
         assert!(
             terms > 0 && writes > terms,
             "{terms} terms, {writes} writes"
