@@ -96,8 +96,8 @@ pub(super) fn catalog(args: &CatalogArgs, metrics: &Metrics) -> anyhow::Result<A
     let counted = Counted::new(source, metrics.catalog().clone());
     let patient = Gated::new(Patience::default(), counted);
     let limit = Limit::new(usize::from(args.catalog_concurrency), TURN);
-    let limited = Gated::new(limit, HedgedCatalog::new(patient));
-    let pace = Pace::new(args.catalog_qps, TURN);
+    let pace = Arc::new(Pace::new(args.catalog_qps, TURN));
+    let limited = Gated::new(limit, HedgedCatalog::new(Arc::clone(&pace), patient));
     Ok(Arc::new(Gathering::new(pace, limited)))
 }
 

@@ -50,8 +50,8 @@ struct Listed {
 
 impl<C: Catalog + 'static> Gathering<C> {
     /// Puts the pace before the catalog.
-    pub fn new(pace: Pace, inner: C) -> Self {
-        let (pace, inner) = (Arc::new(pace), Arc::new(inner));
+    pub fn new(pace: Arc<Pace>, inner: C) -> Self {
+        let inner = Arc::new(inner);
         Self {
             paced: Gated::new(Arc::clone(&pace), inner),
             pace,
@@ -186,7 +186,7 @@ mod tests {
             });
         }
         let pace = Pace::new(PER_SECOND, Duration::from_secs(20));
-        (Arc::clone(&fake), Gathering::new(pace, fake))
+        (Arc::clone(&fake), Gathering::new(Arc::new(pace), fake))
     }
 
     fn id(n: usize) -> CatalogServiceId {

@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::Catalog;
 use super::beside::PATIENCE;
 use super::error::CatalogError;
+use super::gated::Gate;
 use super::reads::Reads;
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::ServiceRecord;
@@ -23,9 +24,11 @@ use crate::domain::record::ServiceRecord;
 /// never be answered. One that has waited for 2.5 s is given up and asked anew
 /// as soon as a later request was answered. Where nobody has sent a later one
 /// for as long, one of those that wait does, beside its first; so however many
-/// wait, a slow catalog is hardly slowed further.
-pub struct HedgedCatalog<C> {
+/// wait, a slow catalog is hardly slowed further. Whatever is asked anew passes
+/// a gate, as its first request had to.
+pub struct HedgedCatalog<G, C> {
     inner: C,
+    gate: G,
     second: Semaphore,
     /// When the latest request was sent.
     sent: watch::Sender<Instant>,
@@ -35,11 +38,12 @@ pub struct HedgedCatalog<C> {
 
 type Answer = Result<Arc<ServiceRecord>, CatalogError>;
 
-impl<C: Catalog> HedgedCatalog<C> {
-    /// Nothing hangs yet.
-    pub fn new(inner: C) -> Self {
+impl<G: Gate, C: Catalog> HedgedCatalog<G, C> {
+    /// Nothing hangs yet. First requests have passed the gate already.
+    pub fn new(gate: G, inner: C) -> Self {
         Self {
             inner,
+            gate,
             second: Semaphore::new(1),
             sent: watch::Sender::new(Instant::now()),
             answered: watch::Sender::new(None),
@@ -51,8 +55,12 @@ impl<C: Catalog> HedgedCatalog<C> {
         tokio::select! {
             answer = self.ask(id) => answer,
             answer = self.ask_beside(id) => answer,
-            () = self.overtaken(asked) => self.ask(id).await,
+            () = self.overtaken(asked) => self.ask_again(id).await,
         }
+    }
+
+    async fn ask_again(&self, id: &CatalogServiceId) -> Answer {
+        self.gate.pass(self.ask(id)).await
     }
 
     async fn ask(&self, id: &CatalogServiceId) -> Answer {
@@ -81,7 +89,10 @@ impl<C: Catalog> HedgedCatalog<C> {
                 let since = *self.sent.borrow();
                 sleep_until(since + PATIENCE).await;
             }
-            if let Ok(answer) = timeout(PATIENCE, self.ask(id)).await
+            let answer = self
+                .gate
+                .pass(async { Ok(timeout(PATIENCE, self.ask(id)).await) });
+            if let Ok(Ok(answer)) = answer.await
                 && is_usable(&answer)
             {
                 return answer;
@@ -107,7 +118,7 @@ fn is_usable(answer: &Answer) -> bool {
     )
 }
 
-impl<C: Catalog> Reads for HedgedCatalog<C> {
+impl<G: Gate, C: Catalog> Reads for HedgedCatalog<G, C> {
     type Inner = C;
 
     fn inner(&self) -> &C {
@@ -126,6 +137,7 @@ mod tests {
     use futures::future::join_all;
 
     use super::super::fake::FakeCatalog;
+    use super::super::paced::Pace;
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
@@ -134,7 +146,14 @@ mod tests {
         CatalogServiceId::parse(text).unwrap()
     }
 
-    fn catalog() -> HedgedCatalog<FakeCatalog> {
+    type Hedged = HedgedCatalog<Pace, FakeCatalog>;
+
+    fn catalog() -> Hedged {
+        paced(100)
+    }
+
+    /// A catalog that is asked anew as often in a second.
+    fn paced(per_second: u32) -> Hedged {
         let fake = FakeCatalog::new();
         for id in ["a", "b"] {
             fake.set(ServiceRecord {
@@ -142,10 +161,10 @@ mod tests {
                 ..Default::default()
             });
         }
-        HedgedCatalog::new(fake)
+        HedgedCatalog::new(Pace::new(per_second, HOUR), fake)
     }
 
-    async fn heals_after(catalog: &HedgedCatalog<FakeCatalog>, time: Duration) {
+    async fn heals_after(catalog: &Hedged, time: Duration) {
         sleep(time).await;
         catalog.inner.delay(Duration::ZERO);
     }
@@ -185,6 +204,21 @@ mod tests {
         let calls = catalog.inner.calls();
         assert!(calls.get_service <= 50 + 49 + 4, "{calls:?}");
         assert_eq!(calls.most_at_once, 51);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_anew_takes_a_turn() {
+        let (catalog, id) = (paced(10), id("a"));
+        catalog.inner.delay(HOUR);
+        let started = Instant::now();
+        let healing = Duration::from_secs(6);
+        let reads = join_all((0..50).map(|_| catalog.get_service(&id)));
+        let (answers, ()) = tokio::join!(reads, heals_after(&catalog, healing));
+        assert!(answers.iter().all(Result::is_ok));
+        // One found out. Of the 49 others ten take a second's worth at once, and
+        // 39 wait for a tenth of a second each.
+        let late = started.elapsed() - healing;
+        assert!(late >= Duration::from_millis(3_900), "{late:?}");
     }
 
     #[tokio::test(start_paused = true)]
