@@ -151,11 +151,17 @@ pub(crate) async fn finish(
             error: None,
         };
     }
+    let children = next_status.children.clone();
     if !ctx.options.read_only
         && let Err(error) = report::store_status(ctx, &latest, next_status).await
     {
         if error == WriteError::NotLeader {
             return no_longer_leading(worked);
+        }
+        if wrote || owed.is_some() {
+            // What was written to the mesh is not to be written again for it.
+            let since = owed.unwrap_or_else(Instant::now);
+            ctx.owed.give_way(&key, children, since);
         }
         let next = match &error {
             WriteError::Stale => Next::Stale,

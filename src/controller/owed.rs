@@ -1,7 +1,8 @@
 //! Whose status is still to be written, because what the mesh needs went first? A
 //! status that only tells of the last write to the mesh gives way while others wait
-//! for theirs, for half a minute at the most. Until then what it is to say of the
-//! objects is kept here: by that they are known to be as they should be. No IO.
+//! for theirs, for half a minute at the most; and one may fail to be stored. Until then
+//! what it is to say of the objects is kept here: by that they are known to be as they
+//! should be. No IO.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

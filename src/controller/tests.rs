@@ -218,6 +218,41 @@ async fn what_many_need_in_the_mesh_goes_before_what_is_said_of_it_and_that_is_s
     assert_eq!(said.count(), 1, "{asked:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_status_that_cannot_be_stored_has_nothing_written_to_the_mesh_again() {
+    let catalog = Trap::with(&["web"]);
+    let bed = Bed::start(catalog.clone(), &["web"]).await;
+    bed.until(10 * S, "web", "Ready", "True Synced").await;
+    let version = || bed.server().get("servicebindings", "web").unwrap()["metadata"].take();
+    let before = version();
+    bed.server().asked.clear();
+    bed.server().misbehave(|method, path| {
+        let refused = *method == Method::PATCH && path.contains("/status");
+        refused.then_some(Answer::Status(500))
+    });
+    let timeout = Some("7s".to_owned());
+    let record = record("web");
+    catalog.inner.set(ServiceRecord { timeout, ..record });
+    let key = BindingKey {
+        namespace: "shop".to_owned(),
+        name: "web".to_owned(),
+    };
+    bed.ctx.queue.add(&key, Lane::Normal);
+    sleep(60 * S).await;
+    let asked = |part: &str| {
+        let asked = bed.server().asked.clone();
+        let of = asked.iter().filter(|line| line.starts_with("PATCH"));
+        of.filter(|line| line.contains(part)).count()
+    };
+    assert_eq!(version(), before, "it was stored");
+    assert!(asked("/status") >= 3, "{} tries", asked("/status"));
+    assert_eq!(asked("/virtualservices/"), 1);
+    bed.server().behave();
+    sleep(60 * S).await;
+    assert_ne!(version(), before, "it was never stored");
+    assert_eq!(asked("/virtualservices/"), 1);
+}
+
 // trap 2
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_fails_holds_up_no_other() {
