@@ -165,6 +165,11 @@ pub struct ServiceBindingStatus {
     /// Endpoints of the service, counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<EndpointCounts>,
+    /// The last changes of endpoints, oldest first: each that became unhealthy,
+    /// healthy again, or impossible to judge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    pub endpoint_transitions: Vec<EndpointTransition>,
     /// Each effective value of the policy with its source.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["field"]))]
@@ -226,6 +231,38 @@ impl EndpointCounts {
             summary: format!("{healthy}/{total}"),
         }
     }
+}
+
+/// A change of what is held of an endpoint.
+#[derive(Clone, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointTransition {
+    /// Its address and port.
+    #[schemars(schema_with = "schema::status::short_text")]
+    pub address: String,
+    /// The Pod that it was then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::status::short_text")]
+    pub pod: Option<String>,
+    /// What is held of it since.
+    pub to: EndpointState,
+    /// How its check failed, or why nothing can be said; never what it answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::status::short_text")]
+    pub why: Option<String>,
+    /// When.
+    pub time: Time,
+}
+
+/// What is held of an endpoint.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
+pub enum EndpointState {
+    /// It answers as it should.
+    Healthy,
+    /// It does not.
+    Unhealthy,
+    /// It cannot be judged.
+    Unknown,
 }
 
 /// One effective value of the policy.

@@ -115,6 +115,7 @@ pub(crate) async fn finish(
         .filter(|latest| latest.metadata.uid == binding.metadata.uid)
         .unwrap_or_else(|| Arc::clone(binding));
     findings.health = ctx.monitor.shown(&key);
+    findings.transitions = ctx.monitor.transitions(&key);
     let owed = ctx.owed.take(&key);
     findings.wrote |= owed.is_some();
     seam::judged(ctx, &latest, &situation, findings.health.as_ref());

@@ -8,7 +8,9 @@ use super::health::summary::Shown;
 use super::reasons as r;
 use super::record::CatalogPosition;
 use super::situation::{Cell, Fact, InForce, Row, Situation, Truth};
-use crate::api::service_binding::{ChildStatus, PolicyEntry, ServiceBindingStatus, SyncStatus};
+use crate::api::service_binding::{
+    ChildStatus, EndpointTransition, PolicyEntry, ServiceBindingStatus, SyncStatus,
+};
 
 /// Longest message of a condition; the rest is cut off.
 const MESSAGE_LIMIT: usize = 1024;
@@ -28,6 +30,8 @@ pub struct Findings {
     pub checked: Option<bool>,
     /// The health of the service; absent: as it is.
     pub health: Option<Shown>,
+    /// The last changes of endpoints, as far as they led to that health.
+    pub transitions: Vec<EndpointTransition>,
     /// Where the record was seen in the catalog's history, if it was.
     pub seen: Option<CatalogPosition>,
     /// Whether where it was seen before is worth nothing any more.
@@ -51,7 +55,8 @@ pub fn next(
     let health = if frozen {
         None
     } else {
-        health(&mut status, findings.health, findings.checked)
+        let (shown, transitions) = (findings.health, findings.transitions);
+        health(&mut status, shown, transitions, findings.checked)
     };
     set_conditions(&mut status, generation, row, health, now);
     status.sync_status = sync.or(status.sync_status).or(Some(SyncStatus::Syncing));
@@ -154,7 +159,12 @@ fn in_force(status: &ServiceBindingStatus, generation: Option<i64>) -> InForce {
 /// Takes what is known of the service's health into the status, and returns what
 /// its condition says. Before the first endpoint was judged the health is what
 /// it was: a restart of the operator is no news.
-fn health(status: &mut ServiceBindingStatus, shown: Option<Shown>, checked: Option<bool>) -> Cell {
+fn health(
+    status: &mut ServiceBindingStatus,
+    shown: Option<Shown>,
+    transitions: Vec<EndpointTransition>,
+    checked: Option<bool>,
+) -> Cell {
     let before = status.conditions.iter().find(|c| c.type_ == r::HEALTHY);
     let unset = before.is_none_or(|c| [r::PROGRESSING, r::NOT_CONFIGURED].contains(&&*c.reason));
     // A look knows of a check before anything was found of it.
@@ -173,9 +183,16 @@ fn health(status: &mut ServiceBindingStatus, shown: Option<Shown>, checked: Opti
         }
         (None, _) => return None,
     };
+    let (fact, counts) = (shown.fact(), shown.endpoints());
+    let same = before.is_some_and(|c| c.reason == fact.reason && c.message == fact.message);
+    // Changes that left everything as it was are not worth a write of their own.
+    if !same || status.endpoints != counts {
+        let checked = counts.is_some();
+        status.endpoint_transitions = transitions.into_iter().filter(|_| checked).collect();
+    }
     status.health_status = shown.status();
-    status.endpoints = shown.endpoints();
-    Some(shown.fact())
+    status.endpoints = counts;
+    Some(fact)
 }
 
 fn set_conditions(
@@ -385,8 +402,10 @@ mod tests {
 
     #[test]
     fn a_restart_is_no_news_of_a_service_s_health() {
+        use crate::domain::health::judge::{self, Failure, Verdict};
         use crate::domain::health::service::Counts;
         use crate::domain::health::summary::Summary;
+        use crate::domain::health::transitions;
         let checked = |health| Findings {
             checked: Some(true),
             health,
@@ -394,21 +413,44 @@ mod tests {
         };
         let first = next(None, Some(1), &programmed(), checked(None), at(1));
         assert_eq!(said(&first, r::HEALTHY), "Unknown Probing");
-        let healthy = Shown::Service(Summary {
-            counts: Counts {
-                total: 2,
-                healthy: 2,
-                ..Counts::default()
-            },
-            proven: true,
-            ..Summary::default()
-        });
-        let shown = checked(Some(healthy));
+        let of_two = |healthy| {
+            Shown::Service(Summary {
+                counts: Counts {
+                    total: 2,
+                    healthy,
+                    ..Counts::default()
+                },
+                proven: true,
+                ..Summary::default()
+            })
+        };
+        let shown = checked(Some(of_two(2)));
         let judged = next(Some(&first), Some(1), &programmed(), shown, at(2));
         assert_eq!(said(&judged, r::HEALTHY), "True Healthy");
         assert_eq!(judged.health_status, Some(HealthStatus::Healthy));
         let again = next(Some(&judged), Some(1), &programmed(), checked(None), at(3));
         assert_eq!(again, judged);
+
+        // Changes that left no trace are said with the next one that does.
+        let change = |second| {
+            let address = ([10, 0, 0, 1], 80).into();
+            let transition = judge::Transition {
+                at: at(second),
+                from: Verdict::Healthy,
+                to: Verdict::Unhealthy(Failure::Refused),
+            };
+            transitions::seen(address, None, &transition).unwrap()
+        };
+        let moved = |healthy, second| Findings {
+            transitions: vec![change(second)],
+            ..checked(Some(of_two(healthy)))
+        };
+        let again = next(Some(&judged), Some(1), &programmed(), moved(2, 4), at(5));
+        assert_eq!(again, judged);
+        let one = next(Some(&judged), Some(1), &programmed(), moved(1, 6), at(7));
+        assert_eq!(one.endpoint_transitions, [change(6)]);
+        let still = next(Some(&one), Some(1), &programmed(), moved(1, 8), at(9));
+        assert_eq!(still, one);
 
         // One that was just asked for is known by the look before anything else.
         let none = next(None, Some(1), &programmed(), at_rest(), at(1));
@@ -417,7 +459,12 @@ mod tests {
         assert_eq!(said(&asked, r::HEALTHY), "Unknown Probing");
 
         // A check that is taken away is said, and takes its counts along.
-        let without = next(Some(&judged), Some(1), &programmed(), at_rest(), at(4));
+        let last = Findings {
+            transitions: vec![change(6)],
+            ..at_rest()
+        };
+        let without = next(Some(&one), Some(1), &programmed(), last, at(10));
+        assert_eq!(without.endpoint_transitions, []);
         assert_eq!(said(&without, r::HEALTHY), "Unknown NotConfigured");
         assert_eq!((without.health_status, without.endpoints), (None, None));
     }

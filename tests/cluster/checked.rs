@@ -317,6 +317,32 @@ impl<'a> Checked<'a> {
         .await
     }
 
+    /// Waits until the status shows just these changes of endpoints, each by its
+    /// place and whether it is healthy since.
+    pub(crate) async fn changed(&self, expected: &[(usize, bool)]) -> Result<()> {
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(place, healthy)| {
+                let to = if *healthy { "Healthy" } else { "Unhealthy" };
+                json!([self.address(*place), self.pod(*place), to, *healthy])
+            })
+            .collect();
+        wait::until("the changes of endpoints", PATIENCE, async || {
+            let status = self.scene.bindings().get(&self.name).await?.status;
+            let shown = status.context("no status")?.endpoint_transitions;
+            let brief: Vec<_> = shown
+                .iter()
+                .map(|t| {
+                    let (address, _) = t.address.rsplit_once(':').unwrap_or_default();
+                    json!([address, t.pod, t.to, t.why.is_none()])
+                })
+                .collect();
+            ensure!(brief == expected, "{shown:?}");
+            Ok(())
+        })
+        .await
+    }
+
     /// Waits until the catalog has heard so from this cluster.
     pub(crate) async fn catalog_hears(&self, health: &str, healthy: u32, total: u32) -> Result<()> {
         let own = cluster_id(self.scene.rig).await?;

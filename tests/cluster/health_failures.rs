@@ -172,6 +172,7 @@ async fn one(scene: &Scene<'_>, watchers: &Watchers, case: &Case) -> Result<Stri
     let back = next(&calls);
     checked.is_healthy().await?;
     checked.is_told("Normal EndpointHealthy").await?;
+    checked.changed(&[(BAD, false), (BAD, true)]).await?;
     checked.catalog_hears("Healthy", all, all).await?;
     wait::until("the end of the alert", PATIENCE, async || {
         let alerts = alerts(watchers, &checked).await?;

@@ -117,6 +117,8 @@ impl<'a> Two<'a> {
         }
         self.web.is_healthy().await?;
         self.dead.is_healthy().await?;
+        // Whoever saw it first.
+        self.web.changed(&[(0, false), (0, true)]).await?;
         self.web.envoy_has(&self.envoy, &[0, 1, 2]).await?;
         self.web.endpoints[1].fail(Trouble::Status(500)).await?;
         self.web.are_out(&[1]).await

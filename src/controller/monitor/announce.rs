@@ -8,9 +8,11 @@ use super::super::context::Context;
 use super::super::queue::state::Lane;
 use super::super::report;
 use super::fleet::{Entry, Fleet, Snapshot};
+use crate::api::service_binding::EndpointTransition;
 use crate::domain::health::judge::Verdict;
 use crate::domain::health::service::ServiceHealth;
 use crate::domain::health::summary::Shown;
+use crate::domain::health::transitions;
 use crate::domain::names::BindingKey;
 use crate::domain::reasons;
 use crate::domain::status::Transition;
@@ -66,14 +68,32 @@ pub(super) fn due(ctx: &Context, fleet: &mut Fleet, now: Duration) {
         let Some((before, after)) = entry.telling.say(now) else {
             continue;
         };
-        let (before, after) = (before, after.clone());
-        ctx.monitor.show(&key, Some(after.shown.clone()));
+        let after = after.clone();
+        let showing = (after.shown.clone(), transitions(ctx, &key, entry));
+        ctx.monitor.show(&key, Some(showing));
         ctx.queue.add(&key, Lane::Urgent);
         // Who does not lead knows it as well, and says nothing.
         if ctx.options.read_only || ctx.leadership.epoch().is_some() {
             tell(ctx, &key, entry, before.as_ref(), &after);
         }
     }
+}
+
+/// The last changes of the endpoints, with those that the status tells of.
+fn transitions(ctx: &Context, key: &BindingKey, entry: &Entry) -> Vec<EndpointTransition> {
+    let binding = ctx.world.binding(key);
+    let status = binding.as_ref().and_then(|binding| binding.status.as_ref());
+    let said = status.map_or(&[][..], |status| &status.endpoint_transitions);
+    let report = entry.subject();
+    let report = report.and_then(|subject| ctx.monitor.view.service(&subject.service));
+    let mut seen = Vec::new();
+    for endpoint in report.iter().flat_map(|report| &report.endpoints) {
+        let pod = entry.target(endpoint.address);
+        let pod = pod.map(|target| &*target.pod.1);
+        let all = endpoint.history.iter();
+        seen.extend(all.filter_map(|t| transitions::seen(endpoint.address, pod, t)));
+    }
+    transitions::shown(said, &seen)
 }
 
 /// Says who became unhealthy, and who answers again.

@@ -21,6 +21,7 @@ use tokio::sync::Notify;
 use super::mirror::Id;
 use super::world::Concerned;
 use crate::alert::Alerts;
+use crate::api::service_binding::EndpointTransition;
 use crate::domain::health::summary::Shown;
 use crate::domain::names::BindingKey;
 use crate::domain::record::ServiceRecord;
@@ -34,8 +35,11 @@ pub struct Monitor {
     alerts: Alerts,
     marks: Mutex<Marks>,
     moved: Notify,
-    shown: Mutex<BTreeMap<BindingKey, Shown>>,
+    shown: Mutex<BTreeMap<BindingKey, Showing>>,
 }
+
+/// What is shown of the health, and of the changes that led to it.
+type Showing = (Shown, Vec<EndpointTransition>);
 
 /// What changed since it was looked at last.
 #[derive(Debug, Default)]
@@ -65,8 +69,13 @@ impl Monitor {
 
     /// What is known of the binding's health; nothing where it is not known yet.
     pub fn shown(&self, key: &BindingKey) -> Option<Shown> {
-        let shown = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        shown.get(key).cloned()
+        self.showing().get(key).map(|(shown, _)| shown.clone())
+    }
+
+    /// The last changes of its endpoints.
+    pub fn transitions(&self, key: &BindingKey) -> Vec<EndpointTransition> {
+        let showing = self.showing();
+        showing.get(key).map_or_else(Vec::new, |(_, t)| t.clone())
     }
 
     /// Something changed around bindings, or the Services that they name.
@@ -125,10 +134,14 @@ impl Monitor {
         self.marks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn show(&self, key: &BindingKey, shown: Option<Shown>) {
-        let mut all = self.shown.lock().unwrap_or_else(PoisonError::into_inner);
-        match shown {
-            Some(shown) => all.insert(key.clone(), shown),
+    fn showing(&self) -> MutexGuard<'_, BTreeMap<BindingKey, Showing>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn show(&self, key: &BindingKey, showing: Option<Showing>) {
+        let mut all = self.showing();
+        match showing {
+            Some(showing) => all.insert(key.clone(), showing),
             None => all.remove(key),
         };
     }

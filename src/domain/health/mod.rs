@@ -12,7 +12,8 @@
 //! [`mark`] what stands on a Pod that we took out; [`round`] makes of all that
 //! what is to be written, and [`pace`] when; [`outlier`] helps Envoy out where
 //! an unhealthy endpoint has to stay. [`wanted`] says whose endpoints are to be
-//! checked, [`summary`] what the status says of them, and [`telling`] when.
+//! checked, [`summary`] what the status says of them, [`transitions`] which changes
+//! it shows, and [`telling`] when.
 
 pub mod checked;
 pub mod doubt;
@@ -27,4 +28,5 @@ pub mod service;
 pub mod summary;
 pub mod targets;
 pub mod telling;
+pub mod transitions;
 pub mod wanted;
