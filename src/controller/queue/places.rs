@@ -212,6 +212,15 @@ impl Places {
         self.put(key, Place::Delayed { until, lane, firm });
     }
 
+    /// When within this time the delay of another key ends, or at its end, where
+    /// others may join in: looks that come together cost less than as many that each
+    /// wake the process up.
+    pub(super) fn together(&self, due: Instant, within: Duration) -> Instant {
+        let last = due + within;
+        let mut ends = self.delays.range((due, 0)..=(last, u64::MAX));
+        ends.next().map_or(last, |((until, _), _)| *until)
+    }
+
     /// When the next delay ends.
     pub(super) fn next_delay(&self) -> Option<Instant> {
         self.delays.first_key_value().map(|((until, _), _)| *until)

@@ -21,6 +21,9 @@ const STALE_AT_ONCE: u32 = 3;
 /// many count for its delay when the outage is over.
 const MOST_SUSPECTED: u32 = 3;
 
+/// A look that comes by itself may come so much later, together with others.
+const TOGETHER: Duration = Duration::from_secs(1);
+
 /// Where no more than so many run looks end as fast as they are asked for, however
 /// few may run.
 const CALM: usize = 2;
@@ -188,7 +191,9 @@ impl State {
             Next::Wait => self.places.entry(key).failures = 0,
             Next::After(delay) => {
                 self.places.entry(key).failures = 0;
-                self.places.schedule(key, now + delay, Lane::Bulk, now);
+                let within = TOGETHER.min(delay / 30);
+                let due = self.places.together(now + delay, within);
+                self.places.schedule(key, due, Lane::Bulk, now);
             }
             Next::Stale => self.stale(key, chance, now),
             Next::Report => {

@@ -500,6 +500,34 @@ fn the_rooms_do_not_disturb_each_other() {
 
 // trap 30
 #[test]
+fn looks_that_come_by_themselves_come_together_and_hardly_later() {
+    let mut queue = Clocked::new(1_000);
+    let mut due = BTreeMap::new();
+    for n in 0..1_000 {
+        let name = n.to_string();
+        queue.add(&name, Lane::Normal);
+        assert_eq!(queue.release().as_deref(), Some(&*name));
+        queue.pass(ms(1));
+        let delay = ms(27_000 + n * 7 % 6_000);
+        queue.done(&name, Next::After(delay), &[]);
+        due.insert(name, queue.now + delay);
+    }
+    let (mut wakes, mut looks) = (0, 0);
+    while let Some(wake) = queue.state.next_wake() {
+        queue.now = wake;
+        wakes += 1;
+        while let Some(name) = queue.release() {
+            let late = wake - due[&name];
+            assert!(late <= ms(1_100), "{name} is {late:?} late");
+            queue.done(&name, Next::Wait, &[]);
+            looks += 1;
+        }
+    }
+    assert_eq!(looks, 1_000);
+    assert!(wakes <= 10, "{wakes}");
+}
+
+#[test]
 fn a_binding_that_is_gone_leaves_nothing_behind() {
     let mut queue = Clocked::new(16);
     for i in 0..20 {
