@@ -20,6 +20,7 @@ pub mod inputs;
 pub mod labels;
 pub mod liveness;
 pub mod names;
+pub mod one_to_many;
 pub mod ownership;
 pub mod plan;
 pub mod pod;

@@ -19,6 +19,7 @@ use crate::domain::health::targets::{Behind, Excluded, Target, Targets, targets}
 use crate::domain::health::telling::Telling;
 use crate::domain::health::wanted::{Subject, Wanted};
 use crate::domain::names::BindingKey;
+use crate::domain::one_to_many::OneToMany;
 use crate::domain::policy::HealthCheck;
 use crate::health::target::{self, Ask, Check, Peer, Scheme, ServiceTargets};
 use crate::health::view::Verdicts;
@@ -27,7 +28,7 @@ use crate::health::view::Verdicts;
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
     entries: BTreeMap<BindingKey, Entry>,
-    by_service: BTreeMap<Id, BTreeSet<BindingKey>>,
+    by_service: OneToMany<Id, BindingKey>,
 }
 
 /// One binding.
@@ -147,7 +148,7 @@ impl Fleet {
 
     /// The bindings that have this Service checked.
     pub(super) fn checking(&self, service: &Id) -> BTreeSet<BindingKey> {
-        self.by_service.get(service).cloned().unwrap_or_default()
+        self.by_service.of(service).iter().cloned().collect()
     }
 
     /// The binding wants this; nothing where that is not known, so that what it
@@ -181,17 +182,11 @@ impl Fleet {
     }
 
     fn index(&mut self, key: &BindingKey, before: Option<Id>, after: Option<Id>) {
-        if let Some(service) = before
-            && let Some(keys) = self.by_service.get_mut(&service)
-        {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.by_service.remove(&service);
-            }
+        if let Some(service) = before {
+            self.by_service.remove(&service, key);
         }
         if let Some(service) = after {
-            let keys = self.by_service.entry(service).or_default();
-            keys.insert(key.clone());
+            self.by_service.insert(service, key.clone());
         }
     }
 

@@ -13,6 +13,7 @@ use crate::controller::mirrors::Mirrors;
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{NamespaceView, Rival, ServiceView};
 use crate::domain::names::{BindingKey, ClusterDomain};
+use crate::domain::one_to_many::OneToMany;
 use crate::domain::ownership;
 use crate::domain::rule::{Rule, covers, expand};
 use crate::domain::served::{Part, Served};
@@ -30,13 +31,13 @@ pub(super) struct Inner {
     pub(super) virtual_services: Mirrors<Arc<Rule>>,
     pub(super) destination_rules: Mirrors<Arc<Rule>>,
     /// Service → bindings that name it.
-    pub(super) by_service: BTreeMap<Id, BTreeSet<BindingKey>>,
+    pub(super) by_service: OneToMany<Id, BindingKey>,
     /// ID in the catalog → bindings that name it.
-    pub(super) by_catalog_id: HashMap<String, BTreeSet<BindingKey>>,
+    pub(super) by_catalog_id: OneToMany<String, BindingKey>,
     /// Uid → the binding that has it.
     pub(super) by_uid: HashMap<String, BindingKey>,
     /// Exact host → rules that claim it; and the rules with a wildcard.
-    pub(super) by_host: HashMap<String, BTreeSet<(MeshKind, Id)>>,
+    pub(super) by_host: OneToMany<String, (MeshKind, Id)>,
     pub(super) wildcards: BTreeSet<(MeshKind, Id)>,
     /// Why a kind of the mesh cannot be seen, by the part where it cannot.
     pub(super) missing: [BTreeMap<Part, String>; 2],
@@ -71,17 +72,13 @@ impl Inner {
     }
 
     pub(super) fn bound_to(&self, service: &Id) -> BTreeSet<BindingKey> {
-        self.by_service.get(service).cloned().unwrap_or_default()
+        self.by_service.of(service).iter().cloned().collect()
     }
 
     pub(super) fn rivals(&self, binding: &ServiceBinding, service: &Id) -> Vec<Rival> {
         let me = key(binding);
-        let others = self
-            .by_service
-            .get(service)
-            .into_iter()
-            .flatten()
-            .filter(|other| **other != me);
+        let others = self.by_service.of(service).iter();
+        let others = others.filter(|other| **other != me);
         others
             .filter_map(|other| {
                 let id = (other.namespace.clone(), other.name.clone());
@@ -92,7 +89,7 @@ impl Inner {
 
     /// The bindings that name the Service, each with its record's ID.
     pub(super) fn bindings_of(&self, service: &Id) -> Vec<(Rival, String)> {
-        let keys = self.by_service.get(service).into_iter().flatten();
+        let keys = self.by_service.of(service).iter();
         keys.filter_map(|key| {
             let id = (key.namespace.clone(), key.name.clone());
             let binding = self.bindings.get(&id)?;
@@ -111,7 +108,7 @@ impl Inner {
     ) -> Vec<Arc<Rule>> {
         let named = [MeshKind::DestinationRule, MeshKind::VirtualService]
             .map(|kind| (kind, service.clone()));
-        let exact = self.by_host.get(host).into_iter().flatten().cloned();
+        let exact = self.by_host.of(host).iter().cloned();
         let wild = self.wildcards.iter().filter(|(kind, id)| {
             self.rule(*kind, id)
                 .is_some_and(|rule| rule.claims(host, domain))
@@ -128,32 +125,16 @@ impl Inner {
 
     pub(super) fn index_binding(&mut self, change: &Change<Arc<ServiceBinding>>) {
         if let Some(before) = &change.before {
-            let service = service_of(before);
-            if let Some(keys) = self.by_service.get_mut(&service) {
-                keys.remove(&key(before));
-                if keys.is_empty() {
-                    self.by_service.remove(&service);
-                }
-            }
             let id = &before.spec.catalog_service_id;
-            if let Some(keys) = self.by_catalog_id.get_mut(id) {
-                keys.remove(&key(before));
-                if keys.is_empty() {
-                    self.by_catalog_id.remove(id);
-                }
-            }
+            self.by_service.remove(&service_of(before), &key(before));
+            self.by_catalog_id.remove(id, &key(before));
             self.by_uid
                 .remove(before.metadata.uid.as_deref().unwrap_or_default());
         }
         if let Some(after) = &change.after {
-            self.by_service
-                .entry(service_of(after))
-                .or_default()
-                .insert(key(after));
-            self.by_catalog_id
-                .entry(after.spec.catalog_service_id.clone())
-                .or_default()
-                .insert(key(after));
+            let id = after.spec.catalog_service_id.clone();
+            self.by_service.insert(service_of(after), key(after));
+            self.by_catalog_id.insert(id, key(after));
             self.by_uid
                 .insert(after.metadata.uid.clone().unwrap_or_default(), key(after));
         }
@@ -222,19 +203,14 @@ impl Inner {
     ) {
         let entry = (kind, change.id.clone());
         for host in change.before.iter().flat_map(|rule| hosts(rule, domain)) {
-            if let Some(rules) = self.by_host.get_mut(&host) {
-                rules.remove(&entry);
-                if rules.is_empty() {
-                    self.by_host.remove(&host);
-                }
-            }
+            self.by_host.remove(&host, &entry);
         }
         self.wildcards.remove(&entry);
         for host in change.after.iter().flat_map(|rule| hosts(rule, domain)) {
             if host.starts_with('*') {
                 self.wildcards.insert(entry.clone());
             } else {
-                self.by_host.entry(host).or_default().insert(entry.clone());
+                self.by_host.insert(host, entry.clone());
             }
         }
     }
@@ -260,7 +236,7 @@ impl Inner {
                     .by_service
                     .iter()
                     .filter(|(service, _)| covered(service));
-                concerned.extend(bound.flat_map(|(_, keys)| keys.iter().cloned()));
+                concerned.extend(bound.flat_map(|(_, keys)| keys).cloned());
             } else if let Some((name, rest)) = host.split_once('.')
                 && let Some(namespace) = rest.strip_suffix(&format!(".svc.{domain}"))
             {

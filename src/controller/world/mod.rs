@@ -279,11 +279,8 @@ impl World {
     /// The bindings that name this service of the catalog.
     pub fn naming(&self, id: &CatalogServiceId) -> BTreeSet<BindingKey> {
         let inner = self.lock();
-        inner
-            .by_catalog_id
-            .get(id.as_str())
-            .cloned()
-            .unwrap_or_default()
+        let keys = inner.by_catalog_id.of(id.as_str()).iter();
+        keys.cloned().collect()
     }
 
     /// Whether everything is paused.

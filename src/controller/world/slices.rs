@@ -1,6 +1,6 @@
 //! The EndpointSlices of the cluster, by the Service that they belong to.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::index::Inner;
@@ -8,6 +8,7 @@ use super::{World, known, until};
 use crate::controller::mirror::{Change, Id, Seen};
 use crate::controller::mirrors::{Mirrors, Told};
 use crate::domain::inputs::ServiceView;
+use crate::domain::one_to_many::OneToMany;
 use crate::domain::slice::SliceView;
 
 /// All slices, and which belong to which Service.
@@ -15,7 +16,7 @@ use crate::domain::slice::SliceView;
 pub(super) struct Slices {
     pub(super) mirror: Mirrors<Arc<SliceView>>,
     /// Service → names of its slices, which are in its namespace.
-    by_service: HashMap<Id, BTreeSet<String>>,
+    by_service: OneToMany<Id, String>,
 }
 
 impl Slices {
@@ -37,17 +38,11 @@ impl Slices {
             Some((namespace.clone(), view.service.to_string()))
         };
         if let Some(service) = service(&change.before) {
-            if let Some(names) = self.by_service.get_mut(&service) {
-                names.remove(name);
-                if names.is_empty() {
-                    self.by_service.remove(&service);
-                }
-            }
+            self.by_service.remove(&service, name);
             concerned.insert(service);
         }
         if let Some(service) = service(&change.after) {
-            let names = self.by_service.entry(service.clone()).or_default();
-            names.insert(name.clone());
+            self.by_service.insert(service.clone(), name.clone());
             concerned.insert(service);
         }
     }
@@ -59,7 +54,7 @@ impl Slices {
     }
 
     pub(super) fn of(&self, service: &Id) -> Vec<Arc<SliceView>> {
-        let names = self.by_service.get(service).into_iter().flatten();
+        let names = self.by_service.of(service).iter();
         names
             .filter_map(|name| self.mirror.get(&(service.0.clone(), name.clone())).cloned())
             .collect()

@@ -18,6 +18,7 @@ use super::service::{Claim, Mode, Service};
 use super::standing::Standing;
 use crate::controller::mirror::Id;
 use crate::domain::names::{BindingKey, CatalogServiceId};
+use crate::domain::one_to_many::OneToMany;
 use crate::domain::target::Target;
 
 /// Least time between two reports about one service.
@@ -46,7 +47,7 @@ pub(super) struct State {
     pub(super) agenda: Agenda,
     pub(super) services: HashMap<CatalogServiceId, Service>,
     of_binding: HashMap<BindingKey, CatalogServiceId>,
-    of_service: HashMap<Id, BTreeSet<CatalogServiceId>>,
+    of_service: OneToMany<Id, CatalogServiceId>,
     /// Services that may have to be reported, and how soon.
     unchecked: BTreeMap<CatalogServiceId, Lane>,
     /// When the next report that tells nothing new may be sent.
@@ -83,7 +84,7 @@ impl State {
         self.of_binding.insert(key.clone(), id.clone());
         if before.as_ref() != Some(&of) {
             self.unindex(id, before);
-            self.of_service.entry(of).or_default().insert(id.clone());
+            self.of_service.insert(of, id.clone());
         }
         self.health.resume(now);
         self.check(id, Lane::Again);
@@ -194,8 +195,8 @@ impl State {
 
     /// Who serves behind these Services changed.
     pub(super) fn touched(&mut self, services: &BTreeSet<Id>) {
-        let of = services.iter().filter_map(|id| self.of_service.get(id));
-        let ids: Vec<_> = of.flatten().cloned().collect();
+        let of = services.iter().flat_map(|id| self.of_service.of(id));
+        let ids: Vec<_> = of.cloned().collect();
         for id in ids {
             self.check(&id, Lane::News);
         }
@@ -298,12 +299,8 @@ impl State {
     }
 
     fn unindex(&mut self, id: &CatalogServiceId, target: Option<Id>) {
-        let Some(target) = target else { return };
-        if let Some(ids) = self.of_service.get_mut(&target) {
-            ids.remove(id);
-            if ids.is_empty() {
-                self.of_service.remove(&target);
-            }
+        if let Some(target) = target {
+            self.of_service.remove(&target, id);
         }
     }
 

@@ -1,15 +1,16 @@
 //! Which records name which Service, kept as records come and go.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use super::{Problem, Scope, target};
 use crate::domain::names::{CatalogServiceId, ServiceKey};
+use crate::domain::one_to_many::OneToMany;
 use crate::domain::record::ServiceRecord;
 
 /// Which records within the scope name which Service.
 #[derive(Debug, Default)]
 pub struct Index {
-    by_service: BTreeMap<ServiceKey, BTreeSet<CatalogServiceId>>,
+    by_service: OneToMany<ServiceKey, CatalogServiceId>,
     by_id: HashMap<CatalogServiceId, ServiceKey>,
 }
 
@@ -24,12 +25,7 @@ impl Index {
     ) -> (Vec<ServiceKey>, Option<Problem>) {
         let mut concerned = Vec::new();
         if let Some(before) = self.by_id.remove(id) {
-            if let Some(ids) = self.by_service.get_mut(&before) {
-                ids.remove(id);
-                if ids.is_empty() {
-                    self.by_service.remove(&before);
-                }
-            }
+            self.by_service.remove(&before, id);
             concerned.push(before);
         }
         let Some(record) = record.filter(|record| scope.admits(record)) else {
@@ -38,8 +34,7 @@ impl Index {
         match target(record) {
             Ok((service, _)) => {
                 self.by_id.insert(id.clone(), service.clone());
-                let ids = self.by_service.entry(service.clone()).or_default();
-                ids.insert(id.clone());
+                self.by_service.insert(service.clone(), id.clone());
                 if !concerned.contains(&service) {
                     concerned.push(service);
                 }
@@ -51,7 +46,7 @@ impl Index {
 
     /// The records that name the Service.
     pub fn ids(&self, service: &ServiceKey) -> BTreeSet<CatalogServiceId> {
-        self.by_service.get(service).cloned().unwrap_or_default()
+        self.by_service.of(service).iter().cloned().collect()
     }
 
     /// Whether the record is known to name that Service.
@@ -72,6 +67,6 @@ impl Index {
 
     /// Whether a record names the Service.
     pub fn names(&self, service: &ServiceKey) -> bool {
-        self.by_service.contains_key(service)
+        !self.by_service.of(service).is_empty()
     }
 }

@@ -1,0 +1,90 @@
+//! Which values belong to a key? Most often one, which then needs no memory of its
+//! own; a set for each key would take half a kilobyte.
+
+use std::borrow::Borrow;
+use std::collections::BTreeMap;
+
+use smallvec::SmallVec;
+
+/// Keys with the values that belong to each, both in order.
+#[derive(Clone, Debug)]
+pub struct OneToMany<K, V>(BTreeMap<K, SmallVec<[V; 1]>>);
+
+impl<K, V> Default for OneToMany<K, V> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+impl<K: Ord, V: Ord> OneToMany<K, V> {
+    /// The value belongs to the key.
+    pub fn insert(&mut self, key: K, value: V) {
+        let values = self.0.entry(key).or_default();
+        if let Err(place) = values.binary_search(&value) {
+            values.insert(place, value);
+        }
+    }
+
+    /// It does not any more. A key without values is none.
+    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q, value: &V)
+    where
+        K: Borrow<Q>,
+    {
+        let Some(values) = self.0.get_mut(key) else {
+            return;
+        };
+        if let Ok(place) = values.binary_search(value) {
+            values.remove(place);
+        }
+        if values.is_empty() {
+            self.0.remove(key);
+        }
+    }
+
+    /// The values that belong to the key.
+    pub fn of<Q: Ord + ?Sized>(&self, key: &Q) -> &[V]
+    where
+        K: Borrow<Q>,
+    {
+        self.0.get(key).map(SmallVec::as_slice).unwrap_or_default()
+    }
+
+    /// Every key with its values.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &[V])> {
+        self.0.iter().map(|(key, values)| (key, values.as_slice()))
+    }
+
+    /// Every key.
+    pub fn keys(&self) -> impl Iterator<Item = &K> {
+        self.0.keys()
+    }
+
+    /// Whether no value belongs to any key.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_in_order_each_once_and_a_key_goes_with_its_last_one() {
+        let mut all = OneToMany::default();
+        for value in [3, 1, 2, 1] {
+            all.insert("a".to_owned(), value);
+        }
+        all.insert("b".to_owned(), 7);
+        assert_eq!(all.of("a"), [1, 2, 3]);
+        assert_eq!(all.of("c"), [0; 0]);
+        for value in [1, 9, 3, 2] {
+            all.remove("a", &value);
+        }
+        all.remove("c", &1);
+        assert_eq!(all.keys().collect::<Vec<_>>(), ["b"]);
+        assert_eq!(all.iter().next(), Some((&"b".to_owned(), &[7][..])));
+        all.remove("b", &7);
+        assert!(all.is_empty());
+    }
+}
