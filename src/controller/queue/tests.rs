@@ -498,7 +498,6 @@ fn the_rooms_do_not_disturb_each_other() {
     assert!(!queue.state.may_try(&key("a"), Room::Writes));
 }
 
-// trap 30
 #[test]
 fn looks_that_come_by_themselves_come_together_and_hardly_later() {
     let mut queue = Clocked::new(1_000);
@@ -527,6 +526,7 @@ fn looks_that_come_by_themselves_come_together_and_hardly_later() {
     assert!(wakes <= 10, "{wakes}");
 }
 
+// trap 30
 #[test]
 fn a_binding_that_is_gone_leaves_nothing_behind() {
     let mut queue = Clocked::new(16);

@@ -9,7 +9,6 @@
 //! 3. An answer that says nothing about the endpoint, as of a peer that wants
 //!    mutual TLS, makes its health unknown: it is no failure.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
@@ -109,7 +108,8 @@ pub struct Judge {
     verdict: Verdict,
     good: u32,
     failed: u32,
-    history: VecDeque<Transition>,
+    /// Of most endpoints there is one, that it was found healthy.
+    history: Vec<Transition>,
 }
 
 impl Judge {
@@ -157,9 +157,10 @@ impl Judge {
             from == next || matches!((from, next), (Verdict::Unhealthy(_), Verdict::Unhealthy(_)));
         if !same {
             if self.history.len() == HISTORY {
-                self.history.pop_front();
+                self.history.remove(0);
             }
-            self.history.push_back(Transition {
+            self.history.reserve_exact(1);
+            self.history.push(Transition {
                 at: now,
                 from,
                 to: next,
