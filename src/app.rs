@@ -40,6 +40,7 @@ use crate::controller::monitor::{self, Monitor};
 use crate::controller::owed::Owed;
 use crate::controller::queue::Queue;
 use crate::controller::registrar::{self, Registrar};
+use crate::controller::settled::Settled;
 use crate::controller::world::World;
 use crate::controller::world::watched::WATCHED;
 use crate::controller::write_back::sender::{Sender, Surroundings};
@@ -262,6 +263,7 @@ fn context(
         memory: Memory::default(),
         looks: Looks::default(),
         owed: Owed::default(),
+        settled: Settled::default(),
     };
     Ok((Arc::new(ctx), source, sender))
 }

@@ -90,7 +90,9 @@ pub struct RunArgs {
     #[command(flatten)]
     pub watch: WatchArgs,
 
-    /// Time between two looks at a binding that nobody touches.
+    /// Time between two looks at a binding that nobody touches. Where all is in force
+    /// and nothing around it has another version, that is all that is compared, and
+    /// the whole look is made every ten minutes.
     #[arg(long, env = "CATALOG_MESH_PERIOD", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     pub period: Duration,
 

@@ -21,6 +21,7 @@ use super::owed::Owed;
 use super::queue::Queue;
 use super::queue::room::Room;
 use super::registrar::Registrar;
+use super::settled::Settled;
 use super::world::World;
 use super::write_back::WriteBack;
 use crate::api::policy::EjectionMode;
@@ -89,6 +90,8 @@ pub struct Context {
     pub looks: Looks,
     /// Statuses that gave way to what the mesh needs.
     pub owed: Owed,
+    /// Bindings whose last look found all in force.
+    pub settled: Settled,
 }
 
 /// How long an outage is spoken of in the same words.

@@ -32,6 +32,7 @@ use super::owed::Owed;
 use super::permit::Permit;
 use super::queue::Queue;
 use super::registrar::Registrar;
+use super::settled::Settled;
 use super::world::World;
 use super::{events, watches};
 use crate::alert;
@@ -494,5 +495,6 @@ fn context(clients: Clients, leadership: Leadership, catalog: Arc<dyn Catalog>) 
         memory: Memory::default(),
         looks: Looks::default(),
         owed: Owed::default(),
+        settled: Settled::default(),
     }
 }

@@ -145,6 +145,11 @@ impl<V: Clone + PartialEq> Mirror<V> {
         self.live.get(id).map(|seen| &seen.value)
     }
 
+    /// Its version; nothing where there is no such object.
+    pub fn version(&self, id: &Id) -> Option<u64> {
+        self.live.get(id).map(|kept| kept.version)
+    }
+
     /// The object with uid and version.
     pub fn seen(&self, id: &Id) -> Option<Seen<V>> {
         self.live.get(id).map(|kept| Seen {

@@ -105,6 +105,11 @@ impl<V: Clone + PartialEq> Mirrors<V> {
         self.part(&id.0)?.get(id)
     }
 
+    /// Its version; nothing where there is no such object.
+    pub(crate) fn version(&self, id: &Id) -> Option<u64> {
+        self.part(&id.0)?.version(id)
+    }
+
     /// The object with uid and version.
     pub(crate) fn seen(&self, id: &Id) -> Option<Seen<V>> {
         self.part(&id.0)?.seen(id)

@@ -40,6 +40,7 @@ mod refusals;
 pub mod registrar;
 mod remove;
 pub mod report;
+pub mod settled;
 mod slices;
 pub mod sources;
 pub mod watch;
@@ -89,7 +90,7 @@ pub async fn run(
 ) {
     let source = Arc::clone(&ctx);
     let released = futures::stream::unfold(source, |ctx| async move {
-        let key = ctx.queue.next().await;
+        let key = settled::next(&ctx).await;
         Some((
             ObjectRef::<BindingRef>::new(&key.name).within(&key.namespace),
             ctx,
@@ -128,6 +129,7 @@ async fn run_one(
         name: binding.metadata.name.clone().unwrap_or_default(),
     };
     let started = Instant::now();
+    let sight = settled::sight(&ctx, &key);
     let look = AssertUnwindSafe(reconcile::reconcile(&ctx, &key)).catch_unwind();
     let failed = |error: String| Outcome {
         next: Next::Failed,
@@ -153,7 +155,7 @@ async fn run_one(
     }
     let result = match (&outcome.error, outcome.next) {
         (Some(_), _) => ReconcileResult::Error,
-        (None, Next::After(_)) => ReconcileResult::RequeueAfter,
+        (None, Next::After(_) | Next::Settled(_)) => ReconcileResult::RequeueAfter,
         (None, Next::Stale | Next::Report) => ReconcileResult::Requeue,
         (None, _) => ReconcileResult::Success,
     };
@@ -163,6 +165,8 @@ async fn run_one(
     for room in &outcome.worked {
         ctx.memory.came_back(*room);
     }
+    let settled = matches!(outcome.next, Next::Settled(_));
+    ctx.settled.note(&key, sight.filter(|_| settled));
     ctx.queue.done(&key, outcome.next, &outcome.worked);
     Ok(Action::await_change())
 }

@@ -178,6 +178,8 @@ pub(crate) async fn finish(
     if again.is_none() && (wrote || changed) {
         worked.push(Room::Rights);
     }
+    let programmed = matches!(situation, Situation::Programmed { .. });
+    let settled = programmed && again.is_none() && !wrote && !changed;
     let refused = matches!(again, Some(WriteError::Refused(_)));
     let next = match situation.row(InForce::Nothing).look {
         _ if matches!(again, Some(WriteError::Denied(_))) => Next::Park(Room::Rights),
@@ -185,6 +187,7 @@ pub(crate) async fn finish(
         // A second read came and did not confirm the first. Since nothing but
         // reads says that the service is gone, what is known of the catalog has
         // to change first.
+        Look::Period if settled => Next::Settled(period(ctx.options.period)),
         Look::Period | Look::Confirm => Next::After(period(ctx.options.period)),
         Look::CatalogBack => Next::Park(Room::Catalog),
         Look::WritesBack if refused => Next::Failed,
@@ -218,7 +221,7 @@ fn is_confirmed(ctx: &Context, binding: &ServiceBinding) -> bool {
 
 /// The period, a little earlier or later for each, so that many bindings do
 /// not come due together.
-fn period(period: Duration) -> Duration {
+pub(super) fn period(period: Duration) -> Duration {
     period.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
 

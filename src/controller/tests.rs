@@ -9,16 +9,19 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::Method;
+use kube_runtime::watcher::Event;
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LOOK_DEADLINE;
 use super::fixtures::{Answer, Bed, binding, record, service};
 use super::queue::state::Lane;
+use super::sources;
 use crate::catalog::Catalog;
 use crate::catalog::error::CatalogError;
 use crate::catalog::event::EventStream;
 use crate::catalog::fake::FakeCatalog;
+use crate::catalog::follow::Follower;
 use crate::catalog::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
 use crate::domain::liveness::{self, Ages, Lasting};
 use crate::domain::names::{BindingKey, CatalogServiceId};
@@ -251,6 +254,37 @@ async fn a_status_that_cannot_be_stored_has_nothing_written_to_the_mesh_again() 
     sleep(60 * S).await;
     assert_ne!(version(), before, "it was never stored");
     assert_eq!(asked("/virtualservices/"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_period_costs_no_look_where_nothing_changed_and_finds_what_no_event_told() {
+    let catalog = Trap::with(&["web"]);
+    let bed = Bed::start(catalog.clone(), &["web"]).await;
+    let (known, metrics) = (
+        Arc::clone(&bed.ctx.known),
+        bed.ctx.metrics.catalog().clone(),
+    );
+    let follower = Follower::new(catalog.clone(), known, || None, metrics);
+    tokio::spawn(follower.run());
+    bed.until(10 * S, "web", "Ready", "True Synced").await;
+    sleep(120 * S).await;
+    let looks = || catalog.inner.calls().get_service;
+    let (before, counted) = (looks(), bed.metric(LOOKS));
+    sleep(300 * S).await;
+    assert_eq!(looks(), before, "a period cost a look");
+    let counted = bed.metric(LOOKS) - counted;
+    assert!((9.0..=11.0).contains(&counted), "{counted} periods");
+    sleep(600 * S).await;
+    assert_eq!(looks(), before + 1, "nothing but the one of ten minutes");
+
+    // Nobody is told of what happens here.
+    let mut changed = service("web");
+    changed["metadata"]["namespace"] = json!("shop");
+    changed["metadata"]["resourceVersion"] = json!("999999");
+    changed["spec"]["clusterIP"] = json!("None");
+    let changed = sources::service(serde_json::from_value(changed).unwrap());
+    bed.ctx.world.services(Event::Apply(changed));
+    bed.until(40 * S, "web", "Ready", "False Headless").await;
 }
 
 // trap 2

@@ -248,6 +248,7 @@ pub(super) fn ask(ctx: &Context, concerned: Concerned) {
         ctx.queue.forget(key);
         ctx.looks.forget(key);
         ctx.owed.take(key);
+        ctx.settled.note(key, None);
         ctx.ejector.forget(key);
         ctx.write_back.release(key);
     }

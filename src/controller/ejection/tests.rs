@@ -29,6 +29,7 @@ use crate::controller::permit::Permit;
 use crate::controller::queue::Queue;
 use crate::controller::queue::state::Next;
 use crate::controller::registrar::Registrar;
+use crate::controller::settled::Settled;
 use crate::controller::world::World;
 use crate::controller::{events, pods, sources, withdraw};
 use crate::domain::brake::{self, SyncPolicy};
@@ -236,6 +237,7 @@ fn context(client: Client, leadership: Leadership, read_only: bool) -> Context {
         memory: Memory::default(),
         looks: Looks::default(),
         owed: Owed::default(),
+        settled: Settled::default(),
     }
 }
 

@@ -119,22 +119,22 @@ impl Queue {
         self.lock().under_way(Instant::now())
     }
 
-    /// Waits for the next key. One consumer only.
-    pub async fn next(&self) -> BindingKey {
+    /// Waits for the next key, and says which lane it comes from. One consumer only.
+    pub async fn next(&self) -> (BindingKey, Lane) {
         loop {
             *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-            let (key, wake) = {
+            let (started, wake) = {
                 let mut state = self.lock();
-                let key = state.release(fastrand::f64(), Instant::now());
+                let started = state.release(fastrand::f64(), Instant::now());
                 let tally = state.take_tally();
                 self.metrics.grew(tally.adds, tally.retries);
                 if let Some(waited) = tally.waited {
                     self.metrics.waited(waited);
                 }
-                (key, state.next_wake())
+                (started, state.next_wake())
             };
-            if let Some(key) = key {
-                return key;
+            if let Some(started) = started {
+                return started;
             }
             let round = Instant::now() + ROUND;
             tokio::select! {

@@ -17,8 +17,8 @@ use crate::domain::names::BindingKey;
 /// then one run for all that came meanwhile.
 pub(super) const SPACING: Duration = Duration::from_millis(300);
 
-const LANES: usize = 4;
-const WEIGHTS: [u32; LANES] = [32, 16, 4, 1];
+const LANES: usize = 5;
+const WEIGHTS: [u32; LANES] = [32, 16, 4, 1, 1];
 
 /// Where a key is.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -252,9 +252,13 @@ impl Places {
     }
 
     /// Starts the front of the lane whose turn it is.
-    pub(super) fn start(&mut self, now: Instant) -> Option<BindingKey> {
+    pub(super) fn start(&mut self, now: Instant) -> Option<(BindingKey, Lane)> {
         let key = self.pick()?;
         let entry = self.entry(&key);
+        let lane = match entry.place {
+            Place::Queued { lane } => lane,
+            _ => Lane::Bulk,
+        };
         entry.place = Place::Running {
             again: None,
             gone: false,
@@ -263,7 +267,7 @@ impl Places {
         entry.started = Some(now);
         let queued = entry.queued.take();
         self.tally.waited = queued.map(|queued| now.saturating_duration_since(queued));
-        Some(key)
+        Some((key, lane))
     }
 
     fn pick(&mut self) -> Option<BindingKey> {

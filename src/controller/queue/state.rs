@@ -1,7 +1,7 @@
 //! Which binding runs next: the rules of the queue, as plain values with time
 //! as an argument.
 //!
-//! Lanes are strictly first in, first out, and share the releases 32:16:4:1, so
+//! Lanes are strictly first in, first out, and share the releases 32:16:4:1:1, so
 //! that bulk work neither delays an urgent key nor starves.
 
 use std::time::Duration;
@@ -35,10 +35,12 @@ pub enum Lane {
     Urgent,
     /// Changes that somebody made.
     Normal,
-    /// First lists, periods, catching up.
+    /// First lists, catching up, and what may be other by now.
     Bulk,
     /// What is only to be said.
     Words,
+    /// A period is over, and nobody has asked.
+    Period,
 }
 
 /// What comes after a run.
@@ -48,6 +50,8 @@ pub enum Next {
     Wait,
     /// Another look after this time.
     After(Duration),
+    /// All is as it should be: after this time it is seen whether it still is.
+    Settled(Duration),
     /// Another look at once: what was seen has changed under way.
     Stale,
     /// Another look when nothing more urgent waits: all is written but what is
@@ -131,8 +135,9 @@ impl State {
         }
     }
 
-    /// The next key, if one is due and fewer than the limit are running.
-    pub fn release(&mut self, chance: f64, now: Instant) -> Option<BindingKey> {
+    /// The next key, if one is due and fewer than the limit are running, and the
+    /// lane that it comes from.
+    pub fn release(&mut self, chance: f64, now: Instant) -> Option<(BindingKey, Lane)> {
         self.places.wake(now);
         for room in ROOMS {
             self.send_probe(room, chance, now);
@@ -140,9 +145,9 @@ impl State {
         if self.running >= self.limit {
             return None;
         }
-        let key = self.places.start(now)?;
+        let started = self.places.start(now)?;
         self.running += 1;
-        Some(key)
+        Some(started)
     }
 
     /// When the next delay ends, for the caller to sleep until.
@@ -189,12 +194,8 @@ impl State {
         }
         match next {
             Next::Wait => self.places.entry(key).failures = 0,
-            Next::After(delay) => {
-                self.places.entry(key).failures = 0;
-                let within = TOGETHER.min(delay / 30);
-                let due = self.places.together(now + delay, within);
-                self.places.schedule(key, due, Lane::Bulk, now);
-            }
+            Next::After(delay) => self.again(key, delay, Lane::Bulk, now),
+            Next::Settled(delay) => self.again(key, delay, Lane::Period, now),
             Next::Stale => self.stale(key, chance, now),
             Next::Report => {
                 self.places.entry(key).failures = 0;
@@ -304,6 +305,13 @@ impl State {
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.places.is_empty() && self.rooms.iter().all(|room| room.probes.is_empty())
+    }
+
+    fn again(&mut self, key: &BindingKey, delay: Duration, lane: Lane, now: Instant) {
+        self.places.entry(key).failures = 0;
+        let within = TOGETHER.min(delay / 30);
+        let due = self.places.together(now + delay, within);
+        self.places.schedule(key, due, lane, now);
     }
 
     fn stale(&mut self, key: &BindingKey, chance: f64, now: Instant) {

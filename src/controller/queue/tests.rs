@@ -47,7 +47,8 @@ impl Clocked {
     }
 
     fn release(&mut self) -> Option<String> {
-        self.state.release(CHANCE, self.now).map(|key| key.name)
+        let started = self.state.release(CHANCE, self.now);
+        started.map(|(key, _)| key.name)
     }
 
     fn done(&mut self, name: impl ToString, next: Next, worked: &[Room]) {
@@ -581,7 +582,7 @@ async fn whoever_takes_the_keys_shows_a_sign_of_life_and_only_he() {
         if full {
             queue.add(&key("a"), Lane::Normal);
             queue.add(&key("b"), Lane::Normal);
-            assert_eq!(queue.next().await, key("a"));
+            assert_eq!(queue.next().await, (key("a"), Lane::Normal));
         }
         let waiting = tokio::time::timeout(hour, queue.next());
         let looks = async {

@@ -254,7 +254,7 @@ fn hosts(rule: &Rule, domain: &ClusterDomain) -> Vec<String> {
 }
 
 /// Namespace and name of the Service that the binding names.
-fn service_of(binding: &ServiceBinding) -> Id {
+pub(super) fn service_of(binding: &ServiceBinding) -> Id {
     let own = binding.metadata.namespace.clone().unwrap_or_default();
     (
         binding.spec.namespace.clone().unwrap_or(own),

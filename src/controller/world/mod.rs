@@ -6,6 +6,7 @@ mod parts;
 pub mod pods;
 mod slices;
 pub mod sums;
+mod versions;
 pub mod watched;
 
 use std::collections::BTreeSet;

@@ -1,0 +1,165 @@
+//! Of which versions is everything that a look at a binding reads in the cluster?
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
+use super::World;
+use super::index::{Inner, service_of};
+use crate::controller::mirror::Id;
+use crate::domain::desired::MeshKind;
+use crate::domain::names::BindingKey;
+
+impl World {
+    /// The versions of the binding and of everything around it, as one number, and
+    /// the ID of its record. Nothing where versions do not say it all: an object has
+    /// none that is a number, a rule belongs to another binding, or the mesh's kinds
+    /// are missing.
+    pub fn versions(&self, key: &BindingKey) -> Option<(u64, String)> {
+        let inner = self.lock();
+        let id = (key.namespace.clone(), key.name.clone());
+        let binding = inner.bindings.get(&id)?;
+        let own = inner.bindings.version(&id)?;
+        let service = service_of(binding);
+        if inner.unreadable.get(&id).is_some() || inner.missing_in(&service.0).is_some() {
+            return None;
+        }
+        let mut all = DefaultHasher::new();
+        (&binding.metadata.uid, own).hash(&mut all);
+        inner.services.version(&service).hash(&mut all);
+        for namespace in [&id.0, &service.0, &self.own_namespace] {
+            let id = (String::new(), namespace.clone());
+            inner.namespaces.version(&id).hash(&mut all);
+        }
+        for rival in inner.by_service.of(&service) {
+            let id = (rival.namespace.clone(), rival.name.clone());
+            inner.bindings.version(&id).hash(&mut all);
+        }
+        let host = format!("{}.{}.svc.{}", service.1, service.0, self.cluster_domain);
+        let named = [MeshKind::DestinationRule, MeshKind::VirtualService];
+        for kind in named {
+            inner.rule_version(kind, &service).hash(&mut all);
+        }
+        for (kind, id) in inner.by_host.of(&host) {
+            let of = inner.rule(*kind, id).map(|rule| &rule.binding_uid);
+            if of.is_some_and(|of| of.is_some() && *of != binding.metadata.uid) {
+                return None;
+            }
+            (id, inner.rule_version(*kind, id)).hash(&mut all);
+        }
+        for (kind, id) in &inner.wildcards {
+            (id, inner.rule_version(*kind, id)).hash(&mut all);
+        }
+        Some((all.finish(), binding.spec.catalog_service_id.clone()))
+    }
+}
+
+impl Inner {
+    fn rule_version(&self, kind: MeshKind, id: &Id) -> Option<u64> {
+        match kind {
+            MeshKind::VirtualService => self.virtual_services.version(id),
+            MeshKind::DestinationRule => self.destination_rules.version(id),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube_runtime::watcher::Event;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::mesh_rule::MeshRule;
+    use crate::api::service_binding::ServiceBinding;
+    use crate::controller::sources;
+    use crate::domain::names::ClusterDomain;
+
+    /// A world with a binding to the Service web, and everything around it.
+    struct Scene(World);
+
+    impl Scene {
+        fn new() -> Self {
+            let domain = ClusterDomain::parse("cluster.local").unwrap();
+            let scene = Self(World::new(domain, "operator".to_owned()));
+            for name in ["shop", "operator", "elsewhere"] {
+                scene.namespace(name, 1);
+            }
+            scene.binding("web", "web", 1);
+            scene.binding("other", "other", 1);
+            scene.service("web", 1);
+            scene.rule("web", "web", 1);
+            scene
+        }
+
+        fn namespace(&self, name: &str, version: u64) {
+            let metadata = json!({"name": name, "resourceVersion": version.to_string()});
+            let namespace = serde_json::from_value(json!({"metadata": metadata})).unwrap();
+            let seen = sources::namespace(namespace);
+            self.0.namespaces(Event::Apply(seen));
+        }
+
+        fn binding(&self, name: &str, service: &str, version: u64) {
+            let binding: ServiceBinding = object(
+                name,
+                version,
+                json!({"catalogServiceId": "id", "serviceName": service}),
+            );
+            self.0.bindings(Event::Apply(sources::binding(binding)));
+        }
+
+        fn service(&self, name: &str, version: u64) {
+            let service = object(name, version, json!({"ports": []}));
+            self.0.services(Event::Apply(sources::service(service)));
+        }
+
+        fn rule(&self, name: &str, host: &str, version: u64) {
+            let rule: MeshRule = object(name, version, json!({"host": host}));
+            let kind = MeshKind::DestinationRule;
+            self.0.rules(kind, Event::Apply(sources::rule(kind, &rule)));
+        }
+
+        fn versions(&self) -> Option<u64> {
+            let key = BindingKey {
+                namespace: "shop".to_owned(),
+                name: "web".to_owned(),
+            };
+            self.0.versions(&key).map(|(versions, _)| versions)
+        }
+    }
+
+    fn object<T: serde::de::DeserializeOwned>(name: &str, version: u64, spec: Value) -> T {
+        let metadata = json!({
+            "namespace": "shop", "name": name, "uid": name, "resourceVersion": version.to_string(),
+        });
+        serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
+    }
+
+    #[test]
+    fn whatever_a_look_reads_makes_other_versions_and_nothing_else_does() {
+        let scene = Scene::new();
+        let mut last = scene.versions();
+        assert!(last.is_some());
+        let reads: [(&str, &dyn Fn()); 8] = [
+            ("the binding", &|| scene.binding("web", "web", 2)),
+            ("its Service", &|| scene.service("web", 3)),
+            ("its Namespace", &|| scene.namespace("shop", 4)),
+            ("the operator's", &|| scene.namespace("operator", 5)),
+            ("its rule", &|| scene.rule("web", "web", 6)),
+            ("a rival", &|| scene.binding("rival", "web", 7)),
+            ("a rule for its host", &|| {
+                scene.rule("foreign", "web.shop.svc.cluster.local", 8);
+            }),
+            ("a wildcard", &|| scene.rule("wild", "*.local", 9)),
+        ];
+        for (what, changes) in reads {
+            changes();
+            let now = scene.versions();
+            assert_ne!(now, last, "{what} changed");
+            assert!(now.is_some(), "{what}");
+            last = now;
+        }
+        scene.binding("other", "other", 10);
+        scene.service("other", 11);
+        scene.namespace("elsewhere", 12);
+        scene.rule("other", "other", 13);
+        assert_eq!(scene.versions(), last);
+    }
+}
