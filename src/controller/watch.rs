@@ -20,9 +20,9 @@ use crate::domain::retry;
 /// connection.
 pub(crate) const WATCH_TIMEOUT: u32 = 200;
 
-/// Objects per page of a list, as kubectl asks for them: fewer take longer, more come
-/// to some megabytes at once.
-const PAGE: u32 = 500;
+/// Objects per page of a list. With twice as many a start is no faster, and takes a
+/// quarter more memory.
+const PAGE: u32 = 250;
 
 /// Failures in a row after which a watch is given up and listed anew.
 const GIVE_UP_AFTER: u32 = 4;
@@ -380,7 +380,7 @@ mod tests {
             .partition(|query| query.contains("watch=true"));
         assert!(!watches.is_empty() && !lists.is_empty());
         for list in lists {
-            assert!(list.contains("limit=500"), "{list}");
+            assert!(list.contains("limit=250"), "{list}");
             // With a version the limit would be ignored, or the list be stale.
             assert!(!list.contains("resourceVersion"), "{list}");
         }
