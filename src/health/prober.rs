@@ -34,6 +34,9 @@ const BEAT: Duration = Duration::from_millis(100);
 const QUICK_BEAT: Duration = Duration::from_millis(10);
 /// Lateness that is not worth a word: timers are no finer.
 const FINE: Duration = Duration::from_millis(10);
+/// Checks that are due within this time begin together at its end: waking up for each costs more
+/// than much of what it then does.
+const TICK: Duration = Duration::from_millis(10);
 
 /// How much the engine may take on.
 #[derive(Clone, Copy, Debug)]
@@ -135,11 +138,12 @@ impl<P: Probe> Engine<P> {
     /// with it.
     pub(super) async fn run(mut self) {
         loop {
-            let wake = self
-                .roster
-                .schedule
-                .next()
-                .map_or(self.beat, |due| due.min(self.beat));
+            let due = self.roster.schedule.next().map(|due| {
+                let into = self.into_tick(due);
+                let more = if into.is_zero() { into } else { TICK - into };
+                due + more
+            });
+            let wake = due.map_or(self.beat, |due| due.min(self.beat));
             let idle = self.roster.entries.is_empty();
             let mut done = None;
             let mut set = false;
@@ -171,6 +175,13 @@ impl<P: Probe> Engine<P> {
             self.begin();
             self.view.tell();
         }
+    }
+
+    /// How long before that time its tick began.
+    fn into_tick(&self, time: Instant) -> Duration {
+        let since = time.saturating_duration_since(self.start).as_nanos();
+        // Less than a tick, so it fits.
+        Duration::from_nanos(u64::try_from(since % TICK.as_nanos()).unwrap_or_default())
     }
 
     fn moment(&self, now: Instant) -> Moment {
@@ -221,7 +232,8 @@ impl<P: Probe> Engine<P> {
     /// Begins as many checks as are due and may run.
     fn begin(&mut self) {
         let now = Instant::now();
-        while let Some((id, due)) = self.roster.schedule.due(now) {
+        let ended = now - self.into_tick(now);
+        while let Some((id, due)) = self.roster.schedule.due(ended) {
             if let Some(entry) = self.roster.entries.get(&id) {
                 self.roster.schedule.enqueue(id, &entry.service, due);
             }

@@ -225,6 +225,23 @@ const fn ms(milliseconds: u64) -> Duration {
 }
 
 #[tokio::test(start_paused = true)]
+async fn checks_that_are_due_within_a_tick_begin_together() {
+    let mut bed = Bed::new(512);
+    bed.service(1, 2_000, Duration::from_secs(1));
+    sleep(Duration::from_secs(3)).await;
+    bed.net.state().asked.clear();
+    sleep(Duration::from_secs(1)).await;
+    let net = bed.net.state();
+    assert!(
+        (1_900..=2_100).contains(&net.asked.len()),
+        "{}",
+        net.asked.len()
+    );
+    let begun: BTreeSet<_> = net.asked.iter().map(|(at, _)| *at).collect();
+    assert!(begun.len() <= 101, "{}", begun.len());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_thousand_new_endpoints_are_asked_one_after_the_other() {
     let mut bed = Bed::new(512);
     bed.service(0, 1000, s(10));
