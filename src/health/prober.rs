@@ -139,7 +139,7 @@ impl<P: Probe> Engine<P> {
     pub(super) async fn run(mut self) {
         loop {
             let due = self.roster.schedule.next().map(|due| {
-                let into = self.into_tick(due);
+                let into = self.since_tick(due);
                 let more = if into.is_zero() { into } else { TICK - into };
                 due + more
             });
@@ -177,8 +177,8 @@ impl<P: Probe> Engine<P> {
         }
     }
 
-    /// How long before that time its tick began.
-    fn into_tick(&self, time: Instant) -> Duration {
+    /// How long ago the tick began that the time is in.
+    fn since_tick(&self, time: Instant) -> Duration {
         let since = time.saturating_duration_since(self.start).as_nanos();
         // Less than a tick, so it fits.
         Duration::from_nanos(u64::try_from(since % TICK.as_nanos()).unwrap_or_default())
@@ -232,7 +232,7 @@ impl<P: Probe> Engine<P> {
     /// Begins as many checks as are due and may run.
     fn begin(&mut self) {
         let now = Instant::now();
-        let ended = now - self.into_tick(now);
+        let ended = now - self.since_tick(now);
         while let Some((id, due)) = self.roster.schedule.due(ended) {
             if let Some(entry) = self.roster.entries.get(&id) {
                 self.roster.schedule.enqueue(id, &entry.service, due);
