@@ -184,10 +184,10 @@ pub(crate) async fn finish(
     let next = match situation.row(InForce::Nothing).look {
         _ if matches!(again, Some(WriteError::Denied(_))) => Next::Park(Room::Rights),
         Look::OnEvent => Next::Wait,
+        Look::Period if settled => Next::Settled(period(ctx.options.period)),
         // A second read came and did not confirm the first. Since nothing but
         // reads says that the service is gone, what is known of the catalog has
         // to change first.
-        Look::Period if settled => Next::Settled(period(ctx.options.period)),
         Look::Period | Look::Confirm => Next::After(period(ctx.options.period)),
         Look::CatalogBack => Next::Park(Room::Catalog),
         Look::WritesBack if refused => Next::Failed,
