@@ -220,7 +220,7 @@ fn is_confirmed(ctx: &Context, binding: &ServiceBinding) -> bool {
 }
 
 /// The period, a little earlier or later for each, so that many bindings do
-/// not come due together.
+/// not come due all at once.
 pub(super) fn period(period: Duration) -> Duration {
     period.mul_f64(0.9 + 0.2 * fastrand::f64())
 }
