@@ -42,9 +42,13 @@ impl Readiness {
 /// each; nothing where it is alive.
 pub type Liveness = dyn Fn() -> Vec<String> + Send + Sync;
 
+/// Brings up to date what nobody counts until it is asked for.
+pub type Counting = dyn Fn() + Send + Sync;
+
 #[derive(Clone)]
 struct Served {
     metrics: Metrics,
+    counting: Arc<Counting>,
     liveness: Arc<Liveness>,
     readiness: Readiness,
 }
@@ -58,11 +62,13 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 pub async fn serve(
     listener: TcpListener,
     metrics: Metrics,
+    counting: Arc<Counting>,
     liveness: Arc<Liveness>,
     readiness: Readiness,
 ) -> std::io::Result<()> {
     let served = Served {
         metrics,
+        counting,
         liveness,
         readiness,
     };
@@ -89,6 +95,7 @@ async fn alive(State(served): State<Served>) -> Response {
 }
 
 async fn exposition(State(served): State<Served>) -> Response {
+    (served.counting)();
     match served.metrics.exposition() {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
@@ -109,7 +116,7 @@ async fn ready(State(served): State<Served>) -> Response {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use axum::body::{Body, to_bytes};
     use http::Request;
@@ -121,7 +128,7 @@ mod tests {
         let request = Request::get(path).body(Body::empty()).unwrap();
         let answer = router(served.clone()).oneshot(request).await.unwrap();
         let status = answer.status().as_u16();
-        let body = to_bytes(answer.into_body(), 10_000).await.unwrap();
+        let body = to_bytes(answer.into_body(), 1_000_000).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
     }
 
@@ -136,6 +143,7 @@ mod tests {
         readiness.gate("something else", || true);
         let served = Served {
             metrics: Metrics::new().unwrap(),
+            counting: Arc::new(|| ()),
             liveness: Arc::new(Vec::new),
             readiness,
         };
@@ -158,6 +166,7 @@ mod tests {
         };
         let served = Served {
             metrics: Metrics::new().unwrap(),
+            counting: Arc::new(|| ()),
             liveness: Arc::new(wrong),
             readiness: Readiness::default(),
         };
@@ -165,5 +174,28 @@ mod tests {
         stuck.store(true, Ordering::Relaxed);
         let said = asked(&served, "/livez").await;
         assert_eq!(said, (503, "a 61 s ago\n".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn metrics_are_counted_whenever_they_are_asked_for_and_only_then() {
+        let metrics = Metrics::new().unwrap();
+        let (counted, bindings) = (Arc::new(AtomicUsize::new(0)), metrics.clone());
+        let times = Arc::clone(&counted);
+        let served = Served {
+            metrics,
+            counting: Arc::new(move || {
+                let times = times.fetch_add(1, Ordering::Relaxed) + 1;
+                bindings.objects(times, 0, 0);
+            }),
+            liveness: Arc::new(Vec::new),
+            readiness: Readiness::default(),
+        };
+        asked(&served, "/readyz").await;
+        assert_eq!(counted.load(Ordering::Relaxed), 0);
+        for times in 1..=2 {
+            let (_, text) = asked(&served, "/metrics").await;
+            let line = format!("catalog_mesh_servicebindings {times}\n");
+            assert!(text.contains(&line), "{text}");
+        }
     }
 }

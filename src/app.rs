@@ -113,7 +113,9 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     );
     let liveness = Arc::new(alive::liveness(&ctx, timing));
     let readiness = readiness(&ctx, &stop);
-    let serving = admin::serve(listener, metrics, liveness, readiness);
+    let us = Arc::clone(&ctx);
+    let counting = Arc::new(move || gauges::bring_up_to_date(&us));
+    let serving = admin::serve(listener, metrics, counting, liveness, readiness);
     tasks.add("admin port", serving.map(|_| ()));
     if let Some(listener) = for_people {
         let pages = debug::pages(Arc::clone(&ctx), checked);
@@ -121,7 +123,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
         tasks.add("debug pages", serving.map(|_| ()));
     }
     tasks.add("event sender", sender.run());
-    tasks.add("gauges", gauges::keep(Arc::clone(&ctx)));
     tasks.add("maker of bindings", registrar::run(Arc::clone(&ctx)));
     tasks.add("write-back", write_back(Arc::clone(&ctx)));
     tasks.add("prober", checks);

@@ -217,7 +217,8 @@ mod tests {
         let listener = admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let url = format!("http://{}/livez", listener.local_addr().unwrap());
         let alive = Arc::new(liveness(&ctx, timing(&args()).unwrap()));
-        tokio::spawn(admin::serve(listener, metrics, alive, Readiness::default()));
+        let (counting, readiness) = (Arc::new(|| ()), Readiness::default());
+        tokio::spawn(admin::serve(listener, metrics, counting, alive, readiness));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         let ask = async || {
             let answer = http.get(&url).send().await.unwrap();

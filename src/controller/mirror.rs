@@ -5,9 +5,13 @@
 //! is compared with what was known, and an answer to a write of ours counts
 //! until the watch has caught up with it.
 
+mod by_name;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use kube_runtime::watcher::Event;
+
+use by_name::ByName;
 
 /// Namespace and name.
 pub(crate) type Id = (String, String);
@@ -42,6 +46,18 @@ impl<V> Kept<V> {
         };
         (seen.id, kept)
     }
+
+    fn seen(&self, id: Id) -> Seen<V>
+    where
+        V: Clone,
+    {
+        Seen {
+            id,
+            uid: self.uid.clone(),
+            version: self.version,
+            value: self.value.clone(),
+        }
+    }
 }
 
 /// One object before and after an event.
@@ -60,7 +76,7 @@ pub struct Change<V> {
 /// What the API server holds of one kind.
 #[derive(Debug)]
 pub struct Mirror<V> {
-    live: BTreeMap<Id, Kept<V>>,
+    live: ByName<Kept<V>>,
     listing: Option<BTreeMap<Id, Kept<V>>>,
     /// Objects that we wrote while a list was under way.
     written: BTreeSet<Id>,
@@ -72,7 +88,7 @@ pub struct Mirror<V> {
 impl<V> Default for Mirror<V> {
     fn default() -> Self {
         Self {
-            live: BTreeMap::new(),
+            live: ByName::default(),
             listing: None,
             written: BTreeSet::new(),
             told: 0,
@@ -152,20 +168,17 @@ impl<V: Clone + PartialEq> Mirror<V> {
 
     /// The object with uid and version.
     pub fn seen(&self, id: &Id) -> Option<Seen<V>> {
-        self.live.get(id).map(|kept| Seen {
-            id: id.clone(),
-            uid: kept.uid.clone(),
-            version: kept.version,
-            value: kept.value.clone(),
-        })
+        self.live.get(id).map(|kept| kept.seen(id.clone()))
     }
 
-    /// All objects of a namespace.
+    /// All objects with uid and version, in no order.
+    pub fn all(&self) -> impl Iterator<Item = Seen<V>> {
+        self.live.iter().map(|(id, kept)| kept.seen(id))
+    }
+
+    /// All objects of a namespace, in no order.
     pub fn within(&self, namespace: &str) -> impl Iterator<Item = &V> {
-        let first = (namespace.to_owned(), String::new());
-        let rest = self.live.range(first..);
-        rest.take_while(move |((of, _), _)| of == namespace)
-            .map(|(_, kept)| &kept.value)
+        self.live.within(namespace).map(|kept| &kept.value)
     }
 
     /// Whether there is an object of that uid.
@@ -173,9 +186,9 @@ impl<V: Clone + PartialEq> Mirror<V> {
         self.live.values().any(|seen| seen.uid == uid)
     }
 
-    /// All objects, ordered by namespace and name.
-    pub fn iter(&self) -> impl Iterator<Item = (&Id, &V)> {
-        self.live.iter().map(|(id, seen)| (id, &seen.value))
+    /// All objects, in no order.
+    pub fn values(&self) -> impl Iterator<Item = &V> {
+        self.live.values().map(|seen| &seen.value)
     }
 
     /// How many there are.
@@ -185,7 +198,7 @@ impl<V: Clone + PartialEq> Mirror<V> {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.live.is_empty()
+        self.len() == 0
     }
 
     /// Whether one list was complete.
@@ -202,12 +215,12 @@ impl<V: Clone + PartialEq> Mirror<V> {
         let newest = listing.values().map(|seen| seen.version).max();
         let newest = newest.unwrap_or_default();
         self.told = self.told.max(newest);
-        let gone: Vec<_> = self
+        let gone: BTreeSet<_> = self
             .live
             .iter()
-            .filter(|(id, _)| !listing.contains_key(*id))
-            .filter(|(id, kept)| !self.written.contains(*id) || kept.version < newest)
-            .map(|(id, _)| id.clone())
+            .filter(|(id, _)| !listing.contains_key(id))
+            .filter(|(id, kept)| !self.written.contains(id) || kept.version < newest)
+            .map(|(id, _)| id)
             .collect();
         self.complete = true;
         for id in gone {
@@ -231,7 +244,7 @@ impl<V: Clone + PartialEq> Mirror<V> {
             return None;
         }
         let after = kept.value.clone();
-        let before = self.live.insert(id.clone(), kept).map(|kept| kept.value);
+        let before = self.live.insert(&id, kept).map(|kept| kept.value);
         Some(Change {
             id,
             before,

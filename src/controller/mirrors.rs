@@ -115,7 +115,7 @@ impl<V: Clone + PartialEq> Mirrors<V> {
         self.part(&id.0)?.seen(id)
     }
 
-    /// All objects of a namespace.
+    /// All objects of a namespace, in no order.
     pub(crate) fn within(&self, namespace: &str) -> impl Iterator<Item = &V> {
         let mirror = self.part(namespace).into_iter();
         mirror.flat_map(move |mirror| mirror.within(namespace))
@@ -127,8 +127,13 @@ impl<V: Clone + PartialEq> Mirrors<V> {
     }
 
     /// All objects.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&Id, &V)> {
-        self.0.values().flat_map(Mirror::iter)
+    pub(crate) fn values(&self) -> impl Iterator<Item = &V> {
+        self.0.values().flat_map(Mirror::values)
+    }
+
+    /// All objects with uid and version, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Seen<V>> {
+        self.0.values().flat_map(Mirror::all)
     }
 
     /// How many there are.
@@ -180,8 +185,8 @@ mod tests {
         let gone = list(&mut mirrors, "billing", vec![]);
         assert_eq!(gone.len(), 1);
         assert_eq!(gone[0].id.0, "billing");
-        let left: Vec<_> = mirrors.iter().map(|(id, _)| id.0.as_str()).collect();
-        assert_eq!(left, ["shop"]);
+        assert_eq!(mirrors.within("shop").count(), 1);
+        assert_eq!(mirrors.len(), 1);
     }
 
     #[test]

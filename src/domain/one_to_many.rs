@@ -2,21 +2,22 @@
 //! own; a set for each key would take half a kilobyte.
 
 use std::borrow::Borrow;
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::hash::Hash;
 
 use smallvec::SmallVec;
 
-/// Keys with the values that belong to each, both in order.
+/// Keys, in no order, with the values that belong to each, in theirs.
 #[derive(Clone, Debug)]
-pub struct OneToMany<K, V>(BTreeMap<K, SmallVec<[V; 1]>>);
+pub struct OneToMany<K, V>(HashMap<K, SmallVec<[V; 1]>>);
 
 impl<K, V> Default for OneToMany<K, V> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self(HashMap::new())
     }
 }
 
-impl<K: Ord, V: Ord> OneToMany<K, V> {
+impl<K: Eq + Hash, V: Ord> OneToMany<K, V> {
     /// The value belongs to the key.
     pub fn insert(&mut self, key: K, value: V) {
         let values = self.0.entry(key).or_default();
@@ -26,7 +27,7 @@ impl<K: Ord, V: Ord> OneToMany<K, V> {
     }
 
     /// It does not any more. A key without values is none.
-    pub fn remove<Q: Ord + ?Sized>(&mut self, key: &Q, value: &V)
+    pub fn remove<Q: Eq + Hash + ?Sized>(&mut self, key: &Q, value: &V)
     where
         K: Borrow<Q>,
     {
@@ -42,7 +43,7 @@ impl<K: Ord, V: Ord> OneToMany<K, V> {
     }
 
     /// The values that belong to the key.
-    pub fn of<Q: Ord + ?Sized>(&self, key: &Q) -> &[V]
+    pub fn of<Q: Eq + Hash + ?Sized>(&self, key: &Q) -> &[V]
     where
         K: Borrow<Q>,
     {

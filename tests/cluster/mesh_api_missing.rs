@@ -78,13 +78,14 @@ async fn without(
     let mut old = removed.to_vec();
     old.iter_mut().for_each(|crd| set_v1(crd, false));
     install(rig, crds, &old, &fleet, "installed").await?;
+    let well = Instant::now();
     let writes = settled(rig, &fleet, mark).await?;
     stored_by(&writes, "v1beta1")?;
     // Each word is said once: that the kinds are missing, that nothing can be
     // written while istiod has yet to hear of them, and that all is in force. The
     // one between is so where there is a look at it.
     expect_minimal(&writes, fleet.size, 1, 3)?;
-    way.expect_calm(begun, "installed")?;
+    way.expect_calm(begun, well, "installed")?;
 
     // They go, and all objects with them, under a running operator; those that
     // come then have the version of today.
@@ -96,12 +97,13 @@ async fn without(
         .await?;
     sleep(Duration::from_secs(3)).await;
     install(rig, crds, removed, &fleet, "installed again").await?;
+    let well = Instant::now();
     let writes = settled(rig, &fleet, mark).await?;
     stored_by(&writes, "v1")?;
     // Each is said once: that the kinds take no writes while they go, that they
     // are gone, that they take none yet while they come, and that all is in force.
     expect_minimal(&writes, fleet.size, 0, 4)?;
-    way.expect_calm(begun, "removed and installed again")?;
+    way.expect_calm(begun, well, "removed and installed again")?;
     fleet.clear(rig).await
 }
 

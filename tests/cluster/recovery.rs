@@ -167,9 +167,10 @@ impl Scene<'_> {
         self.fleet
             .wait_for(self.rig, "Ready", "True Synced")
             .await?;
-        let took = repaired.elapsed();
+        let well = Instant::now();
+        let took = well - repaired;
         self.quiet().await?;
-        let calm = self.way.expect_calm(begun, what);
+        let calm = self.way.expect_calm(begun, well, what);
         let writes = self.fleet.writes(self.rig, mark).await?;
         let (stored, refused) = (writes.stored(), writes.refused());
         let needed = NEEDED * SIZE;

@@ -113,9 +113,7 @@ impl World {
 
     /// The bindings that cannot be decoded, with a word on each.
     pub fn all_unreadable(&self) -> Vec<Seen<String>> {
-        let inner = self.lock();
-        let ids = inner.unreadable.iter().map(|(id, _)| id);
-        ids.filter_map(|id| inner.unreadable.seen(id)).collect()
+        self.lock().unreadable.all().collect()
     }
 
     /// What is known of the binding from when it could be decoded last, under
@@ -161,16 +159,12 @@ impl World {
             let all = *name == self.own_namespace;
             concerned.namespaces.insert(name.clone());
             concerned.all |= all;
-            let concerns = |id: &Id, b: &ServiceBinding| {
-                all || id.0 == *name || b.spec.namespace.as_ref() == Some(name)
+            let concerns = |b: &&Arc<ServiceBinding>| {
+                let own = b.metadata.namespace.as_ref();
+                all || own == Some(name) || b.spec.namespace.as_ref() == Some(name)
             };
-            concerned.now.extend(
-                inner
-                    .bindings
-                    .iter()
-                    .filter(|(id, b)| concerns(id, b))
-                    .map(|(_, binding)| key(binding)),
-            );
+            let bindings = inner.bindings.values().filter(concerns);
+            concerned.now.extend(bindings.map(|binding| key(binding)));
         }
         self.note_complete(&inner);
         concerned
@@ -185,9 +179,8 @@ impl World {
         if !matches!(told.event, Event::Init | Event::InitApply(_))
             && inner.missing[kind as usize].remove(&told.part).is_some()
         {
-            concerned
-                .listed
-                .extend(inner.bindings.iter().map(|(_, binding)| key(binding)));
+            let all = inner.bindings.values().map(|binding| key(binding));
+            concerned.listed.extend(all);
         }
         for change in inner.rules_mut(kind).take(told) {
             inner.index_rule(kind, &change, &self.cluster_domain);
@@ -214,7 +207,7 @@ impl World {
         let mut concerned = Concerned::default();
         let before = inner.missing[kind as usize].insert(part.to_owned(), why);
         if before.is_none() {
-            let all = inner.bindings.iter().map(|(_, binding)| key(binding));
+            let all = inner.bindings.values().map(|binding| key(binding));
             concerned.listed.extend(all);
         }
         self.note_complete(&inner);
@@ -293,11 +286,8 @@ impl World {
 
     /// Every binding there is.
     pub fn keys(&self) -> Vec<BindingKey> {
-        self.lock()
-            .bindings
-            .iter()
-            .map(|(_, binding)| key(binding))
-            .collect()
+        let inner = self.lock();
+        inner.bindings.values().map(|b| key(b)).collect()
     }
 
     /// What is known about a binding, but for the catalog's answer.

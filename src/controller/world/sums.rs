@@ -31,16 +31,15 @@ impl World {
     /// How many objects there are.
     pub fn counts(&self) -> Counts {
         let inner = self.lock();
-        let ours =
-            |rules: &Mirrors<Arc<Rule>>| rules.iter().filter(|(_, rule)| rule.managed).count();
+        let ours = |rules: &Mirrors<Arc<Rule>>| rules.values().filter(|rule| rule.managed).count();
         Counts {
             bindings: inner.bindings.len(),
             virtual_services: ours(&inner.virtual_services),
             destination_rules: ours(&inner.destination_rules),
             deletions_held: inner
                 .bindings
-                .iter()
-                .filter(|(_, binding)| status::deletion_is_held(binding.status.as_ref()))
+                .values()
+                .filter(|binding| status::deletion_is_held(binding.status.as_ref()))
                 .count(),
         }
     }
@@ -50,9 +49,9 @@ impl World {
         let inner = self.lock();
         let denied = inner
             .bindings
-            .iter()
-            .filter(|(_, binding)| status::is_denied(binding.status.as_ref()));
-        denied.map(|(_, binding)| key(binding)).collect()
+            .values()
+            .filter(|binding| status::is_denied(binding.status.as_ref()));
+        denied.map(|binding| key(binding)).collect()
     }
 
     /// How many bindings there are by what their condition Ready says: its
@@ -60,7 +59,7 @@ impl World {
     pub fn by_ready(&self) -> BTreeMap<(&'static str, &'static str), usize> {
         let inner = self.lock();
         let mut counts = BTreeMap::new();
-        for (_, binding) in inner.bindings.iter() {
+        for binding in inner.bindings.values() {
             let (truth, reason) = readiness::of(binding.status.as_ref());
             *counts.entry((truth.as_str(), reason)).or_insert(0) += 1;
         }
