@@ -16,6 +16,7 @@ pub fn bring_up_to_date(ctx: &Context) {
     for (reason, records) in ctx.registrar.problems() {
         ctx.metrics.bindings().unbound_records(reason, records);
     }
+    ctx.write_back.count(&ctx.metrics.reports);
     let silent_for = ctx.known.heard_ago().map(|ago| ago.as_secs_f64());
     let catalog = ctx.metrics.catalog();
     catalog.stream(ctx.known.is_live(), silent_for);

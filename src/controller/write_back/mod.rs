@@ -28,6 +28,7 @@ use super::mirror::Id;
 use crate::catalog::report::{HealthReport, ReportedHealth};
 use crate::domain::names::{BindingKey, CatalogServiceId};
 use crate::domain::target::Target;
+use crate::metrics::reports::Reports;
 use dispute::Verdict;
 use state::{HANDOVER, State};
 
@@ -133,6 +134,17 @@ impl WriteBack {
         if state.standing.rival().is_some() {
             state.dispute.said(key, Instant::now());
         }
+    }
+
+    /// Counts what the catalog lacks.
+    pub fn count(&self, metrics: &Reports) {
+        let (endpoints, health, age, cut) = {
+            let state = self.state();
+            let (endpoints, health, age) = state.lag(Instant::now());
+            (endpoints, health, age, state.cuts())
+        };
+        metrics.lag(endpoints, health, age.as_secs_f64());
+        metrics.cut(cut);
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {

@@ -28,12 +28,18 @@ const MOST_BYTES: usize = 32 * 1024;
 
 impl State {
     /// What should stand in the note.
-    pub(super) fn stranded(&self, now: Instant) -> String {
+    pub(super) fn stranded(&mut self, now: Instant) -> String {
+        if !self.may_leave {
+            return String::new();
+        }
         let late = |since: Instant| now.duration_since(since) >= STRANDED;
-        let is_left = |service: &Service| {
-            service.is_leaving() && (self.resigns || service.since.is_some_and(late))
-        };
-        let stranded = self.services.iter().filter(|(_, service)| is_left(service));
+        let is_left = |service: &Service| self.resigns || service.since.is_some_and(late);
+        let leaving = self
+            .services
+            .iter()
+            .filter(|(_, service)| service.is_leaving());
+        self.may_leave = leaving.clone().next().is_some();
+        let stranded = leaving.filter(|(_, service)| is_left(service));
         let ids: BTreeSet<&str> = stranded.map(|(id, _)| id.as_str()).collect();
         let mut note = String::new();
         for id in ids {

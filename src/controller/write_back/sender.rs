@@ -95,7 +95,6 @@ impl Sender {
             self.follow_the_term(&mut memory);
             if Instant::now() >= tick {
                 tick = Instant::now() + TICK;
-                self.count();
                 if !paused && notes.is_empty() {
                     notes.extend(self.note(&memory.noted));
                 }
@@ -215,7 +214,7 @@ impl Sender {
     /// Stores what is to be withdrawn in the Lease, where that is not what
     /// stands there. Gives what was stored.
     fn note(&self, noted: &str) -> Option<BoxFuture<'_, Option<String>>> {
-        let state = self.write_back.state();
+        let mut state = self.write_back.state();
         let stranded = state.stranded(Instant::now());
         if !state.standing.may_write() || stranded == noted {
             return None;
@@ -292,21 +291,6 @@ impl Sender {
                 tracing::warn!(catalogServiceId = %id, reason = brief(&why), "the catalog refuses what it is told of this service");
             }
         }
-    }
-
-    fn count(&self) {
-        let (endpoints, health, age) = self.write_back.state().lag(Instant::now());
-        self.metrics
-            .reports
-            .lag(endpoints, health, age.as_secs_f64());
-        let cut = self
-            .write_back
-            .state()
-            .services
-            .values()
-            .filter(|of| of.cut)
-            .count();
-        self.metrics.reports.cut(cut);
     }
 }
 

@@ -1,8 +1,7 @@
 //! What is known of one service of the catalog: who wants it reported, and
 //! what the catalog took. Plain values.
 
-use std::collections::BTreeMap;
-
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::standing::Position;
@@ -33,13 +32,50 @@ pub(super) enum Claim {
     Undecided,
 }
 
+/// The bindings that have to do with a service: most often one, for which a map
+/// would take half a kilobyte.
+#[derive(Debug, Default)]
+pub(super) struct Claimants(SmallVec<[(BindingKey, Claim); 1]>);
+
+impl Claimants {
+    pub(super) fn insert(&mut self, key: &BindingKey, claim: Claim) {
+        match self.get_mut(key) {
+            Some(known) => *known = claim,
+            None => self.0.push((key.clone(), claim)),
+        }
+    }
+
+    pub(super) fn get(&self, key: &BindingKey) -> Option<Claim> {
+        let mut all = self.0.iter();
+        all.find(|(known, _)| known == key).map(|(_, claim)| *claim)
+    }
+
+    pub(super) fn get_mut(&mut self, key: &BindingKey) -> Option<&mut Claim> {
+        let mut all = self.0.iter_mut();
+        all.find(|(known, _)| known == key).map(|(_, claim)| claim)
+    }
+
+    pub(super) fn remove(&mut self, key: &BindingKey) -> Option<Claim> {
+        let place = self.0.iter().position(|(known, _)| known == key)?;
+        Some(self.0.swap_remove(place).1)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn claims(&self) -> impl Iterator<Item = Claim> {
+        self.0.iter().map(|(_, claim)| *claim)
+    }
+}
+
 /// One service of the catalog.
 #[derive(Debug)]
 pub(super) struct Service {
     /// The Kubernetes Service.
     pub(super) target: Option<Id>,
     /// The bindings that have to do with it.
-    pub(super) claimants: BTreeMap<BindingKey, Claim>,
+    pub(super) claimants: Claimants,
     /// Revision of its record.
     pub(super) revision: Option<u64>,
     /// What the catalog took last, as a digest.
@@ -66,7 +102,7 @@ impl Service {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             target: None,
-            claimants: BTreeMap::new(),
+            claimants: Claimants::default(),
             revision: None,
             accepted: None,
             written: false,
@@ -83,7 +119,7 @@ impl Service {
     pub(super) fn mode(&self) -> Mode {
         if self.claimants.is_empty() {
             Mode::Withdrawn
-        } else if self.claimants.values().any(|of| *of == Claim::Wanted) {
+        } else if self.claimants.claims().any(|of| of == Claim::Wanted) {
             Mode::Reported
         } else {
             Mode::Held
@@ -92,8 +128,7 @@ impl Service {
 
     /// Whether it is withdrawn unless a binding turns out to want it.
     pub(super) fn is_leaving(&self) -> bool {
-        let mut claims = self.claimants.values();
-        claims.all(|of| *of == Claim::Undecided)
+        self.claimants.claims().all(|of| of == Claim::Undecided)
     }
 
     /// Whatever the catalog took of it, it may lack: also what is under way.

@@ -56,6 +56,9 @@ pub(super) struct State {
     pub(super) passed_over: u32,
     /// This process is about to let go of its Lease.
     pub(super) resigns: bool,
+    /// Whether a service may be being withdrawn: to look for those means to look
+    /// at all.
+    pub(super) may_leave: bool,
 }
 
 impl State {
@@ -80,7 +83,7 @@ impl State {
             service.lost();
             self.health.tell_again(id, now);
         }
-        service.claimants.insert(key.clone(), Claim::Wanted);
+        service.claimants.insert(key, Claim::Wanted);
         self.of_binding.insert(key.clone(), id.clone());
         if before.as_ref() != Some(&of) {
             self.unindex(id, before);
@@ -98,7 +101,7 @@ impl State {
         if let Some(service) = leaving.filter(|service| service.is_leaving())
             && !self.of_binding.contains_key(key)
         {
-            service.claimants.insert(key.clone(), Claim::Undecided);
+            service.claimants.insert(key, Claim::Undecided);
             self.of_binding
                 .insert(key.clone(), target.catalog_id.clone());
         }
@@ -133,6 +136,7 @@ impl State {
             return false;
         };
         let frozen = service.claimants.remove(key) == Some(Claim::Frozen);
+        self.may_leave |= service.is_leaving();
         if service.claimants.is_empty() {
             if frozen || self.is_full() {
                 self.remove(&id);
@@ -150,6 +154,7 @@ impl State {
             && let Some(service) = self.services.get_mut(&id)
         {
             service.claimants.remove(key);
+            self.may_leave |= service.is_leaving();
             if service.claimants.is_empty() {
                 self.remove(&id);
             }
@@ -163,6 +168,7 @@ impl State {
             return;
         }
         self.services.insert(id.clone(), Service::new(now));
+        self.may_leave = true;
         self.health.unknown(id, now);
         self.withdraw_from(id, from, now);
     }
@@ -275,6 +281,11 @@ impl State {
     pub(super) fn cut(&mut self, id: &CatalogServiceId, cut: bool) -> bool {
         let service = self.services.get_mut(id);
         service.is_some_and(|service| std::mem::replace(&mut service.cut, cut) != cut && cut)
+    }
+
+    /// How many lists were cut.
+    pub(super) fn cuts(&self) -> usize {
+        self.services.values().filter(|of| of.cut).count()
     }
 
     /// Drops a withdrawn service of which the catalog has been told all.

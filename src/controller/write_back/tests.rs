@@ -172,6 +172,7 @@ impl Scene {
     }
 
     fn metric(&self, line: &str) -> bool {
+        self.write_back.count(&self.metrics.reports);
         let text = self.metrics.exposition().unwrap();
         text.lines().any(|known| known == line)
     }
