@@ -176,7 +176,7 @@ async fn steps(
     let mut seen = Vec::new();
     let mut last = 0;
     for place in 0..size {
-        last = traffic.next();
+        last = traffic.first_to_see();
         checked.endpoints[place].fail(Trouble::Status(500)).await?;
         bad.insert(place);
         // Where none answers, all are in again.

@@ -2,8 +2,9 @@
 //! Envoy, one after the other at a fixed pace however long each takes, and what
 //! became of each.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -41,9 +42,20 @@ pub fn number(path: &str) -> Option<usize> {
     path.strip_prefix("/request/")?.parse().ok()
 }
 
+/// The numbers of those that have begun and not ended.
+#[derive(Default)]
+struct UnderWay(Mutex<BTreeSet<usize>>);
+
+impl UnderWay {
+    fn numbers(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Requests that go on until they are stopped.
 pub struct Traffic {
     begun: Arc<AtomicUsize>,
+    under_way: Arc<UnderWay>,
     stop: watch::Sender<bool>,
     task: JoinHandle<Vec<Sent>>,
 }
@@ -57,15 +69,31 @@ impl Traffic {
             .build()?;
         let (stop, stopped) = watch::channel(false);
         let begun = Arc::new(AtomicUsize::new(0));
+        let under_way = Arc::<UnderWay>::default();
+        let known = (Arc::clone(&begun), Arc::clone(&under_way));
         let (url, host) = (envoy.url(SERVICE_PORT), host.to_owned());
-        let task = tokio::spawn(send(http, url, host, every, Arc::clone(&begun), stopped));
-        Ok(Self { begun, stop, task })
+        let task = tokio::spawn(send(http, url, host, every, known, stopped));
+        Ok(Self {
+            begun,
+            under_way,
+            stop,
+            task,
+        })
     }
 
     /// The number that the next request will have: whatever has happened by now
     /// has happened before it.
     pub fn next(&self) -> usize {
         self.begun.load(Ordering::SeqCst)
+    }
+
+    /// The number of the first request that may see what happens from now on: it is
+    /// under way, or the next one.
+    pub fn first_to_see(&self) -> usize {
+        // In this order: one that begins in between is later than both.
+        let next = self.next();
+        let first = self.under_way.numbers().first().copied();
+        first.map_or(next, |first| first.min(next))
     }
 
     /// Sends no more, and returns all once the last one has ended.
@@ -80,7 +108,7 @@ async fn send(
     url: String,
     host: String,
     every: Duration,
-    begun: Arc<AtomicUsize>,
+    (begun, known): (Arc<AtomicUsize>, Arc<UnderWay>),
     mut stopped: watch::Receiver<bool>,
 ) -> Vec<Sent> {
     let mut pace = tokio::time::interval(every);
@@ -94,12 +122,19 @@ async fn send(
             Some(ended) = under_way.join_next() => all.extend(ended.ok()),
             _ = pace.tick() => {
                 // The number is taken before the request goes out.
-                let number = begun.fetch_add(1, Ordering::SeqCst);
+                let number = {
+                    let mut under_way = known.numbers();
+                    let number = begun.fetch_add(1, Ordering::SeqCst);
+                    under_way.insert(number);
+                    number
+                };
+                let known = Arc::clone(&known);
                 let request = http
                     .get(format!("{url}{}", path(number)))
                     .header(http::header::HOST, &host);
                 under_way.spawn(async move {
                     let outcome = outcome(request).await.unwrap_or_else(|error| format!("{error:#}"));
+                    known.numbers().remove(&number);
                     Sent { number, outcome }
                 });
             }
