@@ -5,15 +5,16 @@
 //! path is open to everybody, by a role of Kubernetes' own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 
 use http::Request;
 use kube::Client;
 use tokio::time::timeout;
 
-/// So many failures in a row are believed also of a server that says nothing about
-/// itself; they take more than ten seconds.
+/// So many refusals in a row are believed also of a server that says nothing about
+/// itself; they take more than ten seconds. That it could not be reached before is
+/// none.
 const CERTAIN: u32 = 6;
 
 /// How long a server may take to say whether it is ready. One that has just refused a
@@ -27,31 +28,38 @@ const REFUSED: u8 = 1;
 /// It refused, and was ready before it was asked again.
 const READY: u8 = 2;
 
-/// Whether the server was ready before it refused.
+/// Whether the server was ready before it refused, and how often it did in a row.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Refusals(Arc<AtomicU8>);
+pub(super) struct Refusals(Arc<Seen>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    last: AtomicU8,
+    in_a_row: AtomicU32,
+}
 
 impl Refusals {
     /// Asks, where the last list was refused, whether the server is ready for the
     /// next one.
     pub(super) async fn before_a_list(&self, client: &Client) {
-        if self.0.load(Ordering::Relaxed) != NOTHING {
+        if self.0.last.load(Ordering::Relaxed) != NOTHING {
             let ready = timeout(TO_SAY_SO, is_ready(client)).await;
             let found = if ready == Ok(true) { READY } else { REFUSED };
-            self.0.store(found, Ordering::Relaxed);
+            self.0.last.store(found, Ordering::Relaxed);
         }
     }
 
-    /// A list was refused, the last of so many failures in a row. Says whether that
-    /// is to be believed.
-    pub(super) fn one_more(&self, failures: u32) -> bool {
-        let known = self.0.swap(REFUSED, Ordering::Relaxed);
-        known == READY || failures >= CERTAIN
+    /// A list was refused. Says whether that is to be believed.
+    pub(super) fn one_more(&self) -> bool {
+        let known = self.0.last.swap(REFUSED, Ordering::Relaxed);
+        let before = self.0.in_a_row.fetch_add(1, Ordering::Relaxed);
+        known == READY || before.saturating_add(1) >= CERTAIN
     }
 
     /// A list came, or it was something else that failed.
     pub(super) fn are_over(&self) {
-        self.0.store(NOTHING, Ordering::Relaxed);
+        self.0.last.store(NOTHING, Ordering::Relaxed);
+        self.0.in_a_row.store(0, Ordering::Relaxed);
     }
 }
 
@@ -64,8 +72,6 @@ async fn is_ready(client: &Client) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
-
     use axum::body::Body;
     use http::Response;
     use tower::BoxError;
@@ -91,31 +97,43 @@ mod tests {
         let (refusals, (client, asked)) = (Refusals::default(), server(true));
         refusals.before_a_list(&client).await;
         assert_eq!(asked.load(Ordering::Relaxed), 0, "asked for no reason");
-        assert!(!refusals.one_more(1));
+        assert!(!refusals.one_more());
         refusals.before_a_list(&client).await;
-        assert!(refusals.one_more(2));
+        assert!(refusals.one_more());
     }
 
     #[tokio::test]
     async fn one_that_was_not_is_believed_only_where_it_goes_on_and_on() {
         let (refusals, (client, _)) = (Refusals::default(), server(false));
-        for failures in 1..CERTAIN {
+        for time in 1..CERTAIN {
             refusals.before_a_list(&client).await;
-            assert!(!refusals.one_more(failures), "{failures}");
+            assert!(!refusals.one_more(), "{time}");
         }
         refusals.before_a_list(&client).await;
-        assert!(refusals.one_more(CERTAIN));
+        assert!(refusals.one_more());
+    }
+
+    #[tokio::test]
+    async fn one_that_could_not_be_reached_in_between_is_asked_as_often_again() {
+        let (refusals, (client, _)) = (Refusals::default(), server(false));
+        for time in 0..2 * CERTAIN {
+            if time % (CERTAIN - 1) == 0 {
+                refusals.are_over();
+            }
+            refusals.before_a_list(&client).await;
+            assert!(!refusals.one_more(), "{time}");
+        }
     }
 
     #[tokio::test]
     async fn that_it_was_ready_once_says_nothing_of_the_list_after_the_next() {
         let (refusals, (client, _)) = (Refusals::default(), server(true));
-        assert!(!refusals.one_more(1));
+        assert!(!refusals.one_more());
         refusals.before_a_list(&client).await;
         refusals.are_over();
-        assert!(!refusals.one_more(1), "a list came in between");
+        assert!(!refusals.one_more(), "a list came in between");
         refusals.before_a_list(&client).await;
-        assert!(refusals.one_more(2));
-        assert!(!refusals.one_more(3), "it was not asked again");
+        assert!(refusals.one_more());
+        assert!(!refusals.one_more(), "it was not asked again");
     }
 }

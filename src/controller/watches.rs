@@ -185,7 +185,7 @@ async fn follow_rules((ctx, part): Us, kind: MeshKind) {
             // Whatever else fails, the kind was there and is known as it was.
             return refusals.are_over();
         }
-        if !refusals.one_more(failures) {
+        if !refusals.one_more() {
             return;
         }
         let why = not_served(error, kind);
