@@ -10,14 +10,15 @@ use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenRe
 use kube::api::PostParams;
 use kube::{Api, Client};
 use sha2::{Digest, Sha256};
-use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 /// How long the API server may take for one review.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Reviews at once; others wait. What is remembered needs none.
-const AT_ONCE: usize = 8;
+/// Reviews at once; others wait. What is remembered needs none. A token always
+/// goes through the same gate, so that requests which come together with one
+/// that is new have it reviewed once.
+const GATES: usize = 8;
 
 /// Tokens that are remembered at once; more are reviewed each time.
 const MOST_KNOWN: usize = 1_000;
@@ -50,7 +51,7 @@ pub(crate) struct Rule {
 pub(crate) struct Tokens {
     rule: Rule,
     reviews: Api<TokenReview>,
-    at_once: Semaphore,
+    gates: [tokio::sync::Mutex<()>; GATES],
     /// Until when, by the digest of the token: no token is kept.
     known: Mutex<HashMap<[u8; 32], Instant>>,
 }
@@ -60,7 +61,7 @@ impl Tokens {
         Self {
             rule,
             reviews: Api::all(client),
-            at_once: Semaphore::new(AT_ONCE),
+            gates: Default::default(),
             known: Mutex::default(),
         }
     }
@@ -74,9 +75,8 @@ impl Tokens {
         if self.is_known(&digest) {
             return Ok(());
         }
-        let Ok(_place) = self.at_once.acquire().await else {
-            return Err(Refusal::Unknown);
-        };
+        let gate = usize::from(digest[0]) % GATES;
+        let _passing = self.gates[gate].lock().await;
         // Somebody else may have had it reviewed while we waited.
         if self.is_known(&digest) {
             return Ok(());
@@ -157,7 +157,15 @@ fn looks_like_one(token: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::future::join_all;
+    use http::{Request, Response};
     use k8s_openapi::api::authentication::v1::UserInfo;
+    use kube::client::Body;
+    use serde_json::json;
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -196,6 +204,41 @@ mod tests {
                 "{authenticated} {audiences:?} {user:?}"
             );
         }
+    }
+
+    /// An API server that thinks for a second, and takes every token.
+    fn server(reviews: &Arc<AtomicUsize>) -> Client {
+        let reviews = Arc::clone(reviews);
+        let answer = tower::service_fn(move |_: Request<Body>| {
+            reviews.fetch_add(1, Ordering::SeqCst);
+            async {
+                sleep(Duration::from_secs(1)).await;
+                let status = json!({
+                    "authenticated": true,
+                    "audiences": ["catalog"],
+                    "user": {"username": USER},
+                });
+                let review = json!({"metadata": {}, "spec": {"token": ""}, "status": status});
+                Ok::<_, std::io::Error>(Response::new(Body::from(review.to_string().into_bytes())))
+            }
+        });
+        Client::new(answer, "default")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_come_together_with_a_new_token_have_it_reviewed_once() {
+        let reviews = Arc::default();
+        let rule = Rule {
+            audience: "catalog".to_owned(),
+            users: BTreeSet::from([USER.to_owned()]),
+            trusted_for: Duration::from_secs(60),
+        };
+        let tokens = Tokens::new(rule, server(&reviews));
+        let all = join_all((0..20).map(|_| tokens.check("a.b.c"))).await;
+        assert!(all.iter().all(Result::is_ok), "{all:?}");
+        assert_eq!(reviews.load(Ordering::SeqCst), 1);
+        assert_eq!(tokens.check("a.b.d").await, Ok(()));
+        assert_eq!(reviews.load(Ordering::SeqCst), 2);
     }
 
     #[test]
