@@ -11,7 +11,6 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::patients::{bind, rest};
 use crate::scene::Scene;
@@ -131,13 +130,6 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
             continue;
         }
         namespace::add_address(address).await?;
-        // The kernel may take a moment until an IPv6 address can be listened on.
-        let what = format!("the address {address}");
-        wait::until(&what, PATIENCE, async || {
-            TcpListener::bind((address, PORT)).await?;
-            Ok(())
-        })
-        .await?;
         canaries.push(canary(format!("{address} of the corpus"), address).await?);
     }
     let watched = canaries.len();

@@ -16,6 +16,7 @@ use anyhow::{Context as _, Result, bail};
 use futures::future::try_join_all;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rtnetlink::packet_route::address::AddressHeaderFlags;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -234,8 +235,15 @@ pub async fn add_address(address: IpAddr) -> Result<()> {
     let (connection, handle, _) = rtnetlink::new_connection()?;
     let connection = tokio::spawn(connection);
     let length = if address.is_ipv4() { 32 } else { 128 };
-    let added = handle.address().add(LOOPBACK, address, length).execute();
-    added
+    let mut request = handle.address().add(LOOPBACK, address, length);
+    if address.is_ipv6() {
+        // Else it cannot be listened on until the kernel has looked whether
+        // somebody else has it.
+        let header = &mut request.message_mut().header;
+        header.flags |= AddressHeaderFlags::Nodad;
+    }
+    request
+        .execute()
         .await
         .with_context(|| format!("cannot give the loopback device {address}"))?;
     connection.abort();
