@@ -356,6 +356,13 @@ impl<'a> Scene<'a> {
         .await
     }
 
+    /// Fails where anything was changed in this namespace since.
+    pub(crate) async fn rests(&self, since: Mark) -> Result<()> {
+        let writes = self.writes(since).await?;
+        ensure!(writes.is_empty(), "it does not rest: {writes:?}");
+        Ok(())
+    }
+
     /// Everything that the operator asked to change in this namespace.
     pub(crate) async fn writes_and_events(&self, since: Mark) -> Result<Vec<String>> {
         let writes = self.rig.operator_writes(since).await?;
