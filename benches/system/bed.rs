@@ -66,10 +66,10 @@ impl Bed {
         let account = rig.api.service_account_kubeconfig(NAMESPACE, ACCOUNT);
         let bare = raw::client(&account.await?).await?;
         let size = options.bindings();
-        eprintln!("making 2 x {size} Services and {size} entries of the catalog ...");
+        eprintln!("making {size} Services and as many entries of the catalog ...");
         let (ours, bared) = (rig.namespace("ours").await?, rig.namespace("bare").await?);
         let ours = Fleet::make(rig.client.clone(), &ours, size).await?;
-        let raw = Fleet::make(rig.client.clone(), &bared, size).await?;
+        let raw = Fleet::without_services(rig.client.clone(), &bared, size);
         ours.enter(&catalog).await?;
         Ok(Self {
             options,

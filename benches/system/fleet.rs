@@ -23,7 +23,7 @@ const AT_ONCE: usize = 16;
 /// How long a removal may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// Services of one namespace, and the bindings to them.
+/// Services of one namespace, or their names, and the bindings to them.
 pub(crate) struct Fleet {
     pub(crate) namespace: String,
     /// Of Services, bindings and all that is made for them.
@@ -39,13 +39,19 @@ pub(crate) struct Bound {
 }
 
 impl Fleet {
-    /// Makes the Services in this namespace, which exists.
-    pub(crate) async fn make(client: kube::Client, namespace: &str, size: usize) -> Result<Self> {
-        let fleet = Self {
+    /// Only the names: whoever writes rules and bindings and looks at nothing
+    /// needs no Services, and 10,000 of them take the API server minutes.
+    pub(crate) fn without_services(client: kube::Client, namespace: &str, size: usize) -> Self {
+        Self {
             namespace: namespace.to_owned(),
             names: (0..size).map(|i| format!("service-{i:05}")).collect(),
             client,
-        };
+        }
+    }
+
+    /// Makes the Services in this namespace, which exists.
+    pub(crate) async fn make(client: kube::Client, namespace: &str, size: usize) -> Result<Self> {
+        let fleet = Self::without_services(client, namespace, size);
         let services = Api::<Service>::namespaced(fleet.client.clone(), namespace);
         for_each(&fleet.names, AT_ONCE, async |name: &String| {
             let service = serde_json::from_value(json!({
