@@ -181,11 +181,18 @@ async fn resolve(
             .unwrap_or_default(),
         true,
     );
-    ctx.memory.take_back(uid, &holders.fields, FIGHT_WINDOW);
     let reason = "somebody's edit took fields of ours, which are taken back once";
-    put(ctx, api, binding, object, body, true, reason)
-        .await
-        .map_err(|e| WriteError::from_kube(&e))
+    let answer = put(ctx, api, binding, object, body, true, reason).await;
+    if !was_refused(&answer) {
+        ctx.memory.take_back(uid, &holders.fields, FIGHT_WINDOW);
+    }
+    answer.map_err(|e| WriteError::from_kube(&e))
+}
+
+/// Whether nothing was stored for certain. Where that is not known the write counts as
+/// one: whoever takes the field again would be fought.
+fn was_refused<T>(answer: &Result<T, kube::Error>) -> bool {
+    matches!(answer, Err(kube::Error::Api(status)) if status.code < 500 || status.code == 503)
 }
 
 /// What a write is about: the object as it is known, and what it should be.

@@ -57,6 +57,8 @@ pub(super) enum Answer {
     Status(u16),
     /// 403 in the words of RBAC.
     Denied,
+    /// 409 for an apply whose fields somebody has edited.
+    Edited,
     /// Nothing, ever.
     Silence,
 }
@@ -430,6 +432,14 @@ async fn respond(server: &Mutex<Server>, request: Request<kube::client::Body>) -
         Some(Answer::Denied) => {
             let words = "it is forbidden: User \"us\" cannot patch resource \"things\"";
             refused(403, words)
+        }
+        Some(Answer::Edited) => {
+            let (code, mut body) = refused(409, "Apply failed with 1 conflict");
+            body["details"]["causes"] = json!([{
+                "reason": "FieldManagerConflict", "field": ".spec.http",
+                "message": "conflict with \"kubectl-edit\" using networking.istio.io/v1",
+            }]);
+            (code, body)
         }
         None if uri.path() == "/apis" => (200, groups()),
         None => {

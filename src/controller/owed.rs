@@ -52,9 +52,8 @@ impl Owed {
             return binding;
         };
         let mut known = ServiceBinding::clone(&binding);
-        if let Some(status) = &mut known.status {
-            status.children = children;
-        }
+        // There may be none yet: the first one can fail to be stored, too.
+        known.status.get_or_insert_default().children = children;
         Arc::new(known)
     }
 

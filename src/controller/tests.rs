@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -111,6 +112,13 @@ impl Catalog for Trap {
     }
 }
 
+fn key(name: &str) -> BindingKey {
+    BindingKey {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+    }
+}
+
 const PANICS: &str = "controller_runtime_reconcile_panics_total";
 const LOOKS: &str =
     "controller_runtime_reconcile_time_seconds_count{controller=\"servicebinding\"}";
@@ -183,11 +191,7 @@ async fn what_many_need_in_the_mesh_goes_before_what_is_said_of_it_and_that_is_s
         let timeout = Some("7s".to_owned());
         let record = record(name);
         catalog.inner.set(ServiceRecord { timeout, ..record });
-        let key = BindingKey {
-            namespace: "shop".to_owned(),
-            name: (*name).to_owned(),
-        };
-        bed.ctx.queue.add(&key, Lane::Normal);
+        bed.ctx.queue.add(&key(name), Lane::Normal);
     }
     sleep(5 * S).await;
     let asked = bed.server().asked.clone();
@@ -210,11 +214,7 @@ async fn what_many_need_in_the_mesh_goes_before_what_is_said_of_it_and_that_is_s
     let timeout = Some("8s".to_owned());
     let alone = record("s7");
     catalog.inner.set(ServiceRecord { timeout, ..alone });
-    let key = BindingKey {
-        namespace: "shop".to_owned(),
-        name: "s7".to_owned(),
-    };
-    bed.ctx.queue.add(&key, Lane::Normal);
+    bed.ctx.queue.add(&key("s7"), Lane::Normal);
     sleep(S / 10).await;
     let asked = bed.server().asked.clone();
     let said = asked.iter().filter(|line| line.contains("/status"));
@@ -236,11 +236,7 @@ async fn a_status_that_cannot_be_stored_has_nothing_written_to_the_mesh_again() 
     let timeout = Some("7s".to_owned());
     let record = record("web");
     catalog.inner.set(ServiceRecord { timeout, ..record });
-    let key = BindingKey {
-        namespace: "shop".to_owned(),
-        name: "web".to_owned(),
-    };
-    bed.ctx.queue.add(&key, Lane::Normal);
+    bed.ctx.queue.add(&key("web"), Lane::Normal);
     sleep(60 * S).await;
     let asked = |part: &str| {
         let asked = bed.server().asked.clone();
@@ -254,6 +250,99 @@ async fn a_status_that_cannot_be_stored_has_nothing_written_to_the_mesh_again() 
     sleep(60 * S).await;
     assert_ne!(version(), before, "it was never stored");
     assert_eq!(asked("/virtualservices/"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_status_that_cannot_be_stored_has_nothing_written_to_the_mesh_again_either() {
+    let bed = Bed::start(Trap::with(&["web"]), &["web"]).await;
+    bed.server().misbehave(|method, path| {
+        let refused = *method == Method::PATCH && path.contains("/status");
+        refused.then_some(Answer::Status(500))
+    });
+    sleep(60 * S).await;
+    let asked = |part: &str| {
+        let asked = bed.server().asked.clone();
+        let of = asked.iter().filter(|line| line.starts_with("PATCH"));
+        of.filter(|line| line.contains(part)).count()
+    };
+    assert!(asked("/status") >= 3, "{} tries", asked("/status"));
+    assert_eq!(asked("/virtualservices/"), 1);
+    assert_eq!(asked("/destinationrules/"), 1);
+    bed.server().behave();
+    bed.until(60 * S, "web", "Ready", "True Synced").await;
+    assert_eq!(asked("/virtualservices/"), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_was_not_taken_back_is_not_counted_as_one() {
+    let catalog = Trap::with(&["web"]);
+    let bed = Bed::start(catalog.clone(), &["web"]).await;
+    bed.until(10 * S, "web", "Ready", "True Synced").await;
+    let in_between = AtomicBool::new(false);
+    bed.server().misbehave(move |method, path| {
+        if *method != Method::PATCH || !path.contains("/virtualservices/") {
+            return None;
+        }
+        if !path.contains("force=true") {
+            return Some(Answer::Edited);
+        }
+        // Somebody else wrote between the read and this.
+        let first = !in_between.swap(true, Ordering::SeqCst);
+        first.then_some(Answer::Status(409))
+    });
+    let timeout = Some("7s".to_owned());
+    let changed = record("web");
+    catalog.inner.set(ServiceRecord { timeout, ..changed });
+    bed.ctx.queue.add(&key("web"), Lane::Normal);
+    for _ in 0..100 {
+        sleep(S / 10).await;
+        assert_eq!(bed.says("web", "Ready"), "True Synced");
+    }
+    let rule = bed.server().get("virtualservices", "web").unwrap();
+    assert_eq!(rule["spec"]["http"][0]["timeout"], "7s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn removals_that_were_refused_all_go_as_soon_as_one_does_and_nobody_is_refused_after_that() {
+    let names: Vec<_> = (0..20).map(|n| format!("s{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let (going, stays) = names.split_at(19);
+    let catalog = Trap::with(&names);
+    let bed = Bed::start(catalog.clone(), &names).await;
+    for name in &names {
+        bed.until(10 * S, name, "Ready", "True Synced").await;
+    }
+    bed.server().misbehave(|method, path| {
+        let refused = *method == Method::DELETE && path.contains("/virtualservices/");
+        refused.then_some(Answer::Status(503))
+    });
+    for name in going {
+        let mut binding = bed.server().get("servicebindings", name).unwrap();
+        binding["metadata"]["deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
+        bed.server().put("servicebindings", binding);
+    }
+    sleep(60 * S).await;
+    let left = || {
+        let held = |name: &&&str| {
+            let binding = bed.server().get("servicebindings", name).unwrap();
+            binding["metadata"]["finalizers"] != json!([])
+        };
+        going.iter().filter(held).count()
+    };
+    assert_eq!(left(), going.len());
+    bed.server().behave();
+    sleep(5 * S).await;
+    assert_eq!(left(), 0);
+    let timeout = Some("7s".to_owned());
+    let changed = record(stays[0]);
+    catalog.inner.set(ServiceRecord { timeout, ..changed });
+    bed.ctx.queue.add(&key(stays[0]), Lane::Normal);
+    for _ in 0..50 {
+        sleep(S / 10).await;
+        assert_eq!(bed.says(stays[0], "Ready"), "True Synced");
+    }
+    let rule = bed.server().get("virtualservices", stays[0]).unwrap();
+    assert_eq!(rule["spec"]["http"][0]["timeout"], "7s");
 }
 
 #[tokio::test(start_paused = true)]
@@ -454,7 +543,12 @@ async fn while_no_right_is_there_little_is_asked_and_all_is_done_soon_after() {
     // Each of them is looked at, within some seconds of each other.
     sleep(40 * S).await;
     let tried = writes() - tried;
-    assert!(tried <= 40, "{tried} writes of {} bindings", names.len());
+    // One of them tries each second at most, and to say so in its status.
+    assert!(
+        tried <= 2 * 40,
+        "{tried} writes of {} bindings",
+        names.len()
+    );
     sleep(560 * S).await;
     let asked = bed.server().asked.len();
     sleep(60 * S).await;

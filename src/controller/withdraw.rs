@@ -83,6 +83,7 @@ pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &T
     };
     Looked {
         findings,
+        worked: vec![Room::Writes],
         ..found(Situation::Removed { kept: None })
     }
 }
@@ -164,20 +165,27 @@ async fn drop_binding(ctx: &Context, binding: &ServiceBinding, reason: &str, not
         warning: false,
     };
     ctx.events.tell(report::about(binding), transition);
+    let mut worked = Vec::new();
     if let Some(going) = going {
         let seen = sources::binding(going);
         let going = Arc::clone(&seen.value);
         ctx.world.wrote_binding(seen);
         // At once, so that nobody waits for the watch. Whatever fails here is
         // tried again, and said, by the look that the watch asks for.
-        if report::has_finalizer(&going)
-            && let Err(error) = end_of(ctx, &going).await
-        {
-            tracing::debug!(binding = %key, %error, "what was made for it goes with the next look");
+        if report::has_finalizer(&going) {
+            match end_of(ctx, &going).await {
+                Ok(found_working) => worked = found_working,
+                Err(error) => {
+                    tracing::debug!(binding = %key, %error, "what was made for it goes with the next look");
+                }
+            }
         }
     }
     // There is nothing more to say in its status.
-    again(WriteError::Stale)
+    Looked {
+        worked,
+        ..again(WriteError::Stale)
+    }
 }
 
 fn again(error: WriteError) -> Looked {
@@ -213,8 +221,8 @@ pub(crate) async fn delete(
     ctx.memory
         .found(binding.metadata.uid.as_deref().unwrap_or_default());
     match end_of(ctx, binding).await {
-        Ok(()) => Outcome {
-            worked: vec![Room::Rights],
+        Ok(worked) => Outcome {
+            worked,
             ..end(Next::Wait)
         },
         Err(WriteError::Stale) => end(Next::Stale),
@@ -233,7 +241,9 @@ fn say_what_would_go(inputs: &Inputs, removals: usize) {
     tracing::info!(%binding, removals, "read-only: nothing is removed");
 }
 
-async fn end_of(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), WriteError> {
+/// Hands back what it found working.
+async fn end_of(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<Vec<Room>, WriteError> {
+    let mut worked = vec![Room::Rights];
     let key = validate::key(binding);
     if let Ok(target) = validate::target(binding) {
         let inputs = ctx.world.inputs(Arc::clone(binding), &target);
@@ -241,11 +251,13 @@ async fn end_of(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<(), Writ
         seam::deleted(ctx, binding, &target, frozen);
         for step in plan::removal(&inputs, &target.service, frozen) {
             remove::remove(ctx, &key, &step).await?;
+            worked = vec![Room::Rights, Room::Writes];
         }
     }
     // Its Pods come back first: the ejector asks for another look then.
     if ctx.world.keeps_out(&key) {
         return Err(ctx.ejector.failed(&key).unwrap_or(WriteError::Stale));
     }
-    report::remove_finalizer(ctx, binding).await
+    report::remove_finalizer(ctx, binding).await?;
+    Ok(worked)
 }
