@@ -11,7 +11,7 @@
 #[allow(unreachable_pub, reason = "shared with another test")]
 mod situations;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -309,22 +309,34 @@ fn metrics() -> String {
             .lines()
             .find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")))
             .unwrap();
-        let labels: BTreeSet<String> = text
-            .lines()
-            .filter(|line| !line.starts_with('#'))
-            .filter_map(|line| line.split_once('{'))
-            .filter(|(series, _)| {
-                let series = series.strip_suffix("_bucket").unwrap_or(series);
-                series == name
-            })
-            .flat_map(|(_, labels)| labels.split(',').map(str::to_owned).collect::<Vec<_>>())
-            .filter_map(|label| Some(code(label.split_once('=')?.0)))
-            .filter(|label| label != "`le`")
-            .collect();
-        let labels = labels.into_iter().collect::<Vec<_>>().join(", ");
+        let labels = labels(&text, name);
         table += &line(&[code(name), kind.to_owned(), labels, meaning.to_owned()]);
     }
     table
+}
+
+/// The labels of a metric, each with its values where these are there from the start.
+fn labels(text: &str, name: &str) -> String {
+    let pairs = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.split_once('}')?.0.split_once('{'))
+        .filter(|(series, _)| series.strip_suffix("_bucket").unwrap_or(series) == name)
+        .flat_map(|(_, labels)| labels.split(','))
+        .filter_map(|label| label.split_once('='));
+    let mut labels = BTreeMap::<_, BTreeSet<_>>::new();
+    for (label, value) in pairs.filter(|(label, _)| *label != "le") {
+        let value = value.trim_matches('"');
+        labels.entry(label).or_default().insert(code(value));
+    }
+    let labels = labels.into_iter().map(|(label, values)| {
+        let values: Vec<_> = values.into_iter().collect();
+        match values.len() {
+            0 | 1 => code(label),
+            _ => format!("{}: {}", code(label), values.join(", ")),
+        }
+    });
+    labels.collect::<Vec<_>>().join("; ")
 }
 
 fn is_metric_name(text: &str) -> bool {

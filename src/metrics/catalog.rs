@@ -20,6 +20,16 @@ pub const EVENTS: [&str; 7] = [
     "other",
 ];
 
+/// What becomes of a request.
+const OUTCOMES: [&str; 6] = [
+    "success",
+    "not_found",
+    "bad_record",
+    "rate_limited",
+    "unauthorized",
+    "unavailable",
+];
+
 /// Kinds of requests to the catalog.
 pub const REQUESTS: [&str; 5] = ["get", "list", "health", "endpoints", "events"];
 
@@ -92,7 +102,9 @@ impl CatalogMetrics {
             metrics.lists.with_label_values(&[reason]);
         }
         for kind in REQUESTS {
-            metrics.requests.with_label_values(&[kind, "success"]);
+            for outcome in OUTCOMES {
+                metrics.requests.with_label_values(&[kind, outcome]);
+            }
         }
         Ok(metrics)
     }

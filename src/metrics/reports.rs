@@ -28,6 +28,14 @@ pub enum Outcome {
     Failed,
 }
 
+const OUTCOMES: [Outcome; 5] = [
+    Outcome::Accepted,
+    Outcome::Outdated,
+    Outcome::NotFound,
+    Outcome::Invalid,
+    Outcome::Failed,
+];
+
 /// Metrics of the reports. Cloning shares them.
 #[derive(Clone)]
 pub struct Reports {
@@ -80,9 +88,10 @@ impl Reports {
         };
         for kind in [ReportKind::Endpoints, ReportKind::Health] {
             reports.pending.with_label_values(&[kind_label(kind)]);
-            reports
-                .total
-                .with_label_values(&[kind_label(kind), outcome_label(Outcome::Accepted)]);
+            for outcome in OUTCOMES {
+                let labels = [kind_label(kind), outcome_label(outcome)];
+                reports.total.with_label_values(&labels);
+            }
         }
         Ok(reports)
     }

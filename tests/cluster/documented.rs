@@ -201,14 +201,17 @@ impl<'a> World<'a> {
 }
 
 /// The same commands as far as they come without a kubelet: a Pod to be looked into
-/// is admitted and not made, and whoever forwards a port waits for a Pod in vain.
+/// is admitted and not made, and whoever forwards a port or runs a program in a Pod
+/// waits for one in vain.
 /// (Logs of no Pod are empty, and no error.)
 fn without_a_node(commands: &str) -> String {
     let lines = commands.lines().map(|line| {
-        if line.contains(" port-forward ") {
-            let line = line.trim_end_matches(" &");
-            let soon = line.replace(" port-forward ", " port-forward --pod-running-timeout=1s ");
-            return format!("{soon} 2>said && exit 1\ngrep 'timed out waiting' said");
+        for action in [" port-forward ", " exec "] {
+            if line.contains(action) {
+                let line = line.trim_end_matches(" &");
+                let soon = line.replace(action, &format!("{action}--pod-running-timeout=1s "));
+                return format!("{soon} 2>said && exit 1\ngrep 'timed out waiting' said");
+            }
         }
         line.replace("kubectl run ", "kubectl run --dry-run=server ")
             .replace(" -it --rm ", " ")

@@ -39,7 +39,6 @@ async fn each_overlay_installs_what_it_says(rig: &Rig) -> Result<()> {
             "### The image",
             "### The catalog and its credentials",
             "## Kustomize",
-            "## Update",
         ] {
             comes_up(rig, NAMESPACE, &commands(heading, &catalog)?).await?;
         }
@@ -57,11 +56,15 @@ async fn each_overlay_installs_what_it_says(rig: &Rig) -> Result<()> {
         ensure!(said.is_empty(), "{said}");
         // Both have a Role in `shop`. (The operator of the second one is started
         // by another test, under a name of its own.)
-        for overlay in ["one-namespace", "some-namespaces"] {
-            twice(rig, overlay).await?;
-            let delete = "kubectl delete --ignore-not-found -k deploy/overlays";
-            shell::ok(rig, &format!("{delete}/{overlay}")).await?;
-        }
+        twice(rig, "one-namespace").await?;
+        let page = shell::blocks("docs/uninstall.md", "## Some namespaces only")?;
+        is_run(rig, "shop", &page.concat()).await?;
+        let left = "kubectl get all,secrets,leases,roles -n shop -o name";
+        let left = shell::ok(rig, left).await?;
+        ensure!(!left.contains("catalog"), "{left}");
+        twice(rig, "some-namespaces").await?;
+        let delete = "kubectl delete --ignore-not-found -k deploy/overlays/some-namespaces";
+        shell::ok(rig, delete).await?;
         Ok(())
     };
     let walked = walked.await;
@@ -107,11 +110,20 @@ fn commands(heading: &str, catalog: &Catalog) -> Result<String> {
 /// Runs the commands, and waits until the operator of this namespace is as its
 /// Deployment says.
 async fn comes_up(rig: &Rig, namespace: &str, commands: &str) -> Result<()> {
-    let commands = format!("{commands}\n{ROLLOUT} -n {namespace}\n");
+    is_run(
+        rig,
+        namespace,
+        &format!("{commands}\n{ROLLOUT} -n {namespace}\n"),
+    )
+    .await
+}
+
+/// Runs the commands while the Pods of this namespace run.
+async fn is_run(rig: &Rig, namespace: &str, commands: &str) -> Result<()> {
     let kubelet = Kubelet::new(rig, namespace, PODS, Path::new(PROGRAM))?;
     tokio::select! {
-        ended = kubelet.run() => ended.context(commands.clone()),
-        done = shell::ok(rig, &commands) => done.map(|_| ()),
+        ended = kubelet.run() => ended.context(commands.to_owned()),
+        done = shell::ok(rig, commands) => done.map(|_| ()),
     }
 }
 
