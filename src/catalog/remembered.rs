@@ -488,6 +488,19 @@ mod tests {
         assert_eq!(scene.fake.calls().list_services, lists + 1);
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_record_whose_id_is_none_and_a_look_for_what_is_missing_cost_one_list_in_all() {
+        let scene = Scene::with(1);
+        scene.fake.set_bad("a/b", "id", "is none");
+        for _ in 0..600 {
+            assert_eq!(scene.get(7).await, Err(CatalogError::NotFound));
+            // Looked at again as soon as it is told of, as a binding is.
+            let _ = timeout(Duration::from_secs(1), scene.known.changed()).await;
+        }
+        assert_eq!(scene.known.presence(&id(7)), Presence::Unknown);
+        assert_eq!(scene.fake.calls().list_services, 1);
+    }
+
     /// A scene in which the first list, and reads, show none but the last
     /// service; with what else there is.
     async fn forgetful(services: usize) -> (Scene, Backup) {

@@ -11,8 +11,9 @@ const MOST: usize = 20_000;
 /// Services that went, and since when all others were never there.
 #[derive(Debug, Default)]
 pub(super) struct Absent {
-    /// Where the first complete list of this history was; what it lacked, and
-    /// was never heard of since, is absent since then.
+    /// Where the first complete list of this history was, or the first after
+    /// one that was uncertain; what it lacked, and was never heard of since, is
+    /// absent since then.
     others: Option<CatalogPosition>,
     gone: HashMap<CatalogServiceId, CatalogPosition>,
 }
@@ -27,6 +28,11 @@ impl Absent {
     /// Of services that were never there nothing is certain.
     pub(super) fn uncertain(&mut self) {
         self.others = None;
+    }
+
+    /// A complete list names all that there is, after one that did not.
+    pub(super) fn certain(&mut self, at: &CatalogPosition) {
+        self.others.get_or_insert_with(|| at.clone());
     }
 
     pub(super) fn since(&self, id: &CatalogServiceId) -> Option<CatalogPosition> {

@@ -81,6 +81,7 @@ impl State {
         if nameless {
             self.absent.uncertain();
         } else {
+            self.absent.certain(&at);
             for id in missing {
                 self.services.remove(&id);
                 self.absent.add(&id, &at);

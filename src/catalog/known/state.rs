@@ -402,6 +402,9 @@ impl State {
     pub(super) fn denied(&mut self, id: &CatalogServiceId) -> bool {
         match self.presence(id) {
             Presence::Absent { .. } => false,
+            // The last list held a service without a name, so it left this one
+            // open; the next one most likely would as well, and so on for ever.
+            Presence::Unknown if self.position.is_some() && !self.stale.holds(id) => false,
             _ => self.doubted.insert(id.clone()),
         }
     }

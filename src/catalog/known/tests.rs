@@ -461,8 +461,8 @@ fn a_denial_removes_nothing_and_twice_in_a_row_asks_for_a_list() {
     assert!(!s.0.denied(&id("a")), "what is absent anyway needs no list");
 }
 
-#[test]
-fn a_service_that_has_lost_its_name_in_a_list_may_be_any_of_those_that_are_missing() {
+/// A scene that has listed a, and one that has lost its name, at e.20.
+fn with_a_nameless_one() -> Scene {
     let mut s = Scene::new();
     s.say("e", 20, reset());
     let mut list = list_of(at("e", 20), &[("a", 1)]);
@@ -473,7 +473,42 @@ fn a_service_that_has_lost_its_name_in_a_list_may_be_any_of_those_that_are_missi
         message: "is missing".to_owned(),
     }));
     s.0.list(list).unwrap();
+    s
+}
+
+#[test]
+fn a_service_that_has_lost_its_name_in_a_list_may_be_any_of_those_that_are_missing() {
+    let s = with_a_nameless_one();
     assert_eq!((s.presence("b"), s.presence("x")), ("2".into(), "?".into()));
+}
+
+#[test]
+fn a_denial_of_what_a_list_could_not_settle_asks_for_no_other_list() {
+    let mut s = with_a_nameless_one();
+    s.changed();
+    assert!(!s.0.denied(&id("x")));
+    assert_eq!((s.0.list_needed(), s.changed()), (None, String::new()));
+    assert_eq!(s.presence("x"), "?");
+    // What a list can settle still asks for one.
+    s.updated(21, "y");
+    for of in ["b", "y"] {
+        assert!(s.0.denied(&id(of)), "{of}");
+    }
+    assert_eq!(s.0.list_needed(), Some(WhyList::Denied));
+}
+
+#[test]
+fn what_a_list_could_not_settle_is_absent_since_the_next_one_that_can() {
+    let mut s = with_a_nameless_one();
+    s.updated(21, "y");
+    s.list("e", 30, &[("a", 1), ("y", 21)]);
+    assert_eq!(
+        ["a", "b", "x", "y"].map(|of| s.presence(of)),
+        ["1", "gone e.30", "gone e.30", "21"]
+    );
+    s.say("e", 40, reset());
+    s.list("e", 40, &[("a", 1)]);
+    assert_eq!(s.presence("x"), "gone e.30");
 }
 
 #[test]
