@@ -39,6 +39,7 @@ pub(crate) async fn remove(
             ("patch", *kind, namespace, name, reason)
         }
     };
+    let deletes = matches!(step, Removal::Delete { .. });
     let api = api(ctx, kind, namespace);
     let answer = match step {
         Removal::Delete { uid, .. } => {
@@ -74,8 +75,9 @@ pub(crate) async fn remove(
     .ended(&answer);
     let answer = match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        // Another uid: not the object that we meant.
-        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        // Another uid: not the object that we meant. A patch names none: there
+        // it only says that somebody else wrote as well, and nothing was done.
+        Err(kube::Error::Api(status)) if status.code == 409 && deletes => Ok(()),
         answer => answer.map_err(|e| WriteError::from_kube(&e)),
     };
     ctx.metrics.wrote(kind.as_str(), answer.is_ok());

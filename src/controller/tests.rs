@@ -11,7 +11,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::Method;
 use kube_runtime::watcher::Event;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LOOK_DEADLINE;
@@ -24,6 +24,7 @@ use crate::catalog::event::EventStream;
 use crate::catalog::fake::FakeCatalog;
 use crate::catalog::follow::Follower;
 use crate::catalog::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
+use crate::domain::labels::FINALIZER;
 use crate::domain::liveness::{self, Ages, Lasting};
 use crate::domain::names::{BindingKey, CatalogServiceId};
 use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
@@ -560,4 +561,45 @@ async fn while_no_right_is_there_little_is_asked_and_all_is_done_soon_after() {
         let vs = bed.server().get("virtualservices", name).unwrap();
         assert_eq!(vs["spec"]["http"][0]["timeout"], "7s", "{name}");
     }
+}
+
+/// Somebody else changes an object.
+fn edit(bed: &Bed, plural: &str, name: &str, edit: impl FnOnce(&mut Value)) {
+    let mut object = bed.server().get(plural, name).unwrap();
+    edit(&mut object);
+    bed.server().put(plural, object);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_letting_go_of_what_is_to_stay_meets_a_conflict_its_binding_stays_as_well() {
+    let bed = Bed::start(Trap::with(&["web"]), &["web"]).await;
+    bed.until(S, "web", "Ready", "True Synced").await;
+    let metadata = |kind| bed.server().get(kind, "web").unwrap()["metadata"].take();
+    let finalizers = || metadata("servicebindings")["finalizers"].take();
+    bed.server().misbehave(|method, path| {
+        let one = *method == Method::PATCH && path.contains("/virtualservices/");
+        one.then_some(Answer::Status(409))
+    });
+    edit(&bed, "servicebindings", "web", |binding| {
+        binding["spec"]["suspend"] = json!(true);
+        binding["metadata"]["deletionTimestamp"] = json!("2026-01-02T00:00:00Z");
+    });
+    sleep(10 * S).await;
+    assert_eq!(finalizers(), json!([FINALIZER]));
+    // As by the write that it met: ours is no longer the first.
+    edit(&bed, "virtualservices", "web", |rule| {
+        let owners = rule["metadata"]["ownerReferences"].as_array_mut().unwrap();
+        assert_eq!(owners.len(), 1);
+        let mut other = owners[0].clone();
+        other["uid"] = json!("another");
+        owners.insert(0, other);
+    });
+    bed.server().behave();
+    sleep(60 * S).await;
+    assert_eq!(finalizers(), json!([]));
+    let owners = metadata("virtualservices")["ownerReferences"].take();
+    assert_eq!(
+        (owners.as_array().unwrap().len(), &owners[0]["uid"]),
+        (1, &json!("another"))
+    );
 }
