@@ -29,7 +29,7 @@ use crate::catalog::Catalog;
 use crate::catalog::known::Known;
 use crate::domain::brake::Limits;
 use crate::domain::inputs::Settings;
-use crate::domain::names::CatalogServiceId;
+use crate::domain::names::{BindingKey, CatalogServiceId};
 use crate::domain::reasons;
 use crate::metrics::Metrics;
 
@@ -105,7 +105,7 @@ pub struct Memory {
     pub brake: Brake,
     /// Writes that the API server denied a moment ago.
     pub denials: Denials,
-    not_found: Mutex<HashMap<String, (CatalogServiceId, Instant)>>,
+    not_found: Mutex<HashMap<BindingKey, NotFound>>,
     taken_back: Mutex<HashMap<String, HashMap<String, Instant>>>,
     fights: Mutex<HashMap<String, Fight>>,
     outages: Mutex<HashMap<Room, (Outage, Instant)>>,
@@ -119,6 +119,15 @@ pub struct Outage {
     pub reason: &'static str,
     /// Its message.
     pub message: String,
+}
+
+/// The catalog said for a binding that there is no such service.
+#[derive(Debug)]
+struct NotFound {
+    /// The binding's.
+    uid: String,
+    id: CatalogServiceId,
+    since: Instant,
 }
 
 /// Somebody else holds fields of an object of ours, and we let him.
@@ -169,28 +178,41 @@ impl Memory {
         lock(&self.outages).remove(&room);
     }
 
-    /// The catalog said for the binding of that uid that there is no such
-    /// service. Returns how long ago it said so first.
-    pub fn not_found(&self, uid: &str, id: &CatalogServiceId) -> Duration {
+    /// The catalog said for the binding, which has that uid, that there is no
+    /// such service. Returns how long ago it said so first.
+    pub fn not_found(&self, key: &BindingKey, uid: &str, id: &CatalogServiceId) -> Duration {
         let mut seen = lock(&self.not_found);
-        let now = (id.clone(), Instant::now());
-        let first = seen.entry(uid.to_owned()).or_insert_with(|| now.clone());
-        // Another service's absence confirms nothing.
-        if first.0 != *id {
-            *first = now;
+        let now = || NotFound {
+            uid: uid.to_owned(),
+            id: id.clone(),
+            since: Instant::now(),
+        };
+        let first = seen.entry(key.clone()).or_insert_with(now);
+        // Another service's absence confirms nothing, nor does what was said
+        // for another binding that had the name.
+        if first.id != *id || first.uid != uid {
+            *first = now();
         }
-        first.1.elapsed()
+        first.since.elapsed()
     }
 
-    /// How long ago the catalog said so first for the binding of that uid.
-    pub fn not_found_for(&self, uid: &str) -> Duration {
+    /// How long ago the catalog said so first for the binding, which has that
+    /// uid.
+    pub fn not_found_for(&self, key: &BindingKey, uid: &str) -> Duration {
         let seen = lock(&self.not_found);
-        seen.get(uid).map_or(Duration::ZERO, |(_, at)| at.elapsed())
+        let of = seen.get(key).filter(|of| of.uid == uid);
+        of.map_or(Duration::ZERO, |of| of.since.elapsed())
     }
 
-    /// The catalog said something else.
-    pub fn found(&self, uid: &str) {
-        lock(&self.not_found).remove(uid);
+    /// The catalog said something else, or the binding is gone.
+    pub fn found(&self, key: &BindingKey) {
+        lock(&self.not_found).remove(key);
+    }
+
+    /// For how many bindings the catalog said so last.
+    #[cfg(test)]
+    pub(crate) fn count_not_found(&self) -> usize {
+        lock(&self.not_found).len()
     }
 
     /// Whether one of the fields of the object of that uid was taken back by

@@ -33,13 +33,18 @@ pub(crate) async fn ask_catalog(
     let uid = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
     let answer = ctx.catalog.get_service(id).await;
     if !matches!(answer, Err(CatalogError::NotFound)) {
-        ctx.memory.found(uid);
+        ctx.memory.found(&key);
     }
     match answer {
         Ok(record) => CatalogAnswer::Record(record),
-        Err(CatalogError::NotFound) => CatalogAnswer::NotFound {
-            confirmed: ctx.memory.not_found(uid, id) >= CONFIRM_AFTER,
-        },
+        Err(CatalogError::NotFound) => {
+            let confirmed = ctx.memory.not_found(&key, uid, id) >= CONFIRM_AFTER;
+            if ctx.world.binding(&key).is_none() {
+                // It went while the catalog was asked.
+                ctx.memory.found(&key);
+            }
+            CatalogAnswer::NotFound { confirmed }
+        }
         Err(CatalogError::BadRecord(bad)) => CatalogAnswer::Bad(bad),
         Err(error) => {
             let Outage { reason, message } =

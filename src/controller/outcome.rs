@@ -216,7 +216,8 @@ fn no_longer_leading(worked: Vec<Room>) -> Outcome {
 /// Whether the catalog denied the service for long enough.
 fn is_confirmed(ctx: &Context, binding: &ServiceBinding) -> bool {
     let uid = binding.metadata.uid.as_deref().unwrap_or_default();
-    ctx.memory.not_found_for(uid) >= observe::CONFIRM_AFTER
+    let key = validate::key(binding);
+    ctx.memory.not_found_for(&key, uid) >= observe::CONFIRM_AFTER
 }
 
 /// The period, a little earlier or later for each, so that many bindings do

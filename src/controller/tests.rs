@@ -603,3 +603,26 @@ async fn while_letting_go_of_what_is_to_stay_meets_a_conflict_its_binding_stays_
         (1, &json!("another"))
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_bindings_that_name_nothing_and_go_leave_nothing_in_memory() {
+    let catalog = Trap::with(&[]);
+    let names: Vec<_> = (0..1_000).map(|n| format!("s{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let bed = Bed::start(catalog.clone(), &names).await;
+    bed.until(60 * S, "s999", "Ready", "False Removed").await;
+    // The last ones go while the catalog is asked for them.
+    let late = &names[990..];
+    for name in late {
+        catalog.set(name, Ends::After(S));
+        edit(&bed, "servicebindings", name, |binding| {
+            binding["spec"]["timeout"] = json!("7s");
+        });
+    }
+    sleep(S / 2).await;
+    for name in &names {
+        bed.server().delete("servicebindings", name);
+    }
+    sleep(10 * S).await;
+    assert_eq!(bed.ctx.memory.count_not_found(), 0);
+}

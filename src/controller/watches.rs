@@ -249,6 +249,7 @@ pub(super) fn ask(ctx: &Context, concerned: Concerned) {
         ctx.looks.forget(key);
         ctx.owed.take(key);
         ctx.settled.note(key, None);
+        ctx.memory.found(key);
         ctx.ejector.forget(key);
         ctx.write_back.release(key);
     }

@@ -218,8 +218,6 @@ pub(crate) async fn delete(
         }
         return end(Next::Wait);
     }
-    ctx.memory
-        .found(binding.metadata.uid.as_deref().unwrap_or_default());
     match end_of(ctx, binding).await {
         Ok(worked) => Outcome {
             worked,
