@@ -12,7 +12,8 @@
 //!    Once more are, and the service with them unhealthy, it is the largest there
 //!    is, until all is over.
 //! 3. It is not for a check that has never worked: there it is not known who is
-//!    bad. While verdicts are held all stays as it is.
+//!    bad. While verdicts are held all stays as it is, and the ten seconds begin
+//!    anew afterwards.
 //! 4. Nor is it for a service of which no endpoint answers: the policy alone holds
 //!    at once. By then Envoy may have taken out whoever will be the first to be
 //!    well again, for long, and keep those that are not. So it is made to forget
@@ -148,19 +149,25 @@ pub fn all(
     before: &BTreeMap<BindingKey, Held>,
     now: Duration,
 ) -> BTreeMap<BindingKey, Held> {
+    // Since when it need not hold is forgotten: ten seconds after that would pass,
+    // and whoever waits for them would be woken all the time.
+    let as_it_is = |binding: &BindingKey| {
+        let free = None;
+        before.get(binding).map(|known| Held { free, ..*known })
+    };
     let of = |checked: &Checked| {
         let binding = &checked.service.binding;
-        let known = before.get(binding).copied();
         let is = if checked.service.held {
-            known
+            as_it_is(binding)
         } else {
+            let known = before.get(binding).copied();
             held(known, in_mesh(checked, plan), now)
         };
         is.map(|is| (binding.clone(), is))
     };
     let mut all: BTreeMap<_, _> = known.services.iter().filter_map(of).collect();
     let unsettled = known.unsettled.iter();
-    all.extend(unsettled.filter_map(|key| Some((key.clone(), *before.get(key)?))));
+    all.extend(unsettled.filter_map(|key| Some((key.clone(), as_it_is(key)?))));
     all
 }
 
@@ -453,6 +460,32 @@ mod tests {
         let all = BTreeMap::from([(key(), free.unwrap())]);
         assert_eq!(due(&all), Some(second(110)));
         assert_eq!(held(None, bad(0), second(1)), None);
+    }
+
+    #[test]
+    fn the_ten_seconds_do_not_run_while_verdicts_are_held_or_nothing_is_known() {
+        const GOOD: Verdict = Verdict::Healthy;
+        let second = Duration::from_secs;
+        let free = Held {
+            tightened: Tightened::Half,
+            free: Some(second(0)),
+        };
+        let before = BTreeMap::from([(key(), free)]);
+        let mut checked = service(EjectionMode::OutlierOnly, &[GOOD, GOOD]);
+        checked.service.held = true;
+        let held = Known {
+            services: vec![checked],
+            ..Known::default()
+        };
+        let unsettled = Known {
+            unsettled: [key()].into(),
+            ..Known::default()
+        };
+        for known in [held, unsettled] {
+            let now = all(&known, &Plan::default(), &before, second(500));
+            assert_eq!(now[&key()].tightened, Tightened::Half);
+            assert_eq!(due(&now), None, "{known:?}");
+        }
     }
 
     #[test]
