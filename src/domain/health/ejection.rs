@@ -5,10 +5,12 @@
 //!    were not judged anew since, as after a restart.
 //! 2. Nobody new goes before an endpoint of the service has ever answered this
 //!    check, nor while none of its endpoints is healthy, nor by what was found
-//!    while none was (that counts as not judged).
+//!    while none was (that counts as not judged). One that somebody else took
+//!    out is none of them: it gets no requests, however healthy it is.
 //! 3. While verdicts are held nobody goes and nobody comes back.
-//! 4. Where no ready endpoint answers and none is yet to be judged, all come
-//!    back: whoever cannot be told apart is not to be told off.
+//! 4. Where no ready endpoint answers and none is yet to be judged, again but for
+//!    those that somebody else took out, all come back: whoever cannot be told
+//!    apart is not to be told off.
 //! 5. The floor: of the ready endpoints at most a share is out, rounded down,
 //!    and never the last one. Those that somebody else took out count. Whoever
 //!    is out stays before somebody new goes; of the new the one goes first
@@ -75,6 +77,8 @@ pub struct Plan {
     pub floored: BTreeMap<BindingKey, u32>,
     /// Bindings of which no endpoint answers.
     pub opened: BTreeSet<BindingKey>,
+    /// Pods that somebody else took out.
+    pub others: BTreeSet<PodKey>,
 }
 
 /// What became of the unhealthy endpoints of one service.
@@ -96,7 +100,11 @@ pub fn most_out(ready: usize, percent: u8) -> usize {
 /// Decides for services that may have Pods in common, and for the Pods that
 /// are out now.
 pub fn plan(services: &[Service], now_out: &BTreeMap<PodKey, Out>) -> Plan {
-    let mut plan = Plan::default();
+    let others = now_out.iter().filter(|(_, out)| **out == Out::Others);
+    let mut plan = Plan {
+        others: others.map(|(pod, _)| pod.clone()).collect(),
+        ..Plan::default()
+    };
     let mut room: BTreeMap<&BindingKey, usize> = BTreeMap::new();
     let mut wishes: BTreeMap<&PodKey, Wish<'_>> = BTreeMap::new();
     for service in services {
@@ -104,11 +112,12 @@ pub fn plan(services: &[Service], now_out: &BTreeMap<PodKey, Out>) -> Plan {
         let others = ready.clone().filter(|member| is_others(now_out, member));
         let most = most_out(ready.clone().count(), service.percent);
         room.insert(&service.binding, most.saturating_sub(others.count()));
-        if is_open(service) {
+        if is_open(service, now_out) {
             plan.opened.insert(service.binding.clone());
             continue;
         }
-        let anybody_healthy = ready.clone().any(|m| m.verdict == Verdict::Healthy);
+        let anybody_healthy =
+            gets_requests(service, now_out).any(|m| m.verdict == Verdict::Healthy);
         for member in &service.members {
             if is_others(now_out, member) {
                 continue;
@@ -174,11 +183,20 @@ struct Wish<'a> {
 }
 
 /// Whether no ready endpoint answers, and none is yet to be judged.
-fn is_open(service: &Service) -> bool {
-    let mut ready = service.members.iter().filter(|m| m.ready).peekable();
+fn is_open(service: &Service, now_out: &BTreeMap<PodKey, Out>) -> bool {
+    let mut ready = gets_requests(service, now_out).peekable();
     let silent =
         |member: &Member| matches!(member.verdict, Verdict::Unhealthy(_) | Verdict::Unknown(_));
     !service.held && ready.peek().is_some() && ready.all(silent)
+}
+
+/// Who gets requests, or would if we had not taken it out.
+fn gets_requests<'a>(
+    service: &'a Service,
+    now_out: &'a BTreeMap<PodKey, Out>,
+) -> impl Iterator<Item = &'a Member> {
+    let ready = service.members.iter().filter(|member| member.ready);
+    ready.filter(|member| !is_others(now_out, member))
 }
 
 /// For which services each of these Pods takes traffic, unless it is out: one

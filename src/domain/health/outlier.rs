@@ -29,7 +29,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::ejection::Plan;
+use super::ejection::{Plan, PodKey};
 use super::judge::Verdict;
 use super::round::{Checked, Known};
 use crate::api::policy::EjectionMode;
@@ -181,7 +181,8 @@ pub fn due(all: &BTreeMap<BindingKey, Held>) -> Option<Duration> {
 fn in_mesh(checked: &Checked, plan: &Plan) -> InMesh {
     let service = &checked.service;
     let members = service.members.iter();
-    let in_mesh = members.filter(|m| m.ready && !plan.out.contains_key(&m.pod));
+    let is_out = |pod: &PodKey| plan.out.contains_key(pod) || plan.others.contains(pod);
+    let in_mesh = members.filter(|m| m.ready && !is_out(&m.pod));
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let all = count(in_mesh.clone().count());
     let helps = matches!(
@@ -250,7 +251,7 @@ fn share(of: u32, all: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::health::ejection::{Member, Service};
+    use crate::domain::health::ejection::{Member, Out, Service, plan};
     use crate::domain::health::judge::Failure;
 
     fn policy(percent: u32) -> OutlierPolicy {
@@ -435,6 +436,28 @@ mod tests {
         let plan = Plan::default();
         assert_eq!(all(&unsettled, &plan, &before, now), before);
         assert_eq!(all(&Known::default(), &plan, &before, now), nothing);
+    }
+
+    #[test]
+    fn it_is_not_for_one_that_somebody_else_took_out() {
+        const GOOD: Verdict = Verdict::Healthy;
+        const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
+        let others = BTreeMap::from([(("shop".to_owned(), "web-1".to_owned()), Out::Others)]);
+        let decided = |verdicts: &[Verdict]| {
+            let checked = service(EjectionMode::Draining, verdicts);
+            let plan = plan(std::slice::from_ref(&checked.service), &others);
+            let known = Known {
+                services: vec![checked],
+                ..Known::default()
+            };
+            let all = all(&known, &plan, &BTreeMap::new(), Duration::ZERO);
+            all.get(&key()).map(|held| held.tightened)
+        };
+        assert_eq!(decided(&[GOOD, BAD, GOOD]), None);
+        // He counts as out, so that the floor keeps the other one in.
+        assert_eq!(decided(&[GOOD, BAD, BAD]), Some(Tightened::Half));
+        // Of those that are left none answers.
+        assert_eq!(decided(&[BAD, GOOD, BAD]), Some(Tightened::Open));
     }
 
     fn bad(staying: u32) -> InMesh {

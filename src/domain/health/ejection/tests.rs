@@ -168,6 +168,26 @@ fn what_others_took_out_is_not_ours_and_counts() {
 }
 
 #[test]
+fn one_that_answers_and_that_somebody_else_took_out_is_nobody_to_send_requests_to() {
+    let others = BTreeMap::from([(pod(0), Out::Others)]);
+    let decided = |verdicts: &[Verdict]| {
+        let web = Service {
+            percent: 100,
+            ..service("web", verdicts)
+        };
+        let plan = plan(&[web], &others);
+        (plan.out.len(), plan.opened.len())
+    };
+    assert_eq!(decided(&[GOOD, BAD, BAD]), (0, 1));
+    // Nor is it waited for.
+    assert_eq!(decided(&[PENDING, BAD, BAD]), (0, 1));
+    assert_eq!(decided(&[GOOD, BAD, PENDING]), (0, 0));
+    assert_eq!(decided(&[BAD, BAD, GOOD]), (1, 0));
+    // Nobody is left who could be let in or out.
+    assert_eq!(decided(&[GOOD]), (0, 0));
+}
+
+#[test]
 fn a_pod_that_is_not_ready_does_not_count_and_stays_as_it_is() {
     let mut one = service("web", &[BAD, BAD, GOOD, GOOD]);
     one.members[0].ready = false;
