@@ -8,6 +8,7 @@
 
 pub mod release_all;
 mod reports;
+mod turns;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,10 +26,10 @@ use super::queue::state::Lane;
 use crate::domain::health::ejection::{Plan, PodKey, Stays};
 use crate::domain::health::mark::{self, Change, Step};
 use crate::domain::health::outlier::{self, Held, Tightened};
-use crate::domain::health::pace::Pace;
 use crate::domain::health::round::{Known, decide};
 use crate::domain::names::BindingKey;
 use reports::Reports;
+use turns::Turns;
 
 /// Most Pods that are written to at once.
 const AT_ONCE: usize = 8;
@@ -37,7 +38,7 @@ const AT_ONCE: usize = 8;
 const TOGETHER: Duration = Duration::from_millis(50);
 
 /// How soon a write that failed is tried again: of an object that changed under
-/// way, and of any other.
+/// way, once the watch has told of that, and of any other.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -182,7 +183,7 @@ pub async fn run(ctx: Arc<Context>) {
 /// or a write a moment early.
 struct Rounds {
     started: Instant,
-    pace: Pace,
+    turns: Turns,
     would: BTreeMap<PodKey, BTreeSet<BindingKey>>,
     reports: Reports,
     /// Whether nothing could be written when it was tried last: then one finds
@@ -194,7 +195,7 @@ impl Rounds {
     fn new() -> Self {
         Self {
             started: Instant::now(),
-            pace: Pace::default(),
+            turns: Turns::new(),
             would: BTreeMap::new(),
             reports: Reports::default(),
             away: false,
@@ -259,11 +260,10 @@ impl Rounds {
         mut steps: Vec<Step>,
         waiting: bool,
     ) -> Option<Instant> {
-        let now = self.started.elapsed();
         let open: BTreeSet<_> = steps.iter().flat_map(|s| s.bindings.clone()).collect();
         let mut failed = ctx.ejector.all_failed().clone();
         failed.retain(|key, _| open.contains(key));
-        steps.sort_by_key(|step| self.pace.written(&step.pod));
+        self.turns.sort(&mut steps);
         let mut again: Option<Instant> = None;
         let mut sooner = |at: Instant| again = Some(again.map_or(at, |known| known.min(at)));
         let mut due = Vec::new();
@@ -272,9 +272,9 @@ impl Rounds {
                 sooner(Instant::now() + RETRY_AFTER);
                 break;
             }
-            match self.pace.take(&step.pod, &step.bindings, now) {
+            match self.turns.take(&step) {
                 Ok(()) => due.push(step),
-                Err(at) => sooner(self.started + at),
+                Err(at) => sooner(at),
             }
         }
         let each = |step: Step| async move { (write::write(ctx, &step).await, step) };
@@ -295,13 +295,16 @@ impl Rounds {
         for (answer, step) in answers {
             let Err(error) = answer else { continue };
             if let Some(error) = stays_out(&step, &error) {
-                let of = step.bindings.into_iter();
+                let of = step.bindings.iter().cloned();
                 failed.extend(of.map(|key| (key, error.clone())));
             }
             sooner(match error {
                 // Whoever leads next begins anew, and so do we.
                 WriteError::NotLeader => continue,
-                WriteError::Stale => Instant::now() + LOOK_AGAIN,
+                WriteError::Stale => {
+                    self.turns.was_stale(step);
+                    Instant::now() + LOOK_AGAIN
+                }
                 _ => Instant::now() + RETRY_AFTER,
             });
         }

@@ -320,6 +320,39 @@ fn two() -> Bed {
     bed
 }
 
+/// `p0` to `p39`, which nobody has marked, and their names.
+fn forty() -> (Bed, Vec<String>) {
+    let bed = Bed::new(Leadership::granted(1), false);
+    let names: Vec<_> = (0..40).map(|n| format!("p{n}")).collect();
+    for name in &names {
+        bed.pod(name, json!({}), json!({}));
+    }
+    (bed, names)
+}
+
+/// All of them, of which these are unhealthy.
+fn unhealthy(names: &[String], bad: std::ops::Range<usize>) -> Vec<(&str, Verdict)> {
+    let verdict = |n: usize| {
+        if bad.contains(&n) {
+            BAD
+        } else {
+            Verdict::Healthy
+        }
+    };
+    let members = names.iter().enumerate();
+    members
+        .map(|(n, name)| (name.as_str(), verdict(n)))
+        .collect()
+}
+
+/// How many of them are out.
+fn out(bed: &Bed, names: &[String]) -> usize {
+    names
+        .iter()
+        .filter(|name| bed.marks(name).0 == OURS)
+        .count()
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_unhealthy_pod_leaves_and_comes_back_with_one_write_each() {
     let bed = two();
@@ -445,19 +478,10 @@ async fn a_server_that_refuses_is_asked_again_and_not_in_a_loop() {
 
 #[tokio::test(start_paused = true)]
 async fn where_no_pod_can_be_written_one_finds_out_for_all_and_all_go_soon_after() {
-    let bed = Bed::new(Leadership::granted(1), false);
-    let names: Vec<_> = (0..40).map(|n| format!("p{n}")).collect();
-    for name in &names {
-        bed.pod(name, json!({}), json!({}));
-    }
+    let (bed, names) = forty();
     bed.server(|server| server.fails = Some(403));
     bed.start();
-    let verdict = |n: usize| if n < 20 { BAD } else { Verdict::Healthy };
-    let members = names.iter().enumerate();
-    let members: Vec<_> = members
-        .map(|(n, name)| (name.as_str(), verdict(n)))
-        .collect();
-    bed.tell(&members);
+    bed.tell(&unhealthy(&names, 0..20));
     seconds(1).await;
     bed.writes();
     seconds(60).await;
@@ -465,8 +489,42 @@ async fn where_no_pod_can_be_written_one_finds_out_for_all_and_all_go_soon_after
     assert!((20..=35).contains(&tries), "{tries} in a minute");
     bed.server(|server| server.fails = None);
     seconds(15).await;
-    let out = names.iter().filter(|name| bed.marks(name).0 == OURS);
-    assert_eq!(out.count(), 20);
+    assert_eq!(out(&bed, &names), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_that_changed_under_way_leave_as_soon_as_the_watch_has_told_of_it() {
+    let (bed, names) = forty();
+    let (bad, _) = names.split_at(20);
+    let change = || {
+        bad.iter()
+            .for_each(|name| bed.stored(name, json!({}), json!({})))
+    };
+    change();
+    bed.start();
+    bed.tell(&unhealthy(&names, 0..20));
+    seconds(1).await;
+    bad.iter().for_each(|name| bed.watch(name));
+    // By then they are others again.
+    change();
+    seconds(1).await;
+    bad.iter().for_each(|name| bed.watch(name));
+    seconds(1).await;
+    assert_eq!(out(&bed, &names), 20);
+    let writes = bed.writes();
+    let refused = writes.iter().filter(|write| write.ends_with("409"));
+    assert_eq!(refused.count(), 40, "as often as there was news of each");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_of_which_the_watch_says_nothing_new_is_asked_for_again_and_not_in_a_loop() {
+    let bed = two();
+    bed.stored("a", json!({}), json!({}));
+    bed.start();
+    bed.tell(&[("a", BAD), ("b", Verdict::Healthy)]);
+    seconds(60).await;
+    let tries = bed.writes().len();
+    assert!((5..=7).contains(&tries), "{tries} in a minute");
 }
 
 #[tokio::test(start_paused = true)]

@@ -12,6 +12,8 @@
 //! 3. Whoever was written to longest ago is asked for first, so that none that
 //!    flaps keeps the others waiting.
 //! 4. A Pod behind several services goes when all of them let it.
+//! 5. What the server refused since the Pod was another one by then does not make
+//!    it flap: nothing was stored.
 //!
 //! Times count from any fixed moment.
 
@@ -118,6 +120,23 @@ impl Pace {
         self.pods.insert(pod.clone(), written);
         Ok(())
     }
+
+    /// Gives a write back that was taken and stored nothing. One that flaps had
+    /// its turn all the same.
+    pub fn give_back(&mut self, pod: &PodKey, bindings: &BTreeSet<BindingKey>) {
+        let Some(of_pod) = self.pods.get_mut(pod) else {
+            return;
+        };
+        of_pod.writes = of_pod.writes.saturating_sub(1);
+        if of_pod.writes >= FREE {
+            return;
+        }
+        for key in bindings {
+            if let Some(service) = self.services.get_mut(key) {
+                service.full = service.full.saturating_sub(REFILL);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -209,6 +228,29 @@ mod tests {
         assert_eq!(pace.take(&pod(1), &both, ms(1_200)), Err(ms(2_500)));
         assert_eq!(pace.take(&pod(1), &both, ms(2_500)), Ok(()));
         assert_eq!(pace.take(&pod(0), &web, ms(3_000)), Err(ms(4_500)));
+    }
+
+    #[test]
+    fn a_write_that_changed_nothing_does_not_count() {
+        let mut pace = Pace::default();
+        let web = bindings(&["web"]);
+        // Neither of the Pod, nor of the service's stock.
+        for _ in 0..2 * STOCK {
+            assert_eq!(pace.take(&pod(0), &web, ms(0)), Ok(()));
+            pace.give_back(&pod(0), &web);
+        }
+        for n in 1..=STOCK {
+            assert_eq!(pace.take(&pod(n), &web, ms(0)), Ok(()), "{n}");
+        }
+        assert_eq!(pace.take(&pod(0), &web, ms(0)), Err(ms(1_500)));
+        // One that flaps had its turn.
+        let mut pace = Pace::default();
+        for _ in 0..FREE {
+            assert_eq!(pace.take(&pod(0), &web, ms(0)), Ok(()));
+        }
+        assert_eq!(pace.take(&pod(0), &web, ms(2_000)), Ok(()));
+        pace.give_back(&pod(0), &web);
+        assert_eq!(pace.take(&pod(0), &web, ms(2_000)), Err(ms(4_000)));
     }
 
     #[test]

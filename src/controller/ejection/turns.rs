@@ -1,0 +1,60 @@
+//! Whose turn is it to be written to?
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::LOOK_AGAIN;
+use crate::domain::health::ejection::PodKey;
+use crate::domain::health::mark::Step;
+use crate::domain::health::pace::Pace;
+
+/// How soon a Pod that changed under way is tried again all the same, where the
+/// watch tells of nothing: each try costs the server something.
+const NO_NEWS: Duration = Duration::from_secs(10);
+
+/// What is kept of the writes so far.
+pub(super) struct Turns {
+    started: Instant,
+    pace: Pace,
+    /// Versions of Pods that the server did not have any more, and until when
+    /// they are not tried again.
+    outdated: BTreeMap<PodKey, (u64, Instant)>,
+}
+
+impl Turns {
+    pub(super) fn new() -> Self {
+        Self {
+            started: Instant::now(),
+            pace: Pace::default(),
+            outdated: BTreeMap::new(),
+        }
+    }
+
+    /// Puts first whoever was written to longest ago.
+    pub(super) fn sort(&self, steps: &mut [Step]) {
+        steps.sort_by_key(|step| self.pace.written(&step.pod));
+    }
+
+    /// Takes the write, or says when it may be asked for again.
+    pub(super) fn take(&mut self, step: &Step) -> Result<(), Instant> {
+        let now = Instant::now();
+        self.outdated.retain(|_, (_, until)| *until > now);
+        let outdated = self.outdated.get(&step.pod);
+        if let Some((_, until)) = outdated.filter(|(version, _)| *version == step.version) {
+            // The watch may tell of another, and wakes nobody for that.
+            return Err((now + LOOK_AGAIN).min(*until));
+        }
+        let since = now - self.started;
+        let taken = self.pace.take(&step.pod, &step.bindings, since);
+        taken.map_err(|at| self.started + at)
+    }
+
+    /// The server has another version of the Pod, so that nothing was stored.
+    pub(super) fn was_stale(&mut self, step: Step) {
+        self.pace.give_back(&step.pod, &step.bindings);
+        let until = Instant::now() + NO_NEWS;
+        self.outdated.insert(step.pod, (step.version, until));
+    }
+}
