@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -36,6 +37,10 @@ const AT_ONCE: usize = 8;
 
 /// What comes within this time is decided together.
 const TOGETHER: Duration = Duration::from_millis(50);
+
+/// How long a round begins writes, or until something else is told: what it was
+/// decided by is old by then.
+const BEGINS: Duration = Duration::from_secs(1);
 
 /// How soon a write that failed is tried again: of an object that changed under
 /// way, once the watch has told of that, and of any other.
@@ -144,13 +149,12 @@ pub async fn run(ctx: Arc<Context>) {
     ctx.world.complete().await;
     ctx.world.slices_listed().await;
     ctx.world.pods_listed().await;
-    let mut told = ctx.ejector.known.subscribe();
-    let mut rounds = Rounds::new();
+    let mut rounds = Rounds::new(ctx.ejector.known.subscribe());
     loop {
         // Who stands by knows all that a leader knows, so that nothing is taken
         // back for a moment when it takes over.
         let acts = ctx.options.read_only || ctx.leadership.epoch().is_some();
-        let known = told.borrow_and_update().clone();
+        let known = rounds.told.borrow_and_update().clone();
         let again = match known {
             Some(known) => rounds.go(&ctx, &known, acts).await,
             None => None,
@@ -170,7 +174,7 @@ pub async fn run(ctx: Arc<Context>) {
         };
         tokio::select! {
             // We hold the sender ourselves, so it does not go away.
-            _ = told.changed() => {}
+            _ = rounds.told.changed() => {}
             () = ctx.ejector.moved.notified() => {}
             () = later => {}
             _ = leads => {}
@@ -183,6 +187,7 @@ pub async fn run(ctx: Arc<Context>) {
 /// or a write a moment early.
 struct Rounds {
     started: Instant,
+    told: watch::Receiver<Option<Arc<Known>>>,
     turns: Turns,
     would: BTreeMap<PodKey, BTreeSet<BindingKey>>,
     reports: Reports,
@@ -192,9 +197,10 @@ struct Rounds {
 }
 
 impl Rounds {
-    fn new() -> Self {
+    fn new(told: watch::Receiver<Option<Arc<Known>>>) -> Self {
         Self {
             started: Instant::now(),
+            told,
             turns: Turns::new(),
             would: BTreeMap::new(),
             reports: Reports::default(),
@@ -252,36 +258,41 @@ impl Rounds {
         outlier::due(&now).map(|due| self.started + due)
     }
 
-    /// Writes what may be written now. `waiting` is that somebody is to leave
-    /// once somebody else is back.
-    async fn write(
-        &mut self,
-        ctx: &Context,
-        mut steps: Vec<Step>,
-        waiting: bool,
-    ) -> Option<Instant> {
+    /// Writes what may be written now, for as long as it is what is to be written.
+    /// `waiting` is that somebody is to leave once somebody else is back.
+    async fn write(&mut self, ctx: &Context, steps: Vec<Step>, waiting: bool) -> Option<Instant> {
         let open: BTreeSet<_> = steps.iter().flat_map(|s| s.bindings.clone()).collect();
         let mut failed = ctx.ejector.all_failed().clone();
         failed.retain(|key, _| open.contains(key));
-        self.turns.sort(&mut steps);
         let mut again: Option<Instant> = None;
         let mut sooner = |at: Instant| again = Some(again.map_or(at, |known| known.min(at)));
-        let mut due = Vec::new();
-        for step in steps {
-            if self.away && !due.is_empty() {
-                sooner(Instant::now() + RETRY_AFTER);
-                break;
-            }
-            match self.turns.take(&step) {
-                Ok(()) => due.push(step),
-                Err(at) => sooner(at),
-            }
-        }
+        let began = Instant::now();
+        let mut steps = self.turns.in_order(steps);
         let each = |step: Step| async move { (write::write(ctx, &step).await, step) };
-        let answers = futures::stream::iter(due)
-            .map(each)
-            .buffer_unordered(AT_ONCE);
-        let answers: Vec<_> = answers.collect().await;
+        let mut under_way = FuturesUnordered::new();
+        let (mut begun, mut answers) = (false, Vec::new());
+        loop {
+            while under_way.len() < AT_ONCE
+                && let Some(step) = steps.next()
+            {
+                // One is always written, however often something is told.
+                if begun && let Some(at) = self.goes_on(began) {
+                    sooner(at);
+                    break;
+                }
+                match self.turns.take(&step) {
+                    Ok(()) => {
+                        begun = true;
+                        under_way.push(each(step));
+                    }
+                    Err(at) => sooner(at),
+                }
+            }
+            let Some(answer) = under_way.next().await else {
+                break;
+            };
+            answers.push(answer);
+        }
         if waiting && answers.iter().any(|(answer, _)| answer.is_ok()) {
             sooner(Instant::now());
         }
@@ -310,6 +321,16 @@ impl Rounds {
         }
         *ctx.ejector.all_failed() = failed;
         again
+    }
+
+    /// When the next round goes on with what is left, where one that began then
+    /// begins no more writes.
+    fn goes_on(&self, began: Instant) -> Option<Instant> {
+        if self.away {
+            return Some(Instant::now() + RETRY_AFTER);
+        }
+        let old = began.elapsed() >= BEGINS || self.told.has_changed().unwrap_or(false);
+        old.then(Instant::now)
     }
 }
 

@@ -55,6 +55,8 @@ struct Server {
     writes: Vec<String>,
     /// The status that it answers with instead of doing anything.
     fails: Option<u16>,
+    /// How long a request takes.
+    takes: Duration,
 }
 
 impl Server {
@@ -174,6 +176,8 @@ fn client(server: Arc<Mutex<Server>>, leadership: &Leadership) -> Client {
             assert_eq!(request.method(), Method::PATCH, "{}", request.uri());
             let body = request.into_body().collect_bytes().await?;
             let patch: Value = serde_json::from_slice(&body)?;
+            let takes = server.lock().unwrap().takes;
+            sleep(takes).await;
             let mut server = server.lock().unwrap();
             let (code, stored) = server.patch(&name, &patch);
             server.writes.push(format!("{name} {code}"));
@@ -490,6 +494,49 @@ async fn where_no_pod_can_be_written_one_finds_out_for_all_and_all_go_soon_after
     bed.server(|server| server.fails = None);
     seconds(15).await;
     assert_eq!(out(&bed, &names), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_writes_are_slow_what_was_told_meanwhile_counts_for_all_that_did_not_begin() {
+    let (bed, names) = forty();
+    bed.server(|server| server.takes = Duration::from_secs(10));
+    bed.start();
+    bed.tell(&unhealthy(&names, 0..20));
+    seconds(1).await;
+    bed.tell(&unhealthy(&names, 0..0));
+    seconds(60).await;
+    let written: BTreeSet<_> = bed.writes().into_iter().collect();
+    assert!(written.len() <= AT_ONCE, "{} left", written.len());
+    assert_eq!(out(&bed, &names), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_something_is_told_all_the_time_pods_leave_all_the_same() {
+    let (bed, names) = forty();
+    bed.server(|server| server.takes = Duration::from_millis(100));
+    bed.start();
+    for _ in 0..100 {
+        bed.tell(&unhealthy(&names, 0..20));
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(out(&bed, &names), 20);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_writes_are_slow_who_comes_back_and_who_leaves_take_turns() {
+    let (bed, names) = forty();
+    bed.start();
+    bed.tell(&unhealthy(&names, 0..10));
+    seconds(1).await;
+    assert_eq!(out(&bed, &names[..10]), 10);
+    bed.server(|server| server.takes = Duration::from_secs(5));
+    bed.tell(&unhealthy(&names, 10..20));
+    seconds(6).await;
+    let both = (out(&bed, &names[..10]), out(&bed, &names[10..]));
+    assert_eq!(both, (6, 4));
+    seconds(15).await;
+    let both = (out(&bed, &names[..10]), out(&bed, &names[10..]));
+    assert_eq!(both, (0, 10));
 }
 
 #[tokio::test(start_paused = true)]

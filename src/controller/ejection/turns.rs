@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::LOOK_AGAIN;
 use crate::domain::health::ejection::PodKey;
-use crate::domain::health::mark::Step;
+use crate::domain::health::mark::{Change, Step};
 use crate::domain::health::pace::Pace;
 
 /// How soon a Pod that changed under way is tried again all the same, where the
@@ -32,9 +32,17 @@ impl Turns {
         }
     }
 
-    /// Puts first whoever was written to longest ago.
-    pub(super) fn sort(&self, steps: &mut [Step]) {
+    /// In which order it is tried: who comes back and who leaves take turns, so
+    /// that where writes are slow neither waits for all of the other, and of each
+    /// whoever was written to longest ago is first.
+    pub(super) fn in_order(&self, mut steps: Vec<Step>) -> impl Iterator<Item = Step> + use<> {
         steps.sort_by_key(|step| self.pace.written(&step.pod));
+        let leaves = |step: &Step| matches!(step.change, Change::Eject(_));
+        let (leave, stay): (Vec<_>, Vec<_>) = steps.into_iter().partition(leaves);
+        let (leave, stay) = (leave.into_iter().enumerate(), stay.into_iter().enumerate());
+        let mut turns: Vec<_> = stay.chain(leave).collect();
+        turns.sort_by_key(|(turn, _)| *turn);
+        turns.into_iter().map(|(_, step)| step)
     }
 
     /// Takes the write, or says when it may be asked for again.
