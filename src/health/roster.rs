@@ -89,12 +89,10 @@ impl<K> Roster<K> {
             let neighbours = neighbours.take(service.ids.len().min(OTHERS));
             others.extend(neighbours.copied().filter(|id| *id != but));
         }
-        for _ in 0..OTHERS {
-            let from = self.random.usize(..self.entries.len());
-            let mut rest = self.entries.iter().skip(from);
-            let other = rest.find(|(_, entry)| *entry.service != *service);
-            others.extend(other.map(|(id, _)| *id));
-        }
+        let elsewhere = self.entries.iter();
+        let elsewhere = elsewhere.filter(|(_, entry)| *entry.service != *service);
+        let elsewhere = elsewhere.map(|(id, _)| *id);
+        others.extend(self.random.choose_multiple(elsewhere, OTHERS));
         for id in others {
             if let Some(entry) = self.entries.get_mut(&id)
                 && self.schedule.hurry(id, entry.due, now)
@@ -228,4 +226,37 @@ fn are_other_ports(before: &BTreeSet<u16>, now: &BTreeSet<SocketAddr>) -> bool {
 
 fn ports(of: &BTreeSet<SocketAddr>) -> BTreeSet<u16> {
     of.iter().map(SocketAddr::port).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixtures::{check, service};
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn targets(service: u8, endpoints: u8) -> ServiceTargets {
+        let hosts = 0..endpoints;
+        ServiceTargets {
+            check: check(),
+            endpoints: hosts.map(|n| ([10, 0, service, n], 80).into()).collect(),
+        }
+    }
+
+    #[test]
+    fn other_services_are_asked_however_large_the_silent_one_is_and_wherever_it_stands() {
+        let metrics = Metrics::new().unwrap().health;
+        let now = Instant::now();
+        let silent = service("s1");
+        for seed in 0..20 {
+            let random = fastrand::Rng::with_seed(seed);
+            let mut roster = Roster::<()>::new(8, false, metrics.clone(), random);
+            for (n, endpoints) in [(0, 1), (2, 1), (1, 200)] {
+                roster.set_service(&service(&format!("s{n}")), &targets(n, endpoints), now);
+            }
+            roster.ask_others(roster.next_id - 1, &silent, now);
+            let asked = roster.entries.values().filter(|entry| entry.due == now);
+            let elsewhere = asked.filter(|entry| *entry.service != silent);
+            assert_eq!(elsewhere.count(), 2, "{seed}");
+        }
+    }
 }
