@@ -118,9 +118,10 @@ impl Board {
         }
         let heard = service.endpoints.values().filter(|e| e.is_heard).count();
         let before_heard = std::mem::replace(&mut service.heard, heard);
-        // Whoever was heard is gone. One that was silent before is so still: that
-        // targets are set again must not end a doubt.
-        if heard == 0 && before_heard > 0 {
+        // Whoever was heard is gone, or there is nobody left who could be. One that
+        // was silent before is so still: that targets are set again must not end a
+        // doubt.
+        if heard == 0 && (before_heard > 0 || targets.endpoints.is_empty()) {
             self.doubts.forget(key, now.clock);
         }
         if anew || before != targets.endpoints {
@@ -209,7 +210,9 @@ impl Board {
                 return next;
             }
         };
-        if answer != Answer::Unknown(Unknown::NoCertificate) {
+        if answer == Answer::Unknown(Unknown::NoCertificate) {
+            self.cannot_ask(key, address, now);
+        } else {
             let began = (!is_silence(answer)).then_some(told.began);
             self.hear(key, address, began, now);
         }
@@ -308,22 +311,26 @@ impl Board {
         let Some(service) = self.services.get_mut(key) else {
             return;
         };
-        let Some(endpoint) = service.endpoints.get_mut(&address) else {
+        if !service.hears(address, began.is_some()) {
             return;
-        };
-        if began.is_some() != endpoint.is_heard {
-            endpoint.is_heard = began.is_some();
-            if endpoint.is_heard {
-                service.heard += 1;
-            } else {
-                service.heard = service.heard.saturating_sub(1);
-            }
         }
         if let Some(began) = began {
             service.last_heard.note(&address, began);
             self.doubts.answered(key, began, now.clock);
         } else if service.heard == 0 {
             self.doubts.stopped(key, now.clock);
+        }
+    }
+
+    /// Notes that there is no certificate to ask an endpoint with: whether it
+    /// would be heard is not known. A service of which nobody else is heard is no
+    /// witness any more, and nobody is to wait for it.
+    fn cannot_ask(&mut self, key: &Arc<ServiceKey>, address: SocketAddr, now: Moment) {
+        if let Some(service) = self.services.get_mut(key)
+            && service.hears(address, false)
+            && service.heard == 0
+        {
+            self.doubts.forget(key, now.clock);
         }
     }
 }

@@ -74,6 +74,22 @@ impl Service {
         )
     }
 
+    /// Notes whether an endpoint is heard; says whether there is such a one.
+    pub(super) fn hears(&mut self, address: SocketAddr, is_heard: bool) -> bool {
+        let Some(endpoint) = self.endpoints.get_mut(&address) else {
+            return false;
+        };
+        if endpoint.is_heard != is_heard {
+            endpoint.is_heard = is_heard;
+            if is_heard {
+                self.heard += 1;
+            } else {
+                self.heard = self.heard.saturating_sub(1);
+            }
+        }
+        true
+    }
+
     /// Since when none of those is heard that wait to be believed.
     pub(super) fn silent_since(&self) -> Option<Duration> {
         let waiting = self.endpoints.values();

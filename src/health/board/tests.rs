@@ -6,6 +6,7 @@ use super::*;
 const GOOD: Answer = Answer::Good;
 const REFUSED: Answer = Answer::Failed(Failure::Refused);
 const BAD: Answer = Answer::Failed(Failure::Answered5xx);
+const NO_CERTIFICATE: Answer = Answer::Unknown(Unknown::NoCertificate);
 
 fn at(seconds: u64) -> Moment {
     Moment {
@@ -254,6 +255,83 @@ fn targets_that_are_set_again_end_no_doubt() {
         told(&mut board, key, host, GOOD, 61);
     }
     assert_eq!(board.look(at(67)), None);
+}
+
+#[test]
+fn a_silent_service_whose_last_endpoint_leaves_raises_no_doubt_any_more() {
+    let (mut board, keys) = healthy(3);
+    for (host, key) in (0..).zip(&keys) {
+        told(&mut board, key, host, REFUSED, 10);
+    }
+    assert_eq!(board.look(at(10)), Some(Doubt::AllAtOnce));
+    for key in &keys {
+        board.set(key, &targets(&[]), false, at(11));
+    }
+    assert_eq!(board.look(at(600)), None);
+}
+
+#[test]
+fn services_that_can_no_longer_be_asked_are_not_waited_for_as_witnesses() {
+    let without: fn(&mut Board, &Arc<ServiceKey>, u8) = |board, key, host| {
+        told(board, key, host, REFUSED, 10);
+        board.set(key, &targets(&[]), false, at(11));
+    };
+    let unasked: fn(&mut Board, &Arc<ServiceKey>, u8) = |board, key, host| {
+        told(board, key, host, NO_CERTIFICATE, 10);
+    };
+    for ends in [without, unasked] {
+        let (mut board, keys) = healthy(3);
+        board.set(&keys[0], &targets(&[0, 9]), false, at(2));
+        for second in 3..5 {
+            told(&mut board, &keys[0], 9, GOOD, second);
+        }
+        for host in 1..3 {
+            ends(&mut board, &keys[usize::from(host)], host);
+        }
+        for second in 20..30 {
+            told(&mut board, &keys[0], 0, REFUSED, second);
+            told(&mut board, &keys[0], 9, GOOD, second);
+        }
+        assert_eq!(
+            verdict(&board, &keys[0], 0),
+            Verdict::Unhealthy(Failure::Refused)
+        );
+    }
+}
+
+#[test]
+fn a_service_bears_witness_as_long_as_one_of_its_endpoints_is_heard() {
+    let (mut board, keys) = healthy(3);
+    for (host, key) in (0..).zip(&keys).skip(1) {
+        board.set(key, &targets(&[host, host + 10]), false, at(2));
+        told(&mut board, key, host + 10, GOOD, 3);
+        told(&mut board, key, host, NO_CERTIFICATE, 4);
+    }
+    for second in 10..20 {
+        let next = told(&mut board, &keys[0], 0, REFUSED, second);
+        let aside = (second >= 12).then_some(SetAside::Unwitnessed);
+        assert_eq!(next.set_aside, aside, "{second}");
+    }
+    told(&mut board, &keys[1], 11, GOOD, 20);
+    told(&mut board, &keys[0], 0, REFUSED, 21);
+    assert_eq!(
+        verdict(&board, &keys[0], 0),
+        Verdict::Unhealthy(Failure::Refused)
+    );
+}
+
+#[test]
+fn whoever_is_cut_off_is_so_still_when_a_certificate_runs_out_meanwhile() {
+    let (mut board, keys) = healthy(3);
+    for (host, key) in (0..).zip(&keys) {
+        told(&mut board, key, host, REFUSED, 10);
+    }
+    assert_eq!(board.look(at(10)), Some(Doubt::AllAtOnce));
+    for host in 1..3 {
+        let key = &keys[usize::from(host)];
+        told(&mut board, key, host, NO_CERTIFICATE, 20);
+    }
+    assert_eq!(board.look(at(600)), Some(Doubt::AllAtOnce));
 }
 
 #[test]
