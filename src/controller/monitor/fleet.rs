@@ -58,6 +58,11 @@ impl Entry {
         }
     }
 
+    /// What is wanted, as far as that is known.
+    pub(super) fn wanted(&self) -> Option<&Wanted> {
+        self.wanted.as_ref()
+    }
+
     /// Whether it is known what is wanted.
     pub(super) fn is_settled(&self) -> bool {
         self.wanted.is_some()

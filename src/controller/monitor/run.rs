@@ -149,8 +149,8 @@ impl Rounds {
         let before = self.fleet.get(key).and_then(|e| e.subject().cloned());
         let settled = |fleet: &Fleet| fleet.get(key).map(Entry::is_settled);
         let was_settled = settled(&self.fleet);
-        let is_settled = was_settled == Some(true);
-        match look(ctx, key, self.records.get(key), is_settled) {
+        let kept = self.fleet.get(key).and_then(Entry::wanted);
+        match look(ctx, key, self.records.get(key), kept) {
             Look::There(wanted) => self.fleet.want(key, wanted),
             Look::Gone => {
                 self.records.remove(key);
@@ -267,7 +267,7 @@ fn look(
     ctx: &Context,
     key: &BindingKey,
     record: Option<&Arc<ServiceRecord>>,
-    is_settled: bool,
+    kept: Option<&Wanted>,
 ) -> Look {
     let there = |binding: &Arc<ServiceBinding>| binding.metadata.deletion_timestamp.is_none();
     let Some(binding) = ctx.world.binding(key).filter(there) else {
@@ -289,8 +289,11 @@ fn look(
     };
     let settings = &ctx.options.settings;
     let known = wanted(&inputs, &target, settings);
-    if known.is_some() || is_settled {
-        return Look::There(known);
-    }
-    Look::There(remembered(&inputs, &target, settings))
+    Look::There(known.or_else(|| match kept {
+        Some(kept) => Some(kept.still(&inputs)),
+        None => remembered(&inputs, &target, settings),
+    }))
 }
+
+#[cfg(test)]
+mod tests;

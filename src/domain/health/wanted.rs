@@ -6,7 +6,7 @@
 //!    service and nothing is left of what was made, or the Service can carry no
 //!    policy.
 //! 3. Where it cannot be told, as while the catalog is away or the record is
-//!    wrong, what was wanted until then stays.
+//!    wrong, what was wanted until then stays, but for whether it is frozen.
 //! 4. Who starts while it cannot be told goes by the policy that the binding's
 //!    status says is in force.
 //! 5. A frozen binding is checked, and nothing follows from it.
@@ -51,6 +51,18 @@ pub struct Subject {
     pub percent: u8,
     /// Whether the binding is suspended or paused, so that nothing moves.
     pub frozen: bool,
+}
+
+impl Wanted {
+    /// What is wanted still where nothing better is known. Whoever freezes a
+    /// binding may do so because of that.
+    pub fn still(&self, inputs: &Inputs) -> Self {
+        let mut still = self.clone();
+        if let Self::Check(subject) = &mut still {
+            subject.frozen = validate::frozen(inputs).is_some();
+        }
+        still
+    }
 }
 
 /// Decides; nothing where what was wanted until now stays.
