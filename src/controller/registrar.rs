@@ -34,6 +34,10 @@ const AT_ONCE: usize = 8;
 /// it was made before: a quarrel is no hot loop.
 const MADE_AGAIN_AFTER: Duration = Duration::from_secs(10);
 
+/// How long it is remembered that no binding could be made in a namespace. Where
+/// any is due it is tried more often.
+const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
+
 /// What is to be looked at, and what was found.
 #[derive(Debug)]
 pub struct Registrar {
@@ -51,9 +55,10 @@ struct State {
     made: HashMap<ServiceKey, Instant>,
     /// Service → how often in a row no binding could be made for it.
     failed: HashMap<ServiceKey, u32>,
-    /// No binding at all could be made when it was tried last: until then
-    /// nobody tries again, and how often that has been so.
-    away: Option<(Instant, u32)>,
+    /// Where no binding at all could be made when it was tried last, everywhere
+    /// (`None`) or in one namespace → until when nobody tries again there, and
+    /// how often that has been so.
+    away: HashMap<Option<Namespace>, (Instant, u32)>,
     problems: HashMap<CatalogServiceId, Problem>,
 }
 
@@ -175,7 +180,10 @@ impl Registrar {
     fn not_made(&self, service: &ServiceKey, error: &WriteError) {
         match error {
             // Nor would any other.
-            WriteError::Away(_) | WriteError::Denied(_) => self.is_away(service),
+            WriteError::Away(_) => self.is_away(service, None),
+            // Nor would any other there: a right in one namespace says nothing
+            // about another.
+            WriteError::Denied(_) => self.is_away(service, Some(&service.namespace)),
             _ => self.failed(service),
         }
     }
@@ -191,22 +199,44 @@ impl Registrar {
         self.later(service, Instant::now() + delay);
     }
 
-    /// The API server makes no bindings at all: those that come due together
-    /// when it is asked again find out for all.
-    fn is_away(&self, service: &ServiceKey) {
+    /// The API server makes no bindings at all, everywhere or in that namespace:
+    /// those that come due together when it is asked again find out for all.
+    fn is_away(&self, service: &ServiceKey, within: Option<&Namespace>) {
         let at = self.state(|state| {
-            let times = state.away.map_or(1, |(_, times)| times.saturating_add(1));
-            let at = Instant::now() + retry::PROBE.delay(times, fastrand::f64());
-            state.away = Some((at, times));
-            at
+            let now = Instant::now();
+            // Whoever has been asked for nothing since then begins anew.
+            state
+                .away
+                .retain(|_, (until, _)| *until + FORGOTTEN_AFTER > now);
+            let within = within.cloned();
+            let (until, times) = state.away.entry(within).or_insert((now, 0));
+            *times = times.saturating_add(1);
+            *until = now + retry::PROBE.delay(*times, fastrand::f64());
+            *until
         });
         self.later(service, at);
     }
 
-    /// When it is tried again, where nobody is to try before.
-    fn away_until(&self) -> Option<Instant> {
-        let until = self.state(|state| state.away.map(|(until, _)| until));
+    /// When it is tried again in that namespace, where nobody is to try before.
+    fn away_until(&self, namespace: &Namespace) -> Option<Instant> {
+        let until = self.state(|state| {
+            let both = [None, Some(namespace.clone())];
+            let away = both.iter().filter_map(|within| state.away.get(within));
+            away.map(|(until, _)| *until).max()
+        });
         until.filter(|until| *until > Instant::now())
+    }
+
+    /// A binding was made for the Service, so that others can be.
+    fn made(&self, service: &ServiceKey, at: Instant) {
+        self.state(|state| {
+            state.made.retain(|_, made| *made + MADE_AGAIN_AFTER > at);
+            state.made.insert(service.clone(), at);
+            state.failed.remove(service);
+            for within in [None, Some(service.namespace.clone())] {
+                state.away.remove(&within);
+            }
+        });
     }
 
     fn later(&self, service: &ServiceKey, at: Instant) {
@@ -301,17 +331,12 @@ async fn register(ctx: &Context, service: &ServiceKey) {
         registrar.later(service, again);
         return;
     }
-    if let Some(until) = registrar.away_until() {
+    if let Some(until) = registrar.away_until(&service.namespace) {
         registrar.later(service, until);
         return;
     }
     match create(ctx, service, &id).await {
-        Ok(()) => registrar.state(|state| {
-            state.made.retain(|_, at| *at + MADE_AGAIN_AFTER > now);
-            state.made.insert(service.clone(), now);
-            state.failed.remove(service);
-            state.away = None;
-        }),
+        Ok(()) => registrar.made(service, now),
         // Somebody was faster; the watch tells who.
         Err(WriteError::Stale) => {}
         Err(WriteError::NotLeader) => registrar.later(service, now),
@@ -504,20 +529,52 @@ mod tests {
         let mut made = 0;
         while made < names.len() {
             for service in registrar.next().await {
-                if let Some(until) = registrar.away_until() {
+                if let Some(until) = registrar.away_until(&service.namespace) {
                     registrar.later(&service, until);
                 } else if away {
                     tries += 1;
                     registrar.not_made(&service, &errors[tries % 2]);
                     away = start.elapsed() < 60 * SOON;
                 } else {
-                    registrar.state(|state| state.away = None);
+                    registrar.made(&service, Instant::now());
                     made += 1;
                 }
             }
         }
         assert!((150..=400).contains(&tries), "{tries} in five minutes");
         assert!(start.elapsed() < 60 * SOON + Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_namespace_in_which_no_binding_can_be_made_keeps_none_of_another_waiting() {
+        let all = [("a", 100), ("b", 10)]
+            .into_iter()
+            .flat_map(|(namespace, count)| {
+                (0..count).map(move |n| ServiceKey {
+                    namespace: Namespace::parse(namespace).unwrap(),
+                    name: ServiceName::parse(&format!("s{n}")).unwrap(),
+                })
+            });
+        let registrar = registrar(&[]);
+        let start = Instant::now();
+        all.for_each(|service| registrar.later(&service, start));
+        let (mut made, mut tries) = (0, 0);
+        while start.elapsed() < 30 * SOON {
+            for service in registrar.next().await {
+                if let Some(until) = registrar.away_until(&service.namespace) {
+                    registrar.later(&service, until);
+                } else if service.namespace.as_str() == "a" {
+                    tries += 1;
+                    registrar.not_made(&service, &WriteError::Denied("no".to_owned()));
+                } else {
+                    made += 1;
+                    registrar.made(&service, Instant::now());
+                    assert!(start.elapsed() < Duration::from_secs(60));
+                }
+            }
+        }
+        assert_eq!(made, 10);
+        assert!(tries <= 300, "{tries} in the namespace that refuses");
     }
 
     #[test]
