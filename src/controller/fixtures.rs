@@ -41,9 +41,11 @@ use crate::catalog::Catalog;
 use crate::catalog::known::Known;
 use crate::domain::brake::{Limits, SyncPolicy};
 use crate::domain::fixtures::settings;
+use crate::domain::inputs::Settings;
 use crate::domain::names::ClusterDomain;
 use crate::domain::record::ServiceRecord;
 use crate::domain::registration::Scope;
+use crate::domain::served::Served;
 use crate::health;
 use crate::metrics::Metrics;
 
@@ -63,13 +65,20 @@ pub(super) enum Answer {
     Silence,
 }
 
+/// Who watches a kind, everywhere or in one namespace.
+struct Watch {
+    plural: String,
+    namespace: String,
+    lines: mpsc::UnboundedSender<Result<Bytes, BoxError>>,
+}
+
 /// The API server.
 #[derive(Default)]
 pub(super) struct Server {
     /// Plural, namespace and name → the object.
     objects: BTreeMap<(String, String, String), Value>,
     version: u64,
-    watches: Vec<(String, mpsc::UnboundedSender<Result<Bytes, BoxError>>)>,
+    watches: Vec<Watch>,
     fault: Option<Fault>,
     /// Method and path of every request.
     pub(super) asked: Vec<String>,
@@ -185,18 +194,24 @@ impl Server {
     pub(super) fn expire(&mut self, plural: &str) {
         let gone = json!({"type": "ERROR", "object": {"kind": "Status", "apiVersion": "v1",
             "status": "Failure", "code": 410, "reason": "Expired", "message": "too old"}});
-        for (of, watch) in &self.watches {
-            if of == plural {
-                let _ = watch.unbounded_send(Ok(Bytes::from(format!("{gone}\n"))));
+        self.watches.retain(|watch| {
+            let ends = watch.plural == plural;
+            if ends {
+                let line = Bytes::from(format!("{gone}\n"));
+                let _ = watch.lines.unbounded_send(Ok(line));
             }
-        }
-        self.watches.retain(|(of, _)| of != plural);
+            !ends
+        });
     }
 
     fn tell(&mut self, plural: &str, event: &str, object: &Value) {
         let line = Bytes::from(format!("{}\n", json!({"type": event, "object": object})));
-        self.watches
-            .retain(|(of, watch)| of != plural || watch.unbounded_send(Ok(line.clone())).is_ok());
+        let within = object["metadata"]["namespace"].as_str();
+        self.watches.retain(|watch| {
+            let elsewhere = !watch.namespace.is_empty() && within != Some(&watch.namespace);
+            let told = || watch.lines.unbounded_send(Ok(line.clone())).is_ok();
+            watch.plural != plural || elsewhere || told()
+        });
     }
 
     fn answer(
@@ -209,7 +224,10 @@ impl Server {
         let there = self.get(&target.plural, &target.name);
         match (method, there) {
             (&Method::GET, _) if target.name.is_empty() => {
-                let items = self.objects.iter().filter(|(id, _)| id.0 == target.plural);
+                let within = &target.namespace;
+                let items = self.objects.iter().filter(|(id, _)| {
+                    id.0 == target.plural && (within.is_empty() || id.1 == *within)
+                });
                 let items: Vec<_> = items.map(|(_, object)| object.clone()).collect();
                 let list = json!({
                     "apiVersion": target.api, "kind": "List", "items": items,
@@ -291,22 +309,33 @@ impl Bed {
     /// With these Services bound to records of their names, and the operator
     /// at work before this catalog.
     pub(super) async fn start(catalog: Arc<dyn Catalog>, names: &[&str]) -> Self {
-        let server = Arc::new(Mutex::new(Server::default()));
-        {
-            let mut server = server.lock().unwrap();
-            server.put("namespaces", json!({"metadata": {"name": "shop"}}));
-            for name in names {
-                server.put("services", service(name));
-                server.put("servicebindings", binding(name));
-            }
+        let mut server = Server::default();
+        server.put("namespaces", json!({"metadata": {"name": "shop"}}));
+        for name in names {
+            server.put("services", service(name));
+            server.put("servicebindings", binding(name));
         }
+        Self::on(server, catalog, &Served::default()).await
+    }
+
+    /// The operator ends, and is started again beside the same server.
+    pub(super) async fn start_again(self, catalog: Arc<dyn Catalog>) -> Self {
+        let server = std::mem::take(&mut *self.server());
+        drop(self);
+        Self::on(server, catalog, &Served::default()).await
+    }
+
+    /// With what this server holds, and the operator at work in the namespaces
+    /// that are served.
+    pub(super) async fn on(server: Server, catalog: Arc<dyn Catalog>, served: &Served) -> Self {
+        let server = Arc::new(Mutex::new(server));
         let leadership = Leadership::granted(1);
         let client = |guard: bool| client(Arc::clone(&server), &leadership, guard);
         let clients = Clients {
             requests: client(false),
             watches: client(true),
         };
-        let ctx = Arc::new(context(clients, leadership.clone(), catalog));
+        let ctx = Arc::new(context(clients, leadership.clone(), catalog, served));
         let (store, writer) = reflector::store();
         let tasks = watches::all(&ctx, writer);
         let tasks = tasks.into_iter().map(|(_, watch)| tokio::spawn(watch));
@@ -441,12 +470,17 @@ async fn respond(server: &Mutex<Server>, request: Request<kube::client::Body>) -
             }]);
             (code, body)
         }
+        None if uri.path() == "/readyz" => (200, json!("ok")),
         None if uri.path() == "/apis" => (200, groups()),
         None => {
             let target = Target::of(uri.path());
             if whole.contains("watch=true") {
-                let (sender, receiver) = mpsc::unbounded();
-                server.lock().unwrap().watches.push((target.plural, sender));
+                let (lines, receiver) = mpsc::unbounded();
+                server.lock().unwrap().watches.push(Watch {
+                    plural: target.plural,
+                    namespace: target.namespace,
+                    lines,
+                });
                 return Response::new(Body::from_stream(receiver));
             }
             let sent = request.into_body().collect_bytes().await.unwrap();
@@ -467,7 +501,12 @@ fn groups() -> Value {
     }]})
 }
 
-fn context(clients: Clients, leadership: Leadership, catalog: Arc<dyn Catalog>) -> Context {
+fn context(
+    clients: Clients,
+    leadership: Leadership,
+    catalog: Arc<dyn Catalog>,
+    served: &Served,
+) -> Context {
     let metrics = Metrics::new().unwrap();
     let (events, _) = events::channel(clients.requests.clone(), "x".to_owned(), metrics.clone());
     let domain = ClusterDomain::parse("cluster.local").unwrap();
@@ -477,7 +516,10 @@ fn context(clients: Clients, leadership: Leadership, catalog: Arc<dyn Catalog>) 
     let (prober, view, _) = health::start(limits, None, metrics.health.clone()).unwrap();
     Context {
         options: Options {
-            settings: settings(),
+            settings: Settings {
+                served: served.clone(),
+                ..settings()
+            },
             period: Duration::from_secs(30),
             concurrency: 4,
             limits: Limits {
@@ -491,7 +533,7 @@ fn context(clients: Clients, leadership: Leadership, catalog: Arc<dyn Catalog>) 
         clients,
         cluster: Identity::new(None),
         mesh_api: MeshApi::default(),
-        world: World::new(domain, "operators".to_owned()),
+        world: World::serving(domain, "operators".to_owned(), served),
         catalog,
         known: Arc::<Known>::default(),
         leadership,

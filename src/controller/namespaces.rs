@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use super::apply::in_time;
 use super::context::Context;
 use super::error::brief;
+use super::refusals::Refusals;
 use super::{sources, watch, watches};
 use crate::domain::retry;
 
@@ -38,19 +39,24 @@ pub(super) async fn watch(ctx: Arc<Context>) {
 /// Reads this Namespace again and again.
 pub(super) async fn read(ctx: Arc<Context>, name: String) {
     let api = Api::<Namespace>::all(ctx.clients.requests.clone());
+    let refusals = Refusals::default();
     let mut failures = 0;
     loop {
+        refusals.before_a_try(&ctx.clients.requests).await;
         let pause = match in_time(api.get_metadata(&name)).await {
             Ok(namespace) => {
                 failures = 0;
+                refusals.are_over();
                 let event = Event::Apply(sources::namespace(namespace));
                 watches::ask(&ctx, ctx.world.namespaces(event));
                 EVERY
             }
             Err(error) => {
                 failures += 1;
-                // A look that fails on the way says nothing of the Namespace.
-                if matches!(&error, kube::Error::Api(status) if matches!(status.code, 403 | 404)) {
+                if !matches!(&error, kube::Error::Api(status) if matches!(status.code, 403 | 404)) {
+                    // A look that fails on the way says nothing of the Namespace.
+                    refusals.are_over();
+                } else if refusals.one_more() {
                     ctx.world.namespace_away(&name);
                 }
                 ctx.metrics.watch_failed("Namespace");

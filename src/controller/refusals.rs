@@ -1,4 +1,5 @@
-//! When is it believed that the API server does not serve a kind, or not to us?
+//! When is it believed that the API server does not have a kind or a namespace, or
+//! not for us?
 //!
 //! One that has just started knows neither its custom kinds nor its roles yet, and
 //! says 404 and 403 like one that has none. It says by `/readyz` when it does; that
@@ -39,9 +40,9 @@ struct Seen {
 }
 
 impl Refusals {
-    /// Asks, where the last list was refused, whether the server is ready for the
-    /// next one.
-    pub(super) async fn before_a_list(&self, client: &Client) {
+    /// Asks, where the last list or read was refused, whether the server is ready
+    /// for the next one.
+    pub(super) async fn before_a_try(&self, client: &Client) {
         if self.0.last.load(Ordering::Relaxed) != NOTHING {
             let ready = timeout(TO_SAY_SO, is_ready(client)).await;
             let found = if ready == Ok(true) { READY } else { REFUSED };
@@ -49,14 +50,14 @@ impl Refusals {
         }
     }
 
-    /// A list was refused. Says whether that is to be believed.
+    /// It was refused. Says whether that is to be believed.
     pub(super) fn one_more(&self) -> bool {
         let known = self.0.last.swap(REFUSED, Ordering::Relaxed);
         let before = self.0.in_a_row.fetch_add(1, Ordering::Relaxed);
         known == READY || before.saturating_add(1) >= CERTAIN
     }
 
-    /// A list came, or it was something else that failed.
+    /// It came, or it was something else that failed.
     pub(super) fn are_over(&self) {
         self.0.last.store(NOTHING, Ordering::Relaxed);
         self.0.in_a_row.store(0, Ordering::Relaxed);
@@ -95,10 +96,10 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_was_ready_before_it_refused_is_believed() {
         let (refusals, (client, asked)) = (Refusals::default(), server(true));
-        refusals.before_a_list(&client).await;
+        refusals.before_a_try(&client).await;
         assert_eq!(asked.load(Ordering::Relaxed), 0, "asked for no reason");
         assert!(!refusals.one_more());
-        refusals.before_a_list(&client).await;
+        refusals.before_a_try(&client).await;
         assert!(refusals.one_more());
     }
 
@@ -106,10 +107,10 @@ mod tests {
     async fn one_that_was_not_is_believed_only_where_it_goes_on_and_on() {
         let (refusals, (client, _)) = (Refusals::default(), server(false));
         for time in 1..CERTAIN {
-            refusals.before_a_list(&client).await;
+            refusals.before_a_try(&client).await;
             assert!(!refusals.one_more(), "{time}");
         }
-        refusals.before_a_list(&client).await;
+        refusals.before_a_try(&client).await;
         assert!(refusals.one_more());
     }
 
@@ -120,7 +121,7 @@ mod tests {
             if time % (CERTAIN - 1) == 0 {
                 refusals.are_over();
             }
-            refusals.before_a_list(&client).await;
+            refusals.before_a_try(&client).await;
             assert!(!refusals.one_more(), "{time}");
         }
     }
@@ -129,10 +130,10 @@ mod tests {
     async fn that_it_was_ready_once_says_nothing_of_the_list_after_the_next() {
         let (refusals, (client, _)) = (Refusals::default(), server(true));
         assert!(!refusals.one_more());
-        refusals.before_a_list(&client).await;
+        refusals.before_a_try(&client).await;
         refusals.are_over();
         assert!(!refusals.one_more(), "a list came in between");
-        refusals.before_a_list(&client).await;
+        refusals.before_a_try(&client).await;
         assert!(refusals.one_more());
         assert!(!refusals.one_more(), "it was not asked again");
     }

@@ -1,6 +1,7 @@
 //! The whole control loop beside an API server in memory, in paused time: what
 //! one binding or one watch does must not be felt by the others.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::LOOK_DEADLINE;
-use super::fixtures::{Answer, Bed, binding, record, service};
+use super::fixtures::{Answer, Bed, Server, binding, record, service};
 use super::queue::state::Lane;
 use super::sources;
 use crate::catalog::Catalog;
@@ -26,8 +27,9 @@ use crate::catalog::follow::Follower;
 use crate::catalog::report::{EndpointReport, HealthReport, ItemOutcome, WriterPosition};
 use crate::domain::labels::FINALIZER;
 use crate::domain::liveness::{self, Ages, Lasting};
-use crate::domain::names::{BindingKey, CatalogServiceId};
+use crate::domain::names::{BindingKey, CatalogServiceId, Namespace};
 use crate::domain::record::{CatalogPosition, ServiceFilter, ServiceList, ServiceRecord};
+use crate::domain::served::Served;
 
 const S: Duration = Duration::from_secs(1);
 
@@ -625,4 +627,64 @@ async fn a_thousand_bindings_that_name_nothing_and_go_leave_nothing_in_memory() 
     }
     sleep(10 * S).await;
     assert_eq!(bed.ctx.memory.count_not_found(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_could_never_be_listed_is_not_taken_for_absent_when_its_binding_goes() {
+    let names = ["web", "frozen"];
+    let catalog = Trap::with(&names);
+    let bed = Bed::start(catalog.clone(), &names).await;
+    for name in names {
+        bed.until(10 * S, name, "Ready", "True Synced").await;
+    }
+    bed.server()
+        .deny(|_, path| path.contains("/virtualservices?"));
+    let bed = bed.start_again(catalog).await;
+    for name in names {
+        let mut going = bed.server().get("servicebindings", name).unwrap();
+        going["metadata"]["deletionTimestamp"] = json!("2026-02-01T00:00:00Z");
+        going["spec"]["suspend"] = json!(name == "frozen");
+        bed.server().put("servicebindings", going);
+    }
+    sleep(120 * S).await;
+    let rule = |plural: &str, name: &str| bed.server().get(plural, name);
+    let is_held = |name: &str| {
+        let binding = bed.server().get("servicebindings", name).unwrap();
+        let finalizers = binding["metadata"]["finalizers"].as_array().cloned();
+        finalizers.is_some_and(|finalizers| !finalizers.is_empty())
+    };
+    for name in names {
+        assert!(is_held(name), "{name} went, and left its objects");
+        assert!(rule("destinationrules", name).is_some(), "{name}");
+        assert_eq!(bed.says(name, "Ready"), "False WriteRefused");
+    }
+    bed.server().behave();
+    sleep(20 * S).await;
+    for plural in ["virtualservices", "destinationrules"] {
+        assert!(rule(plural, "web").is_none(), "{plural}");
+        let stays = rule(plural, "frozen").unwrap();
+        assert_eq!(stays["metadata"]["ownerReferences"], json!([]), "{plural}");
+    }
+    assert!(!names.into_iter().any(is_held));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_refused_once_at_the_start_is_not_done_without() {
+    let served = ["shop", "billing"].map(|name| Namespace::parse(name).unwrap());
+    let mut server = Server::default();
+    for name in ["operators", "shop", "billing"] {
+        server.put("namespaces", json!({"metadata": {"name": name}}));
+    }
+    let mut theirs = binding("web");
+    theirs["metadata"]["namespace"] = json!("billing");
+    server.put("servicebindings", theirs);
+    let first = Cell::new(true);
+    server.deny(move |_, path| path.ends_with("/namespaces/billing") && first.replace(false));
+    let bed = Bed::on(server, Trap::with(&[]), &Served::only(&served)).await;
+    let key = BindingKey {
+        namespace: "billing".to_owned(),
+        name: "web".to_owned(),
+    };
+    let known = bed.ctx.world.binding(&key).is_some();
+    assert!(known, "an API server that has just started was believed");
 }

@@ -21,6 +21,7 @@ use super::queue::state::Lane;
 use super::readable::{Readable, Unreadable};
 use super::refusals::Refusals;
 use super::world::Concerned;
+use super::world::missing::Missing;
 use super::{BindingRef, clients, error, namespaces, pods, slices, sources, watch};
 use crate::api::endpoint_slice::EndpointSlice;
 use crate::api::mesh_rule::MeshRule;
@@ -164,7 +165,7 @@ async fn follow_rules((ctx, part): Us, kind: MeshKind) {
         let (ctx, part, refusals) = (Arc::clone(&ctx), part.clone(), refusals.clone());
         // Which version is served may have changed with Istio itself.
         async move {
-            refusals.before_a_list(&ctx.clients.requests).await;
+            refusals.before_a_try(&ctx.clients.requests).await;
             ctx.mesh_api.discover(&ctx.clients.requests).await;
             ctx.mesh_api
                 .of::<MeshRule>(&ctx.clients.watches, kind, &part)
@@ -197,16 +198,20 @@ async fn follow_rules((ctx, part): Us, kind: MeshKind) {
 /// What a binding says of a list of rules that was refused. Of kinds that are not
 /// there no more than that: both most often come and go together, and each word that
 /// differs would be one more write for every binding.
-fn not_served(error: &Error, kind: MeshKind) -> String {
+fn not_served(error: &Error, kind: MeshKind) -> Missing {
     match error {
-        Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 => format!(
-            "cannot list {} of networking.istio.io: {}; grant the operator its rights",
-            kind.as_str(),
-            error::brief(&status.message)
+        Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 => {
+            Missing::Right(format!(
+                "cannot list {} of networking.istio.io: {}; grant the operator its rights",
+                kind.as_str(),
+                error::brief(&status.message)
+            ))
+        }
+        _ => Missing::Kind(
+            "the API server does not serve VirtualServices and DestinationRules of \
+             networking.istio.io; install Istio's CRDs"
+                .to_owned(),
         ),
-        _ => "the API server does not serve VirtualServices and DestinationRules of \
-              networking.istio.io; install Istio's CRDs"
-            .to_owned(),
     }
 }
 

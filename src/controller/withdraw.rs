@@ -41,6 +41,12 @@ pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &T
         });
     }
     let made = ownership::made_for_catalog(&inputs.binding);
+    if let Some(why) = ctx.world.never_listed(target.service.namespace.as_str()) {
+        let kept = format!(
+            "the catalog no longer has this service; what was made for it stays as long as it cannot be seen: {why}"
+        );
+        return found(Situation::Removed { kept: Some(kept) });
+    }
     let steps = plan::withdrawal(inputs, &target.service);
     if steps.is_empty() && !made {
         return found(Situation::Removed { kept: None });
@@ -247,6 +253,11 @@ async fn end_of(ctx: &Context, binding: &Arc<ServiceBinding>) -> Result<Vec<Room
         let inputs = ctx.world.inputs(Arc::clone(binding), &target);
         let frozen = validate::frozen(&inputs).is_some();
         seam::deleted(ctx, binding, &target, frozen);
+        // What cannot be seen would stay for ever, or go with its owner though it
+        // is to stay.
+        if let Some(why) = ctx.world.never_listed(target.service.namespace.as_str()) {
+            return Err(WriteError::Denied(why));
+        }
         for step in plan::removal(&inputs, &target.service, frozen) {
             remove::remove(ctx, &key, &step).await?;
             worked = vec![Room::Rights, Room::Writes];

@@ -28,6 +28,7 @@ use crate::controller::mirror::Seen;
 use crate::controller::readable::Readable;
 use crate::controller::sources;
 use crate::controller::world::World;
+use crate::controller::world::missing::Missing;
 use crate::domain::desired::{DesiredObject, MeshKind};
 use crate::domain::inputs::ServiceView;
 use crate::domain::labels::{MANAGER, NOTE_REMOVALS, PREFIX};
@@ -126,7 +127,7 @@ pub(super) async fn list(
                 let rules = rules.iter().map(|rule| sources::rule(kind, rule));
                 take(rules, |event| drop(world.rules(kind, event)));
             }
-            Err(missing) => drop(world.rules_missing(kind, WHOLE, missing)),
+            Err(missing) => drop(world.rules_missing(kind, WHOLE, Missing::Kind(missing))),
         }
     }
     Ok(Cluster { world, wrong })

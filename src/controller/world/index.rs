@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Concerned;
+use super::missing::Missing;
 use super::pods::Pods;
 use super::slices::Slices;
 use crate::api::service_binding::ServiceBinding;
@@ -40,7 +41,7 @@ pub(super) struct Inner {
     pub(super) by_host: OneToMany<String, (MeshKind, Id)>,
     pub(super) wildcards: BTreeSet<(MeshKind, Id)>,
     /// Why a kind of the mesh cannot be seen, by the part where it cannot.
-    pub(super) missing: [BTreeMap<Part, String>; 2],
+    pub(super) missing: [BTreeMap<Part, Missing>; 2],
     /// Namespaces that could not be read since the start.
     pub(super) away: BTreeSet<String>,
     /// What is watched.
@@ -55,11 +56,15 @@ impl Inner {
         }
     }
 
-    pub(super) fn rule(&self, kind: MeshKind, id: &Id) -> Option<&Arc<Rule>> {
+    pub(super) fn rules(&self, kind: MeshKind) -> &Mirrors<Arc<Rule>> {
         match kind {
-            MeshKind::VirtualService => self.virtual_services.get(id),
-            MeshKind::DestinationRule => self.destination_rules.get(id),
+            MeshKind::VirtualService => &self.virtual_services,
+            MeshKind::DestinationRule => &self.destination_rules,
         }
+    }
+
+    pub(super) fn rule(&self, kind: MeshKind, id: &Id) -> Option<&Arc<Rule>> {
+        self.rules(kind).get(id)
     }
 
     pub(super) fn namespace(&self, name: &str) -> Option<&NamespaceView> {

@@ -2,6 +2,7 @@
 //! that answer "which bindings does this change concern".
 
 mod index;
+pub mod missing;
 mod parts;
 pub mod pods;
 mod slices;
@@ -17,6 +18,7 @@ use kube_runtime::watcher::Event;
 use tokio::sync::watch;
 
 use index::Inner;
+use missing::Missing;
 
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Seen};
@@ -202,7 +204,7 @@ impl World {
 
     /// The API server does not serve this kind, or does not let us see it in
     /// this part. That concerns every binding when it is news.
-    pub fn rules_missing(&self, kind: MeshKind, part: &str, why: String) -> Concerned {
+    pub fn rules_missing(&self, kind: MeshKind, part: &str, why: Missing) -> Concerned {
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
         let before = inner.missing[kind as usize].insert(part.to_owned(), why);
@@ -319,7 +321,7 @@ impl World {
                 .filter_map(|r| r.binding_uid.clone())
                 .filter(|uid| inner.lives(uid))
                 .collect(),
-            mesh_api_missing: inner.missing_in(&service.0).cloned(),
+            mesh_api_missing: inner.missing_in(&service.0).map(str::to_owned),
             rules,
             binding,
         }

@@ -24,12 +24,6 @@ impl Inner {
         inner
     }
 
-    /// Why rules for Services of this namespace cannot be seen.
-    pub(super) fn missing_in(&self, namespace: &str) -> Option<&String> {
-        let part = self.part_of(namespace);
-        self.missing.iter().find_map(|kind| kind.get(part))
-    }
-
     /// Whether everything was listed that a look at a binding to a Service of
     /// this namespace reads, but for bindings.
     fn surroundings_listed(&self, namespace: &str) -> bool {
@@ -40,11 +34,7 @@ impl Inner {
 
     /// Whether rules of this kind were listed, or are known to be missing.
     fn rules_listed(&self, kind: MeshKind, namespace: &str) -> bool {
-        let mirrors = match kind {
-            MeshKind::VirtualService => &self.virtual_services,
-            MeshKind::DestinationRule => &self.destination_rules,
-        };
-        mirrors.complete_in(namespace)
+        self.rules(kind).complete_in(namespace)
             || self.missing[kind as usize].contains_key(self.part_of(namespace))
     }
 
@@ -115,7 +105,7 @@ impl Inner {
         self.everywhere(|part| self.slices.mirror.complete_in(part))
     }
 
-    fn part_of<'a>(&self, namespace: &'a str) -> &'a str {
+    pub(super) fn part_of<'a>(&self, namespace: &'a str) -> &'a str {
         if self.served.is_all() {
             WHOLE
         } else {
@@ -243,23 +233,5 @@ mod tests {
         assert!(!complete(&world));
         world.namespace_away("operators");
         assert!(complete(&world));
-    }
-
-    #[test]
-    fn a_kind_that_is_missing_in_one_namespace_is_not_missing_in_another() {
-        let world = world();
-        there(&world, "operators");
-        for part in ["shop", "billing"] {
-            there(&world, part);
-            surroundings(&world, part);
-            bindings(&world, part);
-        }
-        world.rules_missing(MeshKind::VirtualService, "shop", "refused".to_owned());
-        let inner = world.lock();
-        assert_eq!(
-            inner.missing_in("shop").map(String::as_str),
-            Some("refused")
-        );
-        assert_eq!(inner.missing_in("billing"), None);
     }
 }

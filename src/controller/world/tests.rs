@@ -16,6 +16,10 @@ fn world() -> World {
     World::new(domain, "operators".to_owned())
 }
 
+fn no_such_kind() -> Missing {
+    Missing::Kind("404".to_owned())
+}
+
 fn named(namespace: &str, name: &str, version: u64) -> ServiceBinding {
     let mut binding = binding();
     binding.metadata.namespace = Some(namespace.to_owned());
@@ -226,7 +230,7 @@ async fn the_world_is_complete_when_all_was_listed_or_is_known_to_be_missing() {
     world.rules(VirtualService, Event::InitDone);
     let mut complete = Box::pin(world.complete());
     assert!(futures::poll!(&mut complete).is_pending());
-    world.rules_missing(DestinationRule, WHOLE, "404".to_owned());
+    world.rules_missing(DestinationRule, WHOLE, no_such_kind());
     complete.await;
 }
 
@@ -246,7 +250,7 @@ async fn who_serves_behind_services_is_waited_for_by_itself_and_each_list_is_a_g
     world.slices(Event::InitDone);
     listed.await;
     assert!(world.listed(Watched::EndpointSlices));
-    world.rules_missing(VirtualService, WHOLE, "404".to_owned());
+    world.rules_missing(VirtualService, WHOLE, no_such_kind());
     assert!(world.listed(Watched::VirtualServices));
     for event in [Event::Init, Event::InitDone] {
         world.pods(event);
@@ -279,15 +283,15 @@ fn a_kind_is_missing_until_a_list_of_it_succeeds_and_then_concerns_everybody() {
         let target = Target::of("shop", &binding.spec).unwrap();
         world.inputs(binding, &target).mesh_api_missing
     };
-    let concerned = world.rules_missing(VirtualService, WHOLE, "not served".to_owned());
+    let concerned = world.rules_missing(VirtualService, WHOLE, no_such_kind());
     assert_eq!(concerned.listed, keys(&[("shop", "web")]));
-    let again = world.rules_missing(VirtualService, WHOLE, "not served".to_owned());
+    let again = world.rules_missing(VirtualService, WHOLE, no_such_kind());
     assert_eq!(again, Concerned::default(), "that is no news");
     assert_eq!(
         world.rules(VirtualService, Event::Init),
         Concerned::default()
     );
-    assert_eq!(missing().as_deref(), Some("not served"));
+    assert_eq!(missing().as_deref(), Some("404"));
     let concerned = world.rules(VirtualService, Event::InitDone);
     assert_eq!(concerned.listed, keys(&[("shop", "web")]));
     assert_eq!(missing(), None);
