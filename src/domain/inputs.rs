@@ -29,8 +29,9 @@ pub struct Inputs {
     /// The VirtualServices and DestinationRules that bear the Service's name
     /// in its namespace, or claim its host from anywhere.
     pub rules: Vec<Arc<Rule>>,
-    /// Of the binding uids that `rules` name, those that exist; an object of
-    /// ours that names another one is an orphan.
+    /// Of the binding uids that `rules` name, those that exist, or may as far as
+    /// bindings could be listed; an object of ours that names another one is an
+    /// orphan.
     pub living: BTreeSet<String>,
     /// Why the mesh's API cannot be seen, where it cannot.
     pub mesh_api_missing: Option<String>,

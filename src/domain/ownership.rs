@@ -181,7 +181,10 @@ fn object_of_our_name_is_not_ours(inputs: &Inputs, service: &ServiceKey) -> Opti
             ),
             Whose::AnotherBindings => Obstacle::new(
                 reasons::ANOTHER_BINDING,
-                format!("{} was made for another ServiceBinding that still exists", rule.title()),
+                format!(
+                    "{} was made for another ServiceBinding that still exists, as far as can be seen",
+                    rule.title()
+                ),
             ),
             Whose::Ours | Whose::Orphan | Whose::Superseded | Whose::HandedOver => None,
         }

@@ -126,9 +126,17 @@ async fn some_namespaces_are_served_with_roles_in_these_alone(rig: &Rig) -> Resu
     what_a_namespace_says(&scene(&shop), &scene(&billing), &own).await?;
 
     make_namespace(&rig.client, &late).await?;
+    // What the catalog has a record of is there before anybody may see it.
+    let waiting = scene(&late);
+    waiting.service("db").await?;
+    waiting.put(&waiting.record("db")).await?;
     let watched = "overlays/some-namespaces/shop";
     overlay.add(rig, watched, &[("shop", &late)]).await?;
-    bound(&scene(&late)).await?;
+    waiting
+        .says("db", "Ready", "True Synced")
+        .await
+        .context("the binding that was made for the catalog")?;
+    bound(&waiting).await?;
 
     let user = format!("system:serviceaccount:{own}:{ACCOUNT}");
     wait::until("the use of every right", PATIENCE, async || {

@@ -47,7 +47,8 @@ pub struct Concerned {
     /// Services around which something changed that decides whether they get a
     /// binding.
     pub services: BTreeSet<Id>,
-    /// Namespaces that changed.
+    /// Namespaces that changed, or of whose Services it is known only now who
+    /// binds them.
     pub namespaces: BTreeSet<String>,
     /// Whether the operator's own Namespace did.
     pub all: bool,
@@ -97,11 +98,17 @@ impl World {
 
     /// Takes an event about bindings.
     pub fn bindings(&self, told: impl Into<Told<Seen<Arc<ServiceBinding>>>>) -> Concerned {
+        let told = told.into();
+        let part = told.part.clone();
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
+        let listed_before = inner.bindings.complete_in(&part);
         for change in inner.bindings.take(told) {
             inner.index_binding(&change);
             inner.concerned_by_binding(&change, &mut concerned);
+        }
+        if !listed_before && inner.bindings.complete_in(&part) {
+            inner.concerned_by_first_list(&part, &mut concerned);
         }
         self.note_complete(&inner);
         concerned
@@ -302,6 +309,9 @@ impl World {
         );
         let host = target.service.host(&self.cluster_domain);
         let rules = inner.rules_for(&service, &host, &self.cluster_domain);
+        // Who may exist must not be taken for gone: he may be a binding that was
+        // never listed.
+        let all_listed = inner.binders_listed(&service.0);
         let paused = |name: &str| inner.namespace(name).is_some_and(|n| n.paused);
         let paused_by = [
             own.as_str(),
@@ -319,7 +329,7 @@ impl World {
             living: rules
                 .iter()
                 .filter_map(|r| r.binding_uid.clone())
-                .filter(|uid| inner.lives(uid))
+                .filter(|uid| !all_listed || inner.lives(uid))
                 .collect(),
             mesh_api_missing: inner.missing_in(&service.0).map(str::to_owned),
             rules,

@@ -1,11 +1,13 @@
 //! How much of the world is known: what was listed, in which part of it.
 
-use super::World;
-use super::index::Inner;
+use super::index::{Inner, service_of};
 use super::watched::Watched;
+use super::{Concerned, World};
 use crate::controller::mirrors::Mirrors;
 use crate::domain::desired::MeshKind;
+use crate::domain::inputs::NamespaceView;
 use crate::domain::served::{Part, Served, WHOLE};
+use crate::domain::validate::key;
 
 impl Inner {
     /// An empty world of what is served.
@@ -89,10 +91,33 @@ impl Inner {
             && self.everywhere(|part| known(part))
     }
 
-    /// Whether it is known who binds Services of this namespace. Where all is
-    /// watched at once, nobody asks before.
-    pub(super) fn bindings_listed(&self, namespace: &str) -> bool {
-        self.served.is_all() || self.bindings.complete_in(namespace)
+    /// Whether it is known who binds Services of this namespace, from wherever
+    /// that may be done. Where all is watched at once, nobody asks before.
+    pub(super) fn binders_listed(&self, namespace: &str) -> bool {
+        let parts = self.served.parts();
+        let mut from = parts.iter().filter(|from| self.may_bind(from, namespace));
+        self.served.is_all() || from.all(|from| self.bindings.complete_in(from))
+    }
+
+    /// Bindings of this part were listed for the first time: what waited for that
+    /// are Services that they may name, and bindings to these.
+    pub(super) fn concerned_by_first_list(&self, part: &str, concerned: &mut Concerned) {
+        if self.served.is_all() {
+            return;
+        }
+        let into = |namespace: &str| self.may_bind(part, namespace);
+        let namespaces = self.served.parts().into_iter();
+        concerned.namespaces.extend(namespaces.filter(|n| into(n)));
+        let bindings = self.bindings.values().filter(|b| into(&service_of(b).0));
+        concerned
+            .listed
+            .extend(bindings.map(|binding| key(binding)));
+    }
+
+    /// Whether bindings of the one namespace may name Services of the other.
+    fn may_bind(&self, from: &str, namespace: &str) -> bool {
+        let allows = |view: &NamespaceView| view.allow_from.contains(from);
+        from == namespace || self.namespace(namespace).is_some_and(allows)
     }
 
     /// Whether the Pods were listed, as far as they can be.
@@ -146,7 +171,6 @@ mod tests {
     use super::*;
     use crate::controller::mirror::Seen;
     use crate::controller::mirrors::Told;
-    use crate::domain::inputs::NamespaceView;
     use crate::domain::names::{ClusterDomain, Namespace};
 
     fn world() -> World {

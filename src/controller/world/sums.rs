@@ -78,7 +78,7 @@ impl World {
         let paused = |namespace: &NamespaceView| namespace.paused;
         Surroundings {
             // Who binds it has to be known first.
-            service: (inner.services.get(&id).cloned()).filter(|_| inner.bindings_listed(&id.0)),
+            service: (inner.services.get(&id).cloned()).filter(|_| inner.binders_listed(&id.0)),
             namespace: inner.namespace(&id.0).cloned(),
             all_paused: inner.namespace(&self.own_namespace).is_some_and(paused),
             bindings: inner.bindings_of(&id),

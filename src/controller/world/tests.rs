@@ -6,6 +6,7 @@ use super::watched::{WATCHED, Watched};
 use super::*;
 use crate::controller::sources::seen;
 use crate::domain::fixtures::{HOST, binding, foreign, ours};
+use crate::domain::names::Namespace;
 use crate::domain::served::WHOLE;
 use crate::domain::target::Target;
 
@@ -14,6 +15,12 @@ use MeshKind::{DestinationRule, VirtualService};
 fn world() -> World {
     let domain = ClusterDomain::parse("cluster.local").unwrap();
     World::new(domain, "operators".to_owned())
+}
+
+fn serving(names: &[&str]) -> World {
+    let names: Vec<_> = names.iter().map(|n| Namespace::parse(n).unwrap()).collect();
+    let domain = ClusterDomain::parse("cluster.local").unwrap();
+    World::serving(domain, "operators".to_owned(), &Served::only(&names))
 }
 
 fn no_such_kind() -> Missing {
@@ -386,4 +393,60 @@ fn whoever_makes_a_binding_his_own_changes_it() {
     world.bindings(event(made));
     let concerned = world.bindings(event(named("shop", "web", 2)));
     assert_eq!(concerned.now, keys(&[("shop", "web")]));
+}
+
+#[test]
+fn a_namespace_is_concerned_when_it_is_first_known_who_binds_its_services() {
+    let world = serving(&["shop", "late"]);
+    let listed = |namespace: &str| {
+        world.bindings(Told::of(namespace, Event::Init));
+        world.bindings(Told::of(namespace, Event::InitDone))
+    };
+    // Its Services came before, and were hidden until now.
+    let concerned = listed("late");
+    assert_eq!(concerned.namespaces, BTreeSet::from(["late".to_owned()]));
+    assert_eq!(listed("late"), Concerned::default(), "that is no news");
+}
+
+#[test]
+fn who_may_bind_from_a_namespace_that_was_not_listed_is_not_taken_for_absent() {
+    let world = serving(&["shop", "billing"]);
+    let allowing = NamespaceView {
+        allow_from: BTreeSet::from(["billing".to_owned()]),
+        ..NamespaceView::default()
+    };
+    world.namespaces(Event::Apply(object("", "shop", 1, allowing.clone())));
+    let heir = named("shop", "web", 2);
+    let target = Target::of("shop", &heir.spec).unwrap();
+    let view = object("shop", "web", 3, ServiceView::default());
+    world.services(Told::of("shop", Event::Apply(view)));
+    let mut theirs = ours(VirtualService);
+    theirs.binding_uid = Some("uid-of-billing-web".to_owned());
+    let theirs = Event::Apply(rule(&theirs, 4));
+    world.rules(VirtualService, Told::of("shop", theirs));
+    world.bindings(Told::of("shop", Event::Init));
+    let Event::Apply(seen) = event(heir.clone()) else {
+        unreachable!()
+    };
+    world.bindings(Told::of("shop", Event::InitApply(seen)));
+    world.bindings(Told::of("shop", Event::InitDone));
+    let known = || {
+        let living = world.inputs(Arc::new(heir.clone()), &target).living;
+        let registers = world.around(&target.service).service.is_some();
+        (living.contains("uid-of-billing-web"), registers)
+    };
+    assert_eq!(known(), (true, false));
+
+    // Whoever is no longer allowed counts for nothing.
+    let shut = NamespaceView::default();
+    world.namespaces(Event::Apply(object("", "shop", 5, shut)));
+    assert_eq!(known(), (false, true));
+
+    world.namespaces(Event::Apply(object("", "shop", 6, allowing)));
+    world.bindings(Told::of("billing", Event::Init));
+    let concerned = world.bindings(Told::of("billing", Event::InitDone));
+    assert_eq!(known(), (false, true));
+    let both = ["billing", "shop"].map(str::to_owned);
+    assert_eq!(concerned.namespaces, BTreeSet::from(both));
+    assert_eq!(concerned.listed, keys(&[("shop", "web")]));
 }
