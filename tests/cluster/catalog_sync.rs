@@ -376,8 +376,19 @@ pub(crate) async fn is_kept_when_forgotten(
     // process knows as much.
     empty.put(&scene.record("other")).await?;
     scene.stack.operator.process.kill().await?;
-    let mark = scene.mark().await?;
     started_again(&scene).await?;
+    // The catalog lists something again, so that another rule holds these: that is
+    // said once.
+    for name in ["b", "c"] {
+        let what = format!("why {name} is held");
+        wait::until(&what, PATIENCE, async || {
+            let said = message(&scene.bindings().get(name).await?, "Ready");
+            ensure!(said.contains("restored or replaced"), "{said}");
+            Ok(())
+        })
+        .await?;
+    }
+    let mark = scene.mark().await?;
     tokio::time::sleep(Duration::from_secs(5)).await;
     scene.rests(mark).await?;
     held(&scene, &["b", "c"]).await?;

@@ -124,8 +124,10 @@ fn documented() -> Result<Families> {
         let [_, name, kind, labels, ..] = cells.as_slice() else {
             anyhow::bail!("no row: {line}");
         };
-        let labels = labels.split(", ").filter(|label| !label.is_empty());
+        // Each with its values behind it.
+        let labels = labels.split("; ").filter(|label| !label.is_empty());
         let labels = labels
+            .filter_map(|label| label.split(':').next())
             .map(|label| label.trim_matches('`').to_owned())
             .collect();
         Ok((

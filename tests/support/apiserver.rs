@@ -13,6 +13,7 @@ use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
 use kube::api::{Api, ObjectMeta, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 
 use super::audit::AuditLog;
 use super::kubectl::Cli;
@@ -44,6 +45,9 @@ pub struct ApiServer {
     pub kubectl: Cli,
     run: PathBuf,
     authority: String,
+    /// Whoever applies manifests: two that make the same object at once would be in
+    /// each other's way.
+    applying: Mutex<()>,
 }
 
 impl ApiServer {
@@ -88,6 +92,7 @@ impl ApiServer {
             kubectl,
             run: run.to_owned(),
             authority: pki.authority(),
+            applying: Mutex::default(),
         })
     }
 
@@ -122,6 +127,7 @@ impl ApiServer {
     /// sub-folders, as a user would.
     pub async fn apply_manifests(&self, path: &Path) -> Result<()> {
         let path = path.to_str().context("the path is not UTF-8")?;
+        let _one_by_one = self.applying.lock().await;
         self.kubectl.ok(&["apply", "-f", path]).await?;
         Ok(())
     }
@@ -177,6 +183,7 @@ impl ApiServer {
             name: Some(name.to_owned()),
             ..ObjectMeta::default()
         };
+        let _one_by_one = self.applying.lock().await;
         let namespaces = Api::<Namespace>::all(self.client.clone());
         if namespaces.get_opt(namespace).await?.is_none() {
             let new = Namespace {
