@@ -2,6 +2,8 @@
 //! catalog and around the Services in the cluster; each change costs a look
 //! at the Services that it concerns, never one at all of them.
 
+mod away;
+
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -18,6 +20,8 @@ use super::context::Context;
 use super::error::WriteError;
 use super::world::Concerned;
 use super::{audit, collisions};
+use away::Away;
+
 use crate::api::service_binding::{ServiceBinding, ServiceBindingStatus};
 use crate::catalog::known::{Known, Presence};
 use crate::domain::labels::{BINDING_KIND, MANAGER};
@@ -33,10 +37,6 @@ const AT_ONCE: usize = 8;
 /// How soon a binding that somebody deleted is made again, counted from when
 /// it was made before: a quarrel is no hot loop.
 const MADE_AGAIN_AFTER: Duration = Duration::from_secs(10);
-
-/// How long it is remembered that no binding could be made in a namespace. Where
-/// any is due it is tried more often.
-const FORGOTTEN_AFTER: Duration = Duration::from_secs(60);
 
 /// What is to be looked at, and what was found.
 #[derive(Debug)]
@@ -55,10 +55,7 @@ struct State {
     made: HashMap<ServiceKey, Instant>,
     /// Service → how often in a row no binding could be made for it.
     failed: HashMap<ServiceKey, u32>,
-    /// Where no binding at all could be made when it was tried last, everywhere
-    /// (`None`) or in one namespace → until when nobody tries again there, and
-    /// how often that has been so.
-    away: HashMap<Option<Namespace>, (Instant, u32)>,
+    away: Away,
     problems: HashMap<CatalogServiceId, Problem>,
 }
 
@@ -202,29 +199,14 @@ impl Registrar {
     /// The API server makes no bindings at all, everywhere or in that namespace:
     /// those that come due together when it is asked again find out for all.
     fn is_away(&self, service: &ServiceKey, within: Option<&Namespace>) {
-        let at = self.state(|state| {
-            let now = Instant::now();
-            // Whoever has been asked for nothing since then begins anew.
-            state
-                .away
-                .retain(|_, (until, _)| *until + FORGOTTEN_AFTER > now);
-            let within = within.cloned();
-            let (until, times) = state.away.entry(within).or_insert((now, 0));
-            *times = times.saturating_add(1);
-            *until = now + retry::PROBE.delay(*times, fastrand::f64());
-            *until
-        });
+        let (chance, now) = (fastrand::f64(), Instant::now());
+        let at = self.state(|state| state.away.note(within, chance, now));
         self.later(service, at);
     }
 
     /// When it is tried again in that namespace, where nobody is to try before.
     fn away_until(&self, namespace: &Namespace) -> Option<Instant> {
-        let until = self.state(|state| {
-            let both = [None, Some(namespace.clone())];
-            let away = both.iter().filter_map(|within| state.away.get(within));
-            away.map(|(until, _)| *until).max()
-        });
-        until.filter(|until| *until > Instant::now())
+        self.state(|state| state.away.until(namespace, Instant::now()))
     }
 
     /// A binding was made for the Service, so that others can be.
@@ -233,9 +215,7 @@ impl Registrar {
             state.made.retain(|_, made| *made + MADE_AGAIN_AFTER > at);
             state.made.insert(service.clone(), at);
             state.failed.remove(service);
-            for within in [None, Some(service.namespace.clone())] {
-                state.away.remove(&within);
-            }
+            state.away.is_over(&service.namespace);
         });
     }
 

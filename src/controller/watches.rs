@@ -189,30 +189,10 @@ async fn follow_rules((ctx, part): Us, kind: MeshKind) {
         if !refusals.one_more() {
             return;
         }
-        let why = not_served(error, kind);
+        let why = Missing::of(error, kind);
         ask(&ctx, ctx.world.rules_missing(kind, &part, why));
     };
     watch::follow(api, sink, failed).await;
-}
-
-/// What a binding says of a list of rules that was refused. Of kinds that are not
-/// there no more than that: both most often come and go together, and each word that
-/// differs would be one more write for every binding.
-fn not_served(error: &Error, kind: MeshKind) -> Missing {
-    match error {
-        Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 => {
-            Missing::Right(format!(
-                "cannot list {} of networking.istio.io: {}; grant the operator its rights",
-                kind.as_str(),
-                error::brief(&status.message)
-            ))
-        }
-        _ => Missing::Kind(
-            "the API server does not serve VirtualServices and DestinationRules of \
-             networking.istio.io; install Istio's CRDs"
-                .to_owned(),
-        ),
-    }
 }
 
 /// An API that needs no asking.

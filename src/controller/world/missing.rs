@@ -1,7 +1,10 @@
 //! Which kinds of the mesh cannot be seen, and what may be there all the same.
 
+use kube_runtime::watcher::Error;
+
 use super::World;
 use super::index::Inner;
+use crate::controller::error::brief;
 use crate::domain::desired::MeshKind;
 
 /// Why rules of a kind cannot be seen, in words.
@@ -14,6 +17,26 @@ pub enum Missing {
 }
 
 impl Missing {
+    /// By a list of rules that was refused. Of kinds that are not there it is said no
+    /// more than that: both most often come and go together, and each word that
+    /// differs would be one more write for every binding.
+    pub(crate) fn of(error: &Error, kind: MeshKind) -> Self {
+        match error {
+            Error::InitialListFailed(kube::Error::Api(status)) if status.code == 403 => {
+                Self::Right(format!(
+                    "cannot list {} of networking.istio.io: {}; grant the operator its rights",
+                    kind.as_str(),
+                    brief(&status.message)
+                ))
+            }
+            _ => Self::Kind(
+                "the API server does not serve VirtualServices and DestinationRules of \
+                 networking.istio.io; install Istio's CRDs"
+                    .to_owned(),
+            ),
+        }
+    }
+
     fn why(&self) -> &str {
         match self {
             Self::Kind(why) | Self::Right(why) => why,
