@@ -2,10 +2,12 @@
 //! strict as it should be? What the API server makes of it is asked of a real
 //! one in `cluster/crd.rs`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catalog_mesh_controller::api::service_binding::ServiceBinding;
 use catalog_mesh_controller::crd::{crd, crd_yaml};
+use catalog_mesh_controller::domain::policy::bounds::Bounds;
+use catalog_mesh_controller::domain::policy::effective;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
@@ -128,6 +130,24 @@ fn every_good_binding_survives_our_types() {
     for good in corpus::good() {
         survives_our_types(&good.name, good.binding);
     }
+}
+
+#[test]
+fn what_the_api_server_takes_is_not_refused_by_the_operator() {
+    let refused = corpus::good().into_iter().filter_map(|good| {
+        let binding: ServiceBinding = serde_json::from_value(good.binding).unwrap();
+        let merged = effective(None, &binding.spec, &Bounds::default());
+        merged.err().map(|errors| (good.name, errors))
+    });
+    let refused: BTreeMap<_, _> = refused.collect();
+    // These rest on another field, which the catalog may give.
+    let resting: Vec<_> = refused.keys().map(String::as_str).collect();
+    let expected = [
+        "check-timeout-alone",
+        "locality-failover",
+        "locality-priority",
+    ];
+    assert_eq!(resting, expected, "{refused:#?}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use catalog_mesh_controller::args::Cli;
 use catalog_mesh_controller::domain::policy::bounds::{Range, TABLE};
+use catalog_mesh_controller::domain::readiness::REASONS;
 use catalog_mesh_controller::domain::situation::{Cell, Look, Situation};
 use catalog_mesh_controller::metrics::Metrics;
 use catalog_mesh_controller::render;
@@ -82,6 +83,23 @@ fn every_reason_is_documented_and_no_other() {
             conditions.contains(&format!("| `{name}` | ")),
             "{name} is missing"
         );
+    }
+}
+
+#[test]
+fn every_reason_that_ready_may_have_is_counted_under_its_name() {
+    let reasons = section(&read("docs/conditions.md"), "## Reasons");
+    let rows = reasons
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let mut stands_in = "";
+    for (reason, rest) in rows {
+        let cell = rest.split(" | ").next().unwrap();
+        if cell != "the same" {
+            stands_in = cell;
+        }
+        let of_ready = stands_in.split(", ").any(|type_| type_ == "Ready");
+        assert_eq!(REASONS.contains(&reason), of_ready, "{reason}");
     }
 }
 

@@ -349,6 +349,25 @@ async fn removals_that_were_refused_all_go_as_soon_as_one_does_and_nobody_is_ref
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_service_that_the_catalog_lost_is_not_checked_where_its_objects_are_gone_already() {
+    let catalog = Trap::with(&[]);
+    let bed = Bed::start(catalog.clone(), &["web"]).await;
+    bed.until(10 * S, "web", "Ready", "False Removed").await;
+    // As where the objects went and the word of it was not stored.
+    let mut binding = bed.server().get("servicebindings", "web").unwrap();
+    binding["status"]["children"] = json!([{
+        "kind": "VirtualService", "namespace": "shop", "name": "web",
+        "uid": "gone", "generation": 1, "hash": "h",
+    }]);
+    bed.server().put("servicebindings", binding);
+    bed.ctx.queue.add(&key("web"), Lane::Normal);
+    sleep(40 * S).await;
+    let binding = bed.server().get("servicebindings", "web").unwrap();
+    let children = &binding["status"]["children"];
+    assert!(children.is_null() || *children == json!([]), "{children}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_period_costs_no_look_where_nothing_changed_and_finds_what_no_event_told() {
     let catalog = Trap::with(&["web"]);
     let bed = Bed::start(catalog.clone(), &["web"]).await;

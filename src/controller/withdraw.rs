@@ -49,7 +49,15 @@ pub(crate) async fn gone_from_catalog(ctx: &Context, inputs: &Inputs, target: &T
     }
     let steps = plan::withdrawal(inputs, &target.service);
     if steps.is_empty() && !made {
-        return found(Situation::Removed { kept: None });
+        // Nothing is left of what the status may still speak of.
+        let findings = Findings {
+            removed: true,
+            ..Findings::default()
+        };
+        return Looked {
+            findings,
+            ..found(Situation::Removed { kept: None })
+        };
     }
     if ctx.options.read_only {
         say_what_would_go(inputs, steps.len());

@@ -287,10 +287,10 @@ fn withdrawal(
     let made = ownership::made_for_catalog(&inputs.binding);
     let nothing_to_remove = steps.is_empty() && !made;
     let kept = retained || nothing_to_remove;
-    let message = if nothing_to_remove {
-        format!("the catalog has no service {id}; register it, or correct spec.catalogServiceId")
-    } else if retained {
+    let message = if retained {
         format!("the catalog has no service {id}; its objects stay, since deletionPolicy is Retain")
+    } else if nothing_to_remove {
+        format!("the catalog has no service {id}; register it, or correct spec.catalogServiceId")
     } else if made {
         format!("the catalog no longer has service {id}, which this binding was made for: it goes")
     } else {

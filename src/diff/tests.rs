@@ -434,6 +434,16 @@ async fn a_service_that_the_catalog_lacks_twice_loses_its_objects() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_binding_that_retains_its_objects_it_is_said_that_they_stay() {
+    let (mut stub, catalog) = deregistered();
+    let bindings = stub.lists.get_mut(BINDINGS).unwrap();
+    bindings[0]["spec"]["deletionPolicy"] = json!("Retain");
+    let (answer, _) = json_of(stub, catalog, &[]).await;
+    let message = answer["bindings"][0]["message"].as_str().unwrap();
+    assert!(message.contains("deletionPolicy is Retain"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_binding_that_was_made_for_the_catalog_goes_itself() {
     let made = |created: i64| {
         let mut made = binding();

@@ -6,7 +6,7 @@ use super::situation::Truth;
 use crate::api::service_binding::ServiceBindingStatus;
 
 /// Every reason that Ready may have.
-pub const REASONS: [&str; 20] = [
+pub const REASONS: [&str; 21] = [
     r::PROGRESSING,
     r::SYNCED,
     r::CATALOG_UNAVAILABLE,
@@ -20,6 +20,7 @@ pub const REASONS: [&str; 20] = [
     r::NOT_OURS,
     r::ANOTHER_BINDING,
     r::NAMESPACE_NOT_ALLOWED,
+    r::NAMESPACE_NOT_SERVED,
     r::FOREIGN_RULE,
     r::FIELD_FIGHT,
     r::WRITE_REFUSED,

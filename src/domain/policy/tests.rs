@@ -1,5 +1,7 @@
 //! Layers, precedence, defaults and the rules for what belongs together.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 
 use super::bounds::Bounds;
@@ -589,4 +591,27 @@ fn the_seeds_check_finds_an_endpoint_that_hangs_within_21_s() {
     let check = json!({ "healthCheck": { "interval": "10s", "timeout": "3s" } });
     let check = good(check, json!({})).policy.health_check.unwrap();
     assert_eq!(check.detection_time().to_string(), "21s");
+}
+
+#[test]
+fn what_the_status_shows_of_a_long_list_is_no_longer_than_it_takes() {
+    let to: BTreeMap<_, _> = (0..64)
+        .map(|n| {
+            (
+                format!("us-east-{n}/us-east-1a/*"),
+                if n == 0 { 37 } else { 1 },
+            )
+        })
+        .collect();
+    let distribute: Vec<_> = (0..64)
+        .map(|n| json!({ "from": format!("eu-west-{n}/eu-west-1a/*"), "to": to }))
+        .collect();
+    let catalog = json!({ "loadBalancing": { "locality": { "distribute": distribute } } });
+    let merged = good(catalog, json!({}));
+    let lengths = merged
+        .entries
+        .iter()
+        .map(|entry| entry.value.chars().count());
+    let longest = lengths.max().unwrap();
+    assert!((60_000..=65_536).contains(&longest), "{longest}");
 }

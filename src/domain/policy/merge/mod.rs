@@ -30,6 +30,9 @@ pub struct Merged {
     pub notes: Vec<String>,
 }
 
+/// Most characters of a value in `status.policy`; the schema says the same.
+const LONGEST_SHOWN: usize = 65_536;
+
 /// Merges the layers; else says all that does not go together, at least one
 /// thing.
 pub fn merge(
@@ -108,6 +111,16 @@ fn later(one: PolicySource, other: PolicySource) -> Giver {
     }
 }
 
+/// A list may be longer than the status takes, which would then not be stored.
+fn within(value: String) -> String {
+    match value.char_indices().nth(LONGEST_SHOWN - 1) {
+        Some((end, _)) if value[end..].chars().nth(1).is_some() => {
+            format!("{}\u{2026}", &value[..end])
+        }
+        _ => value,
+    }
+}
+
 /// A merge under way: what is in effect so far, and what does not go together.
 struct Merge<'a> {
     bounds: &'a Bounds,
@@ -123,6 +136,7 @@ impl Merge<'_> {
             Ok(value) => value.to_string(),
             Err(error) => error.to_string(),
         };
+        let value = within(value);
         self.entries.push(PolicyEntry {
             field: field.to_owned(),
             value,
