@@ -3,7 +3,8 @@
 
 pub mod debug;
 
-use std::net::SocketAddr;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -53,9 +54,27 @@ struct Served {
     readiness: Readiness,
 }
 
+/// What Linux answers where it was started without IPv6 (`EAFNOSUPPORT`).
+const NO_SUCH_FAMILY: i32 = 97;
+
 /// Opens the port.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error) => match without_ipv6(address, &error) {
+            Some(instead) => TcpListener::bind(instead).await,
+            None => Err(error),
+        },
+        bound => bound,
+    }
+}
+
+/// What to listen on instead where there is no IPv6: every address is then every
+/// one of IPv4. Who asks for a certain address gets that one or none.
+fn without_ipv6(address: SocketAddr, error: &io::Error) -> Option<SocketAddr> {
+    let is_without = error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(NO_SUCH_FAMILY);
+    let is_every = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    (is_without && is_every).then(|| (Ipv4Addr::UNSPECIFIED, address.port()).into())
 }
 
 /// Serves until the listener fails.
@@ -65,7 +84,7 @@ pub async fn serve(
     counting: Arc<Counting>,
     liveness: Arc<Liveness>,
     readiness: Readiness,
-) -> std::io::Result<()> {
+) -> io::Result<()> {
     let served = Served {
         metrics,
         counting,
@@ -119,10 +138,13 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
     use axum::body::{Body, to_bytes};
+    use clap::Parser as _;
     use http::Request;
+    use tokio::net::TcpStream;
     use tower::ServiceExt;
 
     use super::*;
+    use crate::args::Cli;
 
     async fn asked(served: &Served, path: &str) -> (u16, String) {
         let request = Request::get(path).body(Body::empty()).unwrap();
@@ -130,6 +152,39 @@ mod tests {
         let status = answer.status().as_u16();
         let body = to_bytes(answer.into_body(), 1_000_000).await.unwrap();
         (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    #[tokio::test]
+    async fn by_default_it_is_reached_over_ipv4_and_ipv6() {
+        let mut listen = Cli::try_parse_from(["x"]).unwrap().run.listen;
+        listen.set_port(0);
+        let listener = bind(listen).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut hosts = vec!["127.0.0.1"];
+        // Not every machine that runs this has it.
+        if TcpListener::bind("[::1]:0").await.is_ok() {
+            hosts.push("::1");
+        }
+        for host in hosts {
+            let reached = TcpStream::connect((host, port)).await;
+            assert!(reached.is_ok(), "{host}: {reached:?}");
+        }
+    }
+
+    #[test]
+    fn without_ipv6_every_address_is_every_one_of_ipv4() {
+        let instead = |address: &str, error: io::Error| {
+            let instead = without_ipv6(address.parse().unwrap(), &error);
+            instead.map(|address| address.to_string())
+        };
+        let without = || io::Error::from_raw_os_error(NO_SUCH_FAMILY);
+        let ipv4 = Some("0.0.0.0:8080".to_owned());
+        assert_eq!(instead("[::]:8080", without()), ipv4);
+        let unavailable = io::ErrorKind::AddrNotAvailable.into();
+        assert_eq!(instead("[::]:8080", unavailable), ipv4);
+        assert_eq!(instead("[::1]:8080", without()), None);
+        let taken = io::ErrorKind::AddrInUse.into();
+        assert_eq!(instead("[::]:8080", taken), None);
     }
 
     #[tokio::test]

@@ -139,12 +139,12 @@ pub struct RunArgs {
     #[arg(long, env = "CATALOG_MESH_LEASE_RETRY_PERIOD", value_name = "DURATION", default_value = "2s", value_parser = duration)]
     pub lease_retry_period: Duration,
 
-    /// Address of /metrics, /livez and /readyz.
+    /// Address of /metrics, /livez and /readyz; `[::]` is every address, of IPv4 too.
     #[arg(
         long,
         env = "CATALOG_MESH_LISTEN",
         value_name = "ADDRESS",
-        default_value = "0.0.0.0:8080"
+        default_value = "[::]:8080"
     )]
     pub listen: SocketAddr,
 
