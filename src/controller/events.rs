@@ -29,7 +29,7 @@ const REFILL: Duration = Duration::from_secs(10);
 /// Bindings whose Events are counted without a look for those to forget.
 const LEAST_KEPT: usize = 1024;
 
-/// Longest note that the API server takes.
+/// Most bytes of a note. The API server takes 1024, and counts no characters.
 const NOTE_LIMIT: usize = 1000;
 
 /// Who an Event is about.
@@ -164,6 +164,11 @@ fn name_prefix(binding: &str) -> String {
     format!("{}-", start.trim_end_matches(['.', '-']))
 }
 
+/// As much of the note as an Event holds.
+fn cut(note: &str) -> &str {
+    &note[..note.floor_char_boundary(NOTE_LIMIT)]
+}
+
 fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> Event {
     Event {
         metadata: ObjectMeta {
@@ -173,7 +178,7 @@ fn event(about: &About, transition: &Transition, pod: &str, now: Timestamp) -> E
         },
         action: Some("Synchronise".to_owned()),
         event_time: Some(MicroTime(now)),
-        note: Some(transition.note.chars().take(NOTE_LIMIT).collect()),
+        note: Some(cut(&transition.note).to_owned()),
         reason: Some(transition.reason.clone()),
         regarding: Some(ObjectReference {
             api_version: Some(BINDING_API_VERSION.to_owned()),
@@ -209,20 +214,21 @@ mod tests {
 
     use super::*;
 
-    fn prefix(name: &str) -> String {
+    fn made(name: &str, note: &str) -> Event {
         let about = About {
             name: name.to_owned(),
             ..About::default()
         };
         let transition = Transition {
             reason: "Synced".to_owned(),
-            note: String::new(),
+            note: note.to_owned(),
             warning: false,
         };
         event(&about, &transition, "pod", Timestamp::UNIX_EPOCH)
-            .metadata
-            .generate_name
-            .unwrap()
+    }
+
+    fn prefix(name: &str) -> String {
+        made(name, "").metadata.generate_name.unwrap()
     }
 
     /// An API server that stores Events, after that time each.
@@ -327,5 +333,17 @@ mod tests {
         assert_eq!(prefix("worker"), "worker-");
         let cut_at_a_dot = format!("{}.b", "a".repeat(199));
         assert_eq!(prefix(&cut_at_a_dot), format!("{}-", "a".repeat(199)));
+    }
+
+    #[test]
+    fn a_note_has_no_more_bytes_than_the_api_server_takes_in_whichever_language() {
+        let note = |text: &str| made("web", text).note.unwrap();
+        for letter in ["a", "я", "字", "🛒"] {
+            let long = letter.repeat(1024);
+            let cut = note(&long);
+            assert!((990..=1024).contains(&cut.len()), "{letter}: {}", cut.len());
+            assert!(long.starts_with(&cut), "{cut}");
+        }
+        assert_eq!(note("отказано"), "отказано");
     }
 }
