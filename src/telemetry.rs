@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -17,6 +18,9 @@ use tracing_subscriber::registry::LookupSpan;
 /// The library logs whole answers of the API server at this target when one
 /// cannot be decoded; they may hold anything, so they are never logged.
 const SILENCED: [&str; 1] = ["kube_client::client=error"];
+
+/// What targets begin with that may stand without a level.
+const BARE_TARGETS: [&str; 2] = ["catalog_mesh_controller", "kube"];
 
 /// Most bytes of a field; what is longer is cut, and says so.
 pub const LONGEST_FIELD: usize = 8 * 1024;
@@ -34,11 +38,27 @@ pub fn start(text: &str) -> Result<(), String> {
 pub fn filter(filter: &str) -> Result<EnvFilter, String> {
     let mut parsed = EnvFilter::try_new(filter)
         .map_err(|e| format!("--log {filter:?} is not a filter such as `info` or `info,catalog_mesh_controller=debug`: {e}"))?;
+    if let Some(word) = filter.split(',').find(|word| !is_meant(word)) {
+        return Err(format!(
+            "--log names {word:?}, which is no level (off, error, warn, info, debug, trace); for all of one target write `TARGET=trace`"
+        ));
+    }
     for silenced in SILENCED {
         let directive = silenced.parse().map_err(|e| format!("{silenced}: {e}"))?;
         parsed = parsed.add_directive(directive);
     }
     Ok(parsed)
+}
+
+/// Whether a directive means what it says. The library takes a word that is no
+/// level for a target, and then writes nothing of any other.
+fn is_meant(directive: &str) -> bool {
+    directive.contains(['=', '['])
+        || directive.parse::<LevelFilter>().is_ok()
+        || directive.contains("::")
+        || BARE_TARGETS
+            .iter()
+            .any(|target| directive.starts_with(target))
 }
 
 /// One JSON object a line.
@@ -128,5 +148,43 @@ impl Visit for Fields {
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         self.set(field.name(), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_refused_since_it_would_silence_everything() {
+        for (text, word) in [
+            ("warning", "warning"),
+            ("inof", "inof"),
+            ("info,verbose", "verbose"),
+            ("info, debug", " debug"),
+            ("catalog-mesh-controller", "catalog-mesh-controller"),
+        ] {
+            let refused = filter(text).expect_err(text);
+            assert!(refused.contains(&format!("{word:?}")), "{refused}");
+            assert!(refused.contains("error, warn, info"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_level_or_a_target_is_what_it_was() {
+        for text in [
+            "info",
+            "WARN",
+            "off",
+            "4",
+            "info,catalog_mesh_controller=debug",
+            "catalog_mesh_controller::controller",
+            "kube_client",
+            "warn,hyper_util::client",
+            "info,sqlx=trace",
+            "info,[reconcile]=debug",
+        ] {
+            assert!(filter(text).is_ok(), "{text}");
+        }
     }
 }
