@@ -29,6 +29,7 @@ const BOOKMARK: &str = "event: bookmark\nid: e.8\ndata: {}\n\n";
 fn config(url: &str) -> HttpCatalogConfig {
     HttpCatalogConfig::new(AccessConfig {
         api_url: ApiUrl::Given(url.to_owned()),
+        report_url_file: None,
         api_key_file: None,
         token_file: None,
     })

@@ -35,6 +35,7 @@ const RECORD: &str = r#"{"id":"svc-1","name":"worker","namespace":"apps","revisi
 fn config(url: &str) -> HttpCatalogConfig {
     HttpCatalogConfig::new(AccessConfig {
         api_url: ApiUrl::Given(url.to_owned()),
+        report_url_file: None,
         api_key_file: None,
         token_file: None,
     })
@@ -706,6 +707,7 @@ async fn a_rotated_key_is_used_by_the_next_request_and_neither_is_logged() {
     std::fs::write(folder.path().join("api-key"), "key-hunter1\n").unwrap();
     let catalog = HttpCatalog::new(HttpCatalogConfig::new(AccessConfig {
         api_url: ApiUrl::File(folder.path().join("api-url")),
+        report_url_file: None,
         api_key_file: Some(folder.path().join("api-key")),
         token_file: Some(folder.path().join("token")),
     }))
@@ -821,6 +823,7 @@ async fn a_secret_that_the_kubelet_swaps_is_used_by_the_next_request() {
     let file = |name: &str| folder.path().join(name);
     let catalog = HttpCatalog::new(HttpCatalogConfig::new(AccessConfig {
         api_url: ApiUrl::File(file("api-url")),
+        report_url_file: None,
         api_key_file: Some(file("api-key")),
         token_file: Some(file("token")),
     }))

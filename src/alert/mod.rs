@@ -170,6 +170,7 @@ pub fn start(
 fn http(config: &Config, url: &Url) -> Result<Http, StartError> {
     let access = AccessConfig {
         api_url: ApiUrl::Given(url.to_string()),
+        report_url_file: None,
         api_key_file: None,
         token_file: None,
     };

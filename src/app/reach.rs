@@ -83,6 +83,7 @@ pub(super) fn catalog(args: &CatalogArgs, metrics: &Metrics) -> anyhow::Result<A
             Some(url) => ApiUrl::Given(url.clone()),
             None => ApiUrl::File(file("api-url")),
         },
+        report_url_file: Some(file("report-url")),
         api_key_file: Some(file("api-key")),
         token_file: args.catalog_token_file.clone(),
     };

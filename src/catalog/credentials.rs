@@ -18,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::error::CatalogError;
-use super::files::{Files, Text, content, report_url_beside};
+use super::files::{Files, Text, content};
 use super::postgres::url::names_database;
 
 /// How long files that cannot be used, or are gone, are taken for a moment in
@@ -31,9 +31,7 @@ const BELIEVED_AFTER: Duration = Duration::from_secs(1);
 pub enum ApiUrl {
     /// The URL itself.
     Given(String),
-    /// A file that holds it, such as `api-url` of the mounted Secret. Where it
-    /// names a database, a file `report-url` beside it may hold another URL,
-    /// for reports.
+    /// A file that holds it, such as `api-url` of the mounted Secret.
     File(PathBuf),
 }
 
@@ -42,6 +40,9 @@ pub enum ApiUrl {
 pub struct AccessConfig {
     /// The catalog's URL.
     pub api_url: ApiUrl,
+    /// File whose content is another URL, for reports, where the catalog's names
+    /// a database. Where it is missing who reads reports, too.
+    pub report_url_file: Option<PathBuf>,
     /// File whose content is sent as `X-API-Key`. Where it is missing nothing
     /// is sent: the Secret may come later, or hold no key.
     pub api_key_file: Option<PathBuf>,
@@ -225,10 +226,8 @@ impl AccessReader {
                 .map_err(|why| unavailable(path, why))?,
         };
         if names_database(&text) {
-            let reporter = match (&self.config.api_url, files.report_url.clone()) {
-                (ApiUrl::File(path), Some(text)) => {
-                    text.map_err(|why| unavailable(&report_url_beside(path), why))?
-                }
+            let reporter = match (&self.config.report_url_file, files.report_url.clone()) {
+                (Some(path), Some(text)) => text.map_err(|why| unavailable(path, why))?,
                 _ => text.clone(),
             };
             return Ok(Place::Database(Arc::new(DatabaseAccess {
@@ -332,6 +331,7 @@ mod tests {
     fn reader(key: &Path) -> AccessReader {
         AccessReader::new(AccessConfig {
             api_url: ApiUrl::Given("http://catalog.test/base/".to_owned()),
+            report_url_file: None,
             api_key_file: Some(key.to_owned()),
             token_file: None,
         })
@@ -418,6 +418,31 @@ mod tests {
         std::fs::write(file("api-url"), "http://new.test").unwrap();
         let access = reader.current().await.unwrap();
         assert!(access.api_key.is_none() && access.base.host_str() == Some("new.test"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_reports_has_an_own_url_also_where_the_flag_names_the_database() {
+        const READER: &str = "postgres://reader@db.test/catalog";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("report-url");
+        let mut reader = reader(Path::new("/nonexistent/api-key"));
+        reader.config.api_url = ApiUrl::Given(READER.to_owned());
+        reader.config.report_url_file = Some(path.clone());
+        let reporter = async || {
+            let access = reader.database().await.unwrap();
+            assert_eq!(access.reader, READER);
+            access.reporter.clone()
+        };
+        assert_eq!(reporter().await, READER);
+        for role in ["first", "other"] {
+            let url = format!("postgres://{role}@db.test/catalog");
+            std::fs::write(&path, format!("{url}\n")).unwrap();
+            assert_eq!(reporter().await, url);
+        }
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(reporter().await, "postgres://other@db.test/catalog");
+        tokio::time::advance(BELIEVED_AFTER).await;
+        assert_eq!(reporter().await, READER);
     }
 
     #[tokio::test]

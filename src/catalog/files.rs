@@ -57,14 +57,14 @@ impl Files {
     }
 
     fn read_once(config: &AccessConfig) -> Self {
-        let (api_url, report_url) = match &config.api_url {
-            ApiUrl::Given(_) => (None, None),
-            ApiUrl::File(path) => (Some(content(path)), optional(&report_url_beside(path))),
-        };
+        let may_be_absent = |path: &Option<PathBuf>| path.as_deref().and_then(optional);
         Self {
-            api_url,
-            report_url,
-            api_key: config.api_key_file.as_deref().and_then(optional),
+            api_url: match &config.api_url {
+                ApiUrl::Given(_) => None,
+                ApiUrl::File(path) => Some(content(path)),
+            },
+            report_url: may_be_absent(&config.report_url_file),
+            api_key: may_be_absent(&config.api_key_file),
             token: config.token_file.as_deref().map(content),
         }
     }
@@ -75,11 +75,6 @@ impl Files {
         self.api_url == before.api_url
             && (lost(&before.api_key, &self.api_key) || lost(&before.report_url, &self.report_url))
     }
-}
-
-/// Where the URL of who reports is, if it is another one than the reader's.
-pub(super) fn report_url_beside(api_url: &Path) -> PathBuf {
-    api_url.with_file_name("report-url")
 }
 
 fn optional(path: &Path) -> Text {
@@ -122,6 +117,7 @@ mod tests {
         let file = |name: &str| folder.path().join("..data").join(name);
         let config = AccessConfig {
             api_url: ApiUrl::File(file("api-url")),
+            report_url_file: None,
             api_key_file: Some(file("api-key")),
             token_file: Some(file("token")),
         };

@@ -76,6 +76,7 @@ async fn ends_in_what_the_catalog_holds(args: &[&str]) -> (u64, u64) {
     let config = |url: &str| {
         HttpCatalogConfig::new(AccessConfig {
             api_url: ApiUrl::Given(url.to_owned()),
+            report_url_file: None,
             api_key_file: None,
             token_file: None,
         })

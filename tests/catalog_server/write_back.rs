@@ -78,6 +78,7 @@ impl Operator {
     fn start(server: &Catalog, cluster: &str, epoch: u64, serves: u8) -> Self {
         let config = HttpCatalogConfig::new(AccessConfig {
             api_url: ApiUrl::Given(server.url.clone()),
+            report_url_file: None,
             api_key_file: None,
             token_file: None,
         });

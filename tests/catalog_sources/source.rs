@@ -134,6 +134,7 @@ pub(crate) async fn make_roles(database: &Database) -> [String; 2] {
 pub(crate) fn config(secret: &Path) -> HttpCatalogConfig {
     HttpCatalogConfig::new(AccessConfig {
         api_url: ApiUrl::File(secret.join("api-url")),
+        report_url_file: Some(secret.join("report-url")),
         api_key_file: Some(secret.join("api-key")),
         token_file: None,
     })

@@ -40,6 +40,7 @@ fn headers(target: &str) -> String {
 fn catalog(url: &str) -> HttpCatalog {
     let mut config = HttpCatalogConfig::new(AccessConfig {
         api_url: ApiUrl::Given(url.to_owned()),
+        report_url_file: None,
         api_key_file: None,
         token_file: None,
     });
