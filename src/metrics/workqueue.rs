@@ -46,7 +46,7 @@ impl Workqueue {
             )?,
             waited: histogram(
                 "workqueue_queue_duration_seconds",
-                "Time that a binding was due before its reconciliation began.",
+                "Time that a binding was due before its reconciliation began, not counting what passed while another replica led.",
             )?,
             worked: histogram(
                 "workqueue_work_duration_seconds",

@@ -28,9 +28,15 @@ const ROUND: Duration = Duration::from_secs(5);
 pub struct Queue {
     state: Mutex<State>,
     changed: Notify,
-    /// When somebody asked for a key, or went on waiting for one.
-    asked: Mutex<Option<Instant>>,
+    asked: Mutex<Option<Asked>>,
     metrics: Workqueue,
+}
+
+/// When somebody asked for a key, or went on waiting for one.
+#[derive(Clone, Copy)]
+struct Asked {
+    first: Instant,
+    last: Instant,
 }
 
 impl Queue {
@@ -106,7 +112,7 @@ impl Queue {
     /// the first time.
     pub fn asked_ago(&self) -> Option<Duration> {
         let asked = *self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.map(|at| at.elapsed())
+        asked.map(|asked| asked.last.elapsed())
     }
 
     /// For how long the key has run that has run longest.
@@ -122,14 +128,16 @@ impl Queue {
     /// Waits for the next key, and says which lane it comes from. One consumer only.
     pub async fn next(&self) -> (BindingKey, Lane) {
         loop {
-            *self.asked.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+            let asked_for = self.note_asked();
             let (started, wake) = {
                 let mut state = self.lock();
                 let started = state.release(fastrand::f64(), Instant::now());
                 let tally = state.take_tally();
                 self.metrics.grew(tally.adds, tally.retries);
                 if let Some(waited) = tally.waited {
-                    self.metrics.waited(waited);
+                    // A standby has keys for hours, and nobody looks at them before it
+                    // leads: then the key waited for another replica.
+                    self.metrics.waited(waited.min(asked_for));
                 }
                 (started, state.next_wake())
             };
@@ -142,6 +150,16 @@ impl Queue {
                 () = sleep_until(wake.map_or(round, |wake| wake.min(round))) => {}
             }
         }
+    }
+
+    /// Notes that somebody asks for a key; says for how long keys have been asked
+    /// for. Only the first time counts: who no longer leads ends its process.
+    fn note_asked(&self) -> Duration {
+        let last = Instant::now();
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = asked.map_or(last, |asked| asked.first);
+        *asked = Some(Asked { first, last });
+        last - first
     }
 
     /// The state holds no invariant that a panic elsewhere could have broken

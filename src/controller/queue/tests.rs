@@ -605,6 +605,36 @@ async fn whoever_takes_the_keys_shows_a_sign_of_life_and_only_he() {
     assert_eq!(queue.longest_run(), None);
 }
 
+// A standby lists what there is hours before it leads and takes the first key.
+#[tokio::test(start_paused = true)]
+async fn a_key_has_not_waited_for_a_look_before_anybody_asked_for_keys() {
+    let metrics = crate::metrics::Metrics::new().unwrap();
+    let queue = super::Queue::new(1, metrics.workqueue.clone());
+    let waited = || {
+        let text = metrics.exposition().unwrap();
+        let sums = text.lines();
+        let mut sums = sums.filter(|line| line.starts_with("workqueue_queue_duration_seconds_sum"));
+        let sum = sums.next().unwrap().rsplit(' ').next().unwrap();
+        sum.parse::<f64>().unwrap().round()
+    };
+    queue.add(&key("a"), Lane::Bulk);
+    queue.add(&key("b"), Lane::Bulk);
+    tokio::time::advance(Duration::from_secs(3600)).await;
+    assert_eq!(queue.next().await.0, key("a"));
+    assert_eq!(waited(), 0.0);
+
+    // From then on, what waits has waited.
+    tokio::time::advance(Duration::from_secs(30)).await;
+    queue.add(&key("c"), Lane::Bulk);
+    queue.done(&key("a"), Next::Wait, &[]);
+    assert_eq!(queue.next().await.0, key("b"));
+    assert_eq!(waited(), 30.0);
+    tokio::time::advance(Duration::from_secs(20)).await;
+    queue.done(&key("b"), Next::Wait, &[]);
+    assert_eq!(queue.next().await.0, key("c"));
+    assert_eq!(waited(), 50.0);
+}
+
 #[test]
 fn how_long_a_key_was_due_and_runs_is_counted() {
     let mut queue = Clocked::new(1);
