@@ -90,6 +90,9 @@ pub(super) struct Engine<P: Probe> {
     lag: Duration,
     /// The doubt that the log knows of.
     said: Option<Doubt>,
+    /// Whether nothing is checked and nothing held, and all that was said: then
+    /// nothing needs to be looked at before there is somebody to check.
+    rests: bool,
 }
 
 /// A check that has ended.
@@ -129,6 +132,7 @@ impl<P: Probe> Engine<P> {
             beat: now + BEAT,
             lag: Duration::ZERO,
             said: None,
+            rests: true,
         };
         let targets = Arc::new(sender);
         (Prober { targets }, view, engine)
@@ -144,7 +148,6 @@ impl<P: Probe> Engine<P> {
                 due + more
             });
             let wake = due.map_or(self.beat, |due| due.min(self.beat));
-            let idle = self.roster.entries.is_empty();
             let mut done = None;
             let mut set = false;
             tokio::select! {
@@ -154,9 +157,9 @@ impl<P: Probe> Engine<P> {
                     Err(_) => return,
                 },
                 ended = self.running.join_next(), if !self.running.is_empty() => done = ended,
-                () = sleep_until(wake), if !idle => {}
+                () = sleep_until(wake), if !self.rests => {}
             }
-            self.look_at_the_clock(idle);
+            self.look_at_the_clock();
             while let Some(ended) = done {
                 match ended {
                     Ok(done) => self.ended(done),
@@ -171,6 +174,7 @@ impl<P: Probe> Engine<P> {
                 self.roster.set(&targets, &self.view, now, moment);
                 // That took its time, which nobody is to be blamed for.
                 self.beat = Instant::now() + BEAT;
+                self.rests = false;
             }
             self.begin();
             self.view.tell();
@@ -192,7 +196,7 @@ impl<P: Probe> Engine<P> {
     }
 
     /// Notes how late the engine comes, and says where verdicts are held.
-    fn look_at_the_clock(&mut self, was_idle: bool) {
+    fn look_at_the_clock(&mut self) {
         let now = Instant::now();
         if now < self.beat {
             return;
@@ -204,7 +208,7 @@ impl<P: Probe> Engine<P> {
             } else {
                 QUICK_BEAT
             };
-        if was_idle {
+        if self.rests {
             return;
         }
         if late > FINE {
@@ -221,6 +225,8 @@ impl<P: Probe> Engine<P> {
         self.metrics.load(running, waiting);
         self.metrics
             .size(self.roster.entries.len(), self.roster.kept);
+        // A doubt and a check that runs outlast the last endpoint.
+        self.rests = self.roster.entries.is_empty() && running == 0 && held.is_none();
         // An answer may have been what raised the doubt.
         match (std::mem::replace(&mut self.said, held), held) {
             (None, Some(doubt)) => warn!(?doubt, "health checks are in doubt: no verdict moves"),

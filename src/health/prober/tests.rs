@@ -1,7 +1,9 @@
 //! Tests of the engine, in paused time, with endpoints that are values.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard};
 
 use tokio::time::{advance, sleep};
@@ -123,6 +125,8 @@ struct Bed {
     view: HealthView,
     metrics: Metrics,
     targets: Targets,
+    /// How often the engine was woken up.
+    woken: Arc<AtomicUsize>,
 }
 
 impl Bed {
@@ -144,13 +148,19 @@ impl Bed {
         let random = fastrand::Rng::with_seed(7);
         let (prober, view, engine) =
             Engine::new(net.clone(), limits, metrics.health.clone(), random);
-        tokio::spawn(engine.run());
+        let woken = Arc::new(AtomicUsize::new(0));
+        let (count, mut run) = (Arc::clone(&woken), Box::pin(engine.run()));
+        tokio::spawn(poll_fn(move |context| {
+            count.fetch_add(1, Relaxed);
+            run.as_mut().poll(context)
+        }));
         Self {
             net,
             prober,
             view,
             metrics,
             targets: Targets::new(),
+            woken,
         }
     }
 
@@ -521,6 +531,25 @@ async fn an_answer_for_a_target_that_went_meanwhile_changes_nothing() {
     assert_eq!(bed.verdicts(), ["Healthy".to_owned()].into());
     assert_eq!(bed.metric("catalog_mesh_health_checks_in_flight"), 0.0);
     assert_eq!(bed.metric("catalog_mesh_health_checks_waiting"), 0.0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_checks_nobody_is_not_woken_and_shows_no_check() {
+    let mut bed = Bed::new(4);
+    bed.net.state().all = Does::Hangs;
+    bed.service(0, 9, s(1));
+    sleep(s(3)).await;
+    assert!(bed.metric("catalog_mesh_health_checks_in_flight") > 0.0);
+    assert!(bed.metric("catalog_mesh_health_checks_waiting") > 0.0);
+    bed.targets.clear();
+    bed.prober.set(bed.targets.clone());
+    sleep(s(5)).await;
+    assert_eq!(bed.metric("catalog_mesh_health_checks_in_flight"), 0.0);
+    assert_eq!(bed.metric("catalog_mesh_health_checks_waiting"), 0.0);
+    let woken = bed.woken.load(Relaxed);
+    sleep(s(3600)).await;
+    assert_eq!(bed.woken.load(Relaxed), woken);
+    assert_eq!(bed.view.held(), None);
 }
 
 #[tokio::test(start_paused = true)]

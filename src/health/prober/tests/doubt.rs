@@ -196,3 +196,29 @@ async fn whatever_comes_and_goes_while_the_network_is_gone_ends_no_doubt() {
     sleep(s(60)).await;
     assert_eq!((bed.moves(), bed.view.held()), (0, None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_doubt_ends_also_where_nobody_is_left_who_is_checked() {
+    const HELD: &str = "catalog_mesh_health_verdicts_held{reason=\"all_at_once\"}";
+    // Their services go as well, or they stay and no Pod of them is ready.
+    for services_stay in [false, true] {
+        let mut bed = Bed::new(512);
+        for number in 0..5 {
+            bed.service(number, 2, s(10));
+        }
+        sleep(s(40)).await;
+        bed.net.state().cut = Some(Cut::Swallows);
+        sleep(s(60)).await;
+        assert_eq!(bed.view.held(), Some(Doubt::AllAtOnce));
+        assert_eq!(bed.metric(HELD), 1.0);
+
+        bed.targets.values_mut().for_each(|it| it.endpoints.clear());
+        bed.targets.retain(|_, _| services_stay);
+        bed.prober.set(bed.targets.clone());
+        sleep(s(10)).await;
+        assert_eq!((bed.view.held(), bed.metric(HELD)), (None, 0.0));
+        let woken = bed.woken.load(Relaxed);
+        sleep(s(3600)).await;
+        assert_eq!(bed.woken.load(Relaxed), woken);
+    }
+}
