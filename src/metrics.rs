@@ -124,7 +124,7 @@ impl Metrics {
                 &r,
                 Gauge::new(
                     "catalog_mesh_last_sync_success_timestamp_seconds",
-                    "When a synchronisation of a binding last succeeded, in seconds since 1970; 0 where none did yet.",
+                    "When a synchronisation of a binding last succeeded, or was not needed since nothing had changed after one, in seconds since 1970; 0 where none succeeded yet.",
                 )?,
             )?,
             virtual_services: [
@@ -224,9 +224,14 @@ impl Metrics {
             .inc();
         self.sync_duration.observe(seconds);
         if result == SyncResult::Success {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            self.last_success.set(now.unwrap_or_default().as_secs_f64());
+            self.still_in_force();
         }
+    }
+
+    /// Catalog and mesh agree now, whether that took a synchronisation or none.
+    pub fn still_in_force(&self) {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        self.last_success.set(now.unwrap_or_default().as_secs_f64());
     }
 
     /// How many objects there are.

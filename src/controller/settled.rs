@@ -72,6 +72,9 @@ pub async fn next(ctx: &Context) -> BindingKey {
         let result = ReconcileResult::RequeueAfter;
         let took = begun.elapsed().as_secs_f64();
         ctx.metrics.reconciles.ended(result, took);
+        // Else one binding with a long period would seem to have stalled between
+        // two whole looks.
+        ctx.metrics.still_in_force();
         let period = outcome::period(ctx.options.period);
         ctx.queue.done(&key, Next::Settled(period), &[]);
     }

@@ -367,8 +367,8 @@ async fn a_service_that_the_catalog_lost_is_not_checked_where_its_objects_are_go
     assert!(children.is_null() || *children == json!([]), "{children}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_period_costs_no_look_where_nothing_changed_and_finds_what_no_event_told() {
+/// A binding that is in force, of a catalog that is followed.
+async fn followed() -> (Arc<Trap>, Bed) {
     let catalog = Trap::with(&["web"]);
     let bed = Bed::start(catalog.clone(), &["web"]).await;
     let (known, metrics) = (
@@ -379,6 +379,12 @@ async fn a_period_costs_no_look_where_nothing_changed_and_finds_what_no_event_to
     tokio::spawn(follower.run());
     bed.until(10 * S, "web", "Ready", "True Synced").await;
     sleep(120 * S).await;
+    (catalog, bed)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_period_costs_no_look_where_nothing_changed_and_finds_what_no_event_told() {
+    let (catalog, bed) = followed().await;
     let looks = || catalog.inner.calls().get_service;
     let (before, counted) = (looks(), bed.metric(LOOKS));
     sleep(300 * S).await;
@@ -396,6 +402,18 @@ async fn a_period_costs_no_look_where_nothing_changed_and_finds_what_no_event_to
     let changed = sources::service(serde_json::from_value(changed).unwrap());
     bed.ctx.world.services(Event::Apply(changed));
     bed.until(40 * S, "web", "Ready", "False Headless").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_look_that_was_spared_since_all_is_in_force_counts_as_the_last_success() {
+    let (catalog, bed) = followed().await;
+    let last = || bed.metric("catalog_mesh_last_sync_success_timestamp_seconds");
+    let looks = || catalog.inner.calls().get_service;
+    let synced = || bed.metric("catalog_mesh_sync_total{status=\"success\"}");
+    let (before, looked, counted) = (last(), looks(), synced());
+    sleep(60 * S).await;
+    assert_eq!((looks(), synced()), (looked, counted), "a whole look");
+    assert!(last() > before, "{before}");
 }
 
 // trap 2
