@@ -1,5 +1,6 @@
 //! The command line. No IO.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -68,8 +69,8 @@ pub(crate) struct Serve {
     pub(crate) api_key_file: Option<PathBuf>,
 
     /// The key itself.
-    #[arg(skip = std::env::var("CATALOG_API_KEY").ok())]
-    pub(crate) api_key: Option<String>,
+    #[arg(skip = std::env::var_os("CATALOG_API_KEY"))]
+    pub(crate) api_key: Option<OsString>,
 
     /// Accept tokens of service accounts that are for this audience
     ///

@@ -10,6 +10,7 @@ mod seed;
 mod shape;
 mod store;
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::path::Path;
 use std::sync::Arc;
@@ -64,7 +65,7 @@ async fn serve(args: Serve, database_url: String, store: Store) -> anyhow::Resul
                     users: args.token_account.into_iter().collect(),
                     trusted_for: args.token_trusted_for,
                 };
-                Some(Tokens::new(rule, api_server().await?))
+                Some(Arc::new(Tokens::new(rule, api_server().await?)))
             }
             None => None,
         },
@@ -147,13 +148,17 @@ fn told_to_stop() -> anyhow::Result<impl Future<Output = ()>> {
     })
 }
 
-fn api_key(file: Option<&Path>, given: Option<String>) -> anyhow::Result<Option<ApiKey>> {
+fn api_key(file: Option<&Path>, given: Option<OsString>) -> anyhow::Result<Option<ApiKey>> {
     let key = match file {
         Some(file) => Some(
             std::fs::read_to_string(file)
                 .with_context(|| format!("cannot read the API key from {}", file.display()))?,
         ),
-        None => given,
+        // Taken for none it would open the catalog to everybody.
+        None => given
+            .map(|key| key.into_string())
+            .transpose()
+            .map_err(|_| anyhow::anyhow!("CATALOG_API_KEY is not UTF-8; give another key"))?,
     };
     let Some(key) = key else { return Ok(None) };
     let key = key.trim();
@@ -190,5 +195,20 @@ fn log_to_stderr(format: LogFormat) {
     match format {
         LogFormat::Plain => lines.init(),
         LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_no_text_is_not_taken_for_none() {
+        let key = OsString::from_vec(vec![0xff]);
+        let refused = api_key(None, Some(key)).err().map(|why| why.to_string());
+        assert!(refused.is_some_and(|why| why.contains("CATALOG_API_KEY")));
+        assert!(api_key(None, None).is_ok_and(|key| key.is_none()));
     }
 }

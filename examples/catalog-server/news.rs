@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use sqlx::postgres::PgListener;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::store::history::Retention;
 use crate::store::{State, Store, StoreError};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Publishes the catalog's state whenever it moves; never returns.
 pub(crate) async fn watch(
@@ -28,14 +29,17 @@ pub(crate) async fn watch(
         listener: None,
     };
     let mut forget_at = Instant::now();
+    // Others wait while it is tried, so not again at once.
+    let mut failed = false;
     loop {
         if store.announces_changes() {
             announcements.listen().await;
         }
-        match store.state().await {
+        match answered(store.state()).await {
             Ok(state) => {
                 let kept = state.revision - state.floor;
-                let too_many = kept > retention.revisions + retention.revisions / 10;
+                let most = retention.revisions.saturating_add(retention.revisions / 10);
+                let too_many = kept > most && !failed;
                 news.send_if_modified(|last| {
                     let moved = *last != state;
                     *last = state;
@@ -43,10 +47,17 @@ pub(crate) async fn watch(
                 });
                 if too_many || forget_at <= Instant::now() {
                     forget_at = Instant::now() + FORGET_EVERY;
-                    complain(store.forget(retention).await);
+                    match answered(store.forget(retention)).await {
+                        Ok(true) => failed = false,
+                        Ok(false) => (failed, forget_at) = (false, Instant::now()),
+                        Err(error) => {
+                            failed = true;
+                            complain(&error);
+                        }
+                    }
                 }
             }
-            Err(error) => complain(Err(error)),
+            Err(error) => complain(&error),
         }
         tokio::select! {
             () = store.written.notified() => {}
@@ -56,13 +67,18 @@ pub(crate) async fn watch(
     }
 }
 
-fn complain(result: Result<(), StoreError>) {
-    if let Err(error) = result {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "looking for changes failed"
-        );
-    }
+/// A database that is gone says nothing for a quarter of an hour.
+async fn answered<T>(ask: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    timeout(DEADLINE, ask)
+        .await
+        .unwrap_or(Err(StoreError::Silent))
+}
+
+fn complain(error: &StoreError) {
+    tracing::error!(
+        error = error as &dyn std::error::Error,
+        "looking for changes failed"
+    );
 }
 
 /// PostgreSQL's notifications, as long as there is a connection for them.

@@ -225,3 +225,34 @@ async fn a_role_that_reads_cannot_write() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_role_that_reports_cannot_have_a_table_of_its_own_taken_for_the_owners() {
+    const TAKE_OVER: &str = "
+        CREATE TEMP TABLE catalog_state (revision BIGINT);
+        INSERT INTO catalog_state VALUES (0);
+        CREATE TEMP TABLE events (revision BIGINT, type TEXT, service_id TEXT, data TEXT, at BIGINT);
+        CREATE FUNCTION pg_temp.take() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            UPDATE public.catalog_state SET epoch = 'stolen'; RETURN NEW;
+        END $$;
+        CREATE TRIGGER take BEFORE UPDATE ON catalog_state
+            FOR EACH ROW EXECUTE FUNCTION pg_temp.take();
+        GRANT ALL ON catalog_state, events TO PUBLIC;
+        INSERT INTO health_reports VALUES ('steady', 'direct', 1, 1, 'Unhealthy', 0, 1);";
+    let database = Database::postgres();
+    let server = database.serve(&[]);
+    let body = json!({ "name": "steady", "namespace": "ns" });
+    server
+        .call(Method::PUT, "/api/v1/services/steady", &body)
+        .await;
+    database.execute(REPORTER).await;
+    let before = server.json("/api/v1/services").await;
+    let mut events = server.follow(None).await;
+    let mut connection = PgConnection::connect(&database.url_of("reporter"))
+        .await
+        .unwrap();
+    connection.execute(TAKE_OVER).await.unwrap();
+    assert_eq!(events.change().await.kind, "HealthChanged");
+    let after = server.json("/api/v1/services").await;
+    assert_eq!(after["epoch"], before["epoch"]);
+}

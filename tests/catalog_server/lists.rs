@@ -190,6 +190,7 @@ async fn a_bad_query_names_its_parameter(database: Database) {
         ("cursor=%20", "cursor"),
         ("namespace=..", "namespace"),
         ("label=%00=", "label"),
+        ("label=team=x&label=team=y", "label"),
         (&*many_ids, "id"),
     ] {
         let (status, problem) = server

@@ -2,8 +2,11 @@
 
 use std::io::Write as _;
 
+use nix::sys::signal::Signal;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::Connection as _;
+use sqlx::postgres::PgConnection;
 
 use crate::server::Database;
 
@@ -11,6 +14,7 @@ on_both_databases!(
     what_was_written_is_there_after_a_restart,
     a_seed_registers_what_is_missing_and_leaves_the_rest,
     being_told_to_stop_ends_open_streams,
+    a_history_may_be_kept_for_ever,
 );
 
 const SEED: &str = concat!(
@@ -51,6 +55,87 @@ async fn being_told_to_stop_ends_open_streams(database: Database) {
     let ended = tokio::task::spawn_blocking(move || server.terminate());
     assert_eq!(events.next().await, None);
     assert!(ended.await.unwrap().success());
+}
+
+async fn a_history_may_be_kept_for_ever(database: Database) {
+    let most = i64::MAX.to_string();
+    let server = database.serve(&["--retention-revisions", &most]);
+    let body = json!({ "name": "svc", "namespace": "ns" });
+    server.call(Method::PUT, "/api/v1/services/a", &body).await;
+    // The watch has looked when a follower hears of it.
+    assert_eq!(
+        server.follow(None).await.next().await.unwrap().kind,
+        "bookmark"
+    );
+    server.call(Method::PUT, "/api/v1/services/b", &body).await;
+    assert!(server.terminate().success());
+}
+
+#[tokio::test]
+async fn a_long_history_is_forgotten_in_parts_to_its_end() {
+    let database = Database::postgres();
+    drop(database.serve(&[]));
+    let fill = "
+        INSERT INTO events SELECT n, 'x', 'x', '{}', (extract(epoch FROM now()) * 1000)::bigint
+        FROM generate_series(1, 50000) n;
+        UPDATE catalog_state SET revision = 50000;";
+    database.execute(fill).await;
+    let _server = database.serve(&["--retention-revisions", "10"]);
+    let mut owner = PgConnection::connect(&database.url).await.unwrap();
+    loop {
+        let look = "SELECT floor, (SELECT count(*) FROM events) FROM catalog_state";
+        let (floor, events): (i64, i64) = sqlx::query_as(look).fetch_one(&mut owner).await.unwrap();
+        assert_eq!(events, 50_000 - floor);
+        if floor == 49_990 {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn one_that_stopped_in_the_midst_of_a_write_does_not_hold_up_the_others() {
+    let database = Database::postgres();
+    let (first, second) = (database.serve(&[]), database.serve(&[]));
+    database
+        .execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN PERFORM pg_sleep(2); RETURN NEW; END $$;
+             CREATE TRIGGER slow BEFORE INSERT ON events FOR EACH ROW
+             WHEN (NEW.service_id = 'slow') EXECUTE FUNCTION slow();",
+        )
+        .await;
+    let body = json!({ "name": "svc", "namespace": "ns" });
+    let writing = first.send(Method::PUT, "/api/v1/services/slow", &body);
+    let stopped = async {
+        let mut owner = PgConnection::connect(&database.url).await.unwrap();
+        let sleeps = "SELECT count(*) FROM pg_stat_activity
+                      WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        while sqlx::query_scalar::<_, i64>(sleeps)
+            .fetch_one(&mut owner)
+            .await
+            .unwrap()
+            == 0
+        {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        first.signal(Signal::SIGSTOP);
+    };
+    tokio::select! {
+        _ = writing => panic!("it was not stopped"),
+        () = stopped => {}
+    }
+    // Each try gives up after eight seconds, and so does the database with the one
+    // that stopped.
+    let mut tries = 0;
+    loop {
+        let (status, problem) = second.call(Method::PUT, "/api/v1/services/b", &body).await;
+        if status == StatusCode::CREATED {
+            return;
+        }
+        tries += 1;
+        assert!(tries < 3, "{status} {problem}");
+    }
 }
 
 #[tokio::test]

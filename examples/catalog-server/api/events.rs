@@ -14,7 +14,7 @@ use axum::response::sse::{Event, Sse};
 use futures::Stream;
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::{App, Shared};
 use crate::problem::Problem;
@@ -23,6 +23,8 @@ use crate::store::{State as Place, StoreError};
 
 /// Longest silence on a stream; the contract says at most 10 s.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(5);
+/// How long reading events may take before the stream is ended.
+const READ: Duration = Duration::from_secs(10);
 /// Events read at once.
 const CHUNK: i64 = 500;
 
@@ -149,7 +151,9 @@ impl Follower {
             }
         }
         self.news.mark_unchanged();
-        let (state, changes) = self.app.store.changes_after(self.revision, CHUNK).await?;
+        let reading = self.app.store.changes_after(self.revision, CHUNK);
+        let read = timeout(READ, reading).await;
+        let (state, changes) = read.unwrap_or(Err(StoreError::Silent))?;
         if state.epoch != self.epoch || state.revision < self.revision {
             self.reset(&state, "the catalog began a new epoch");
         } else if state.floor > self.revision {
@@ -161,12 +165,14 @@ impl Follower {
     }
 
     fn pass_on(&mut self, changes: Vec<Change>, state: &Place) {
+        let read = changes.len();
         for change in changes {
             self.revision = change.revision;
             let event = self.event(&change.event).data(change.data);
             self.pending.push_back(event);
         }
-        self.caught_up = self.revision >= state.revision;
+        // Whatever the state says: where there was nothing to read, more has to come.
+        self.caught_up = self.revision >= state.revision || read == 0;
         let due = match self.bookmark {
             None => self.caught_up,
             Some(at) => at <= Instant::now(),

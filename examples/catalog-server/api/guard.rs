@@ -37,7 +37,7 @@ pub(crate) struct Access {
     /// Asked for in `X-API-Key`.
     pub(crate) key: Option<ApiKey>,
     /// Asked for in `Authorization`.
-    pub(crate) tokens: Option<Tokens>,
+    pub(crate) tokens: Option<Arc<Tokens>>,
 }
 
 impl Access {

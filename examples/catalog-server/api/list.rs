@@ -98,7 +98,11 @@ impl Query {
                 "label" => {
                     labels += 1;
                     let (key, value) = label(&value)?;
-                    query.labels.insert(key, value);
+                    let before = query.labels.insert(key.clone(), value.clone());
+                    if before.is_some_and(|before| before != value) {
+                        let two = format!("asks for two values of {key}; no service has both");
+                        return Err(Problem::fault("label", &two));
+                    }
                 }
                 "id" => {
                     ids += 1;

@@ -3,7 +3,7 @@
 //! let in is remembered for a short while. Does IO to the API server alone.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, TokenReviewStatus};
@@ -51,7 +51,7 @@ pub(crate) struct Rule {
 pub(crate) struct Tokens {
     rule: Rule,
     reviews: Api<TokenReview>,
-    gates: [tokio::sync::Mutex<()>; GATES],
+    gates: [Arc<tokio::sync::Mutex<()>>; GATES],
     /// Until when, by the digest of the token: no token is kept.
     known: Mutex<HashMap<[u8; 32], Instant>>,
 }
@@ -67,7 +67,7 @@ impl Tokens {
     }
 
     /// Whether the token opens.
-    pub(crate) async fn check(&self, token: &str) -> Result<(), Refusal> {
+    pub(crate) async fn check(self: &Arc<Self>, token: &str) -> Result<(), Refusal> {
         if !looks_like_one(token) {
             return Err(Refusal::Invalid);
         }
@@ -76,11 +76,22 @@ impl Tokens {
             return Ok(());
         }
         let gate = usize::from(digest[0]) % GATES;
-        let _passing = self.gates[gate].lock().await;
+        let passing = Arc::clone(&self.gates[gate]).lock_owned().await;
         // Somebody else may have had it reviewed while we waited.
         if self.is_known(&digest) {
             return Ok(());
         }
+        // Goes on where the client hangs up: it comes again, and finds the answer.
+        let (tokens, token) = (Arc::clone(self), token.to_owned());
+        let reviewed = tokio::spawn(async move {
+            let _passing = passing;
+            tokens.have_reviewed(digest, &token).await
+        });
+        reviewed.await.unwrap_or(Err(Refusal::Unknown))
+    }
+
+    /// What the API server says about the token, for whoever asks next as well.
+    async fn have_reviewed(&self, digest: [u8; 32], token: &str) -> Result<(), Refusal> {
         // The answer is as old as the question.
         let until = Instant::now() + self.rule.trusted_for;
         self.rule.judge(&self.review(token).await?)?;
@@ -157,7 +168,6 @@ fn looks_like_one(token: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures::future::join_all;
@@ -225,15 +235,42 @@ mod tests {
         Client::new(answer, "default")
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn requests_that_come_together_with_a_new_token_have_it_reviewed_once() {
-        let reviews = Arc::default();
+    /// Tokens that such a server reviews.
+    fn tokens(reviews: &Arc<AtomicUsize>) -> Arc<Tokens> {
         let rule = Rule {
             audience: "catalog".to_owned(),
             users: BTreeSet::from([USER.to_owned()]),
             trusted_for: Duration::from_secs(60),
         };
-        let tokens = Tokens::new(rule, server(&reviews));
+        Arc::new(Tokens::new(rule, server(reviews)))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_review_goes_on_where_the_client_that_caused_it_hangs_up() {
+        let reviews = Arc::default();
+        let tokens = tokens(&reviews);
+        let hung_up = timeout(Duration::from_millis(500), tokens.check("a.b.c"));
+        assert!(hung_up.await.is_err());
+        assert_eq!(tokens.check("a.b.c").await, Ok(()));
+        assert_eq!(reviews.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_that_hang_up_while_they_wait_leave_nothing_behind() {
+        let reviews = Arc::default();
+        let tokens = tokens(&reviews);
+        for n in 0..1_000 {
+            let token = format!("a.b.{n}");
+            let hung_up = timeout(Duration::from_micros(1), tokens.check(&token));
+            assert!(hung_up.await.is_err());
+        }
+        assert!(Arc::strong_count(&tokens) <= 1 + GATES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_come_together_with_a_new_token_have_it_reviewed_once() {
+        let reviews = Arc::default();
+        let tokens = tokens(&reviews);
         let all = join_all((0..20).map(|_| tokens.check("a.b.c"))).await;
         assert!(all.iter().all(Result::is_ok), "{all:?}");
         assert_eq!(reviews.load(Ordering::SeqCst), 1);

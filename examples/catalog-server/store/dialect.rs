@@ -81,14 +81,18 @@ impl Dialect {
         }
     }
 
-    /// Run on each new connection: no statement may wait for ever.
+    /// Run on each new connection: no statement may wait for ever, nor keep others
+    /// waiting, and what was told is not lost with the power.
     pub(crate) fn session_settings(self) -> &'static str {
         match self {
             Self::Sqlite => {
-                "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
+                "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;
                  PRAGMA foreign_keys = ON; PRAGMA busy_timeout = 5000;"
             }
-            Self::Postgres => "SET statement_timeout = '8s'; SET lock_timeout = '8s';",
+            Self::Postgres => {
+                "SET statement_timeout = '8s'; SET lock_timeout = '8s';
+                 SET idle_in_transaction_session_timeout = '8s';"
+            }
         }
     }
 

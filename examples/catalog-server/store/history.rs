@@ -6,6 +6,9 @@ use sqlx::Row;
 
 use super::{State, Store, StoreError, now};
 
+/// Revisions that are forgotten at once.
+const MOST_AT_ONCE: i64 = 20_000;
+
 /// One change of the catalog.
 #[derive(Clone, Debug)]
 pub(crate) struct Change {
@@ -63,11 +66,12 @@ impl Store {
         Ok((state, changes))
     }
 
-    /// Forgets what is older than the retention, and raises the floor.
-    pub(crate) async fn forget(&self, retention: Retention) -> Result<(), StoreError> {
+    /// Forgets what is older than the retention, and raises the floor; no more than
+    /// so many revisions at once, since others wait meanwhile. Says whether that was all.
+    pub(crate) async fn forget(&self, retention: Retention) -> Result<bool, StoreError> {
         let mut writing = self.begin().await?;
         let oldest = now() - i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
-        let floor: i64 = sqlx::query(
+        let (floor, is_all): (i64, bool) = sqlx::query(
             "SELECT revision, floor, (SELECT coalesce(max(revision), 0) FROM events WHERE at < $1)
              FROM catalog_state",
         )
@@ -75,9 +79,9 @@ impl Store {
         .try_map(|row: sqlx::any::AnyRow| {
             let (revision, floor, aged): (i64, i64, i64) =
                 (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            Ok(floor
-                .max(aged)
-                .max(revision.saturating_sub(retention.revisions)))
+            let wanted = aged.max(revision.saturating_sub(retention.revisions));
+            let next = wanted.clamp(floor, floor.saturating_add(MOST_AT_ONCE));
+            Ok((next, next >= wanted))
         })
         .fetch_one(&mut *writing.tx)
         .await?;
@@ -91,7 +95,8 @@ impl Store {
                 .execute(&mut *writing.tx)
                 .await?;
         }
-        writing.commit().await
+        writing.commit().await?;
+        Ok(is_all)
     }
 
     /// Begins a new epoch: every position that readers hold is void.

@@ -29,6 +29,9 @@ pub(crate) enum StoreError {
     /// The database refused, or could not be reached.
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
+    /// The database did not answer in time.
+    #[error("the database does not answer")]
+    Silent,
     /// The tables could not be brought to this version.
     #[error("the migration failed")]
     Migration(#[from] sqlx::migrate::MigrateError),
