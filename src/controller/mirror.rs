@@ -138,7 +138,9 @@ impl<V: Clone + PartialEq> Mirror<V> {
         if seen.version != 0 && seen.version <= self.told {
             return;
         }
-        self.written.insert(seen.id.clone());
+        if self.listing.is_some() {
+            self.written.insert(seen.id.clone());
+        }
         let (id, kept) = Kept::of(seen);
         self.put(id, kept, false);
     }
@@ -215,11 +217,12 @@ impl<V: Clone + PartialEq> Mirror<V> {
         let newest = listing.values().map(|seen| seen.version).max();
         let newest = newest.unwrap_or_default();
         self.told = self.told.max(newest);
+        let written = std::mem::take(&mut self.written);
         let gone: BTreeSet<_> = self
             .live
             .iter()
             .filter(|(id, _)| !listing.contains_key(id))
-            .filter(|(id, kept)| !self.written.contains(id) || kept.version < newest)
+            .filter(|(id, kept)| !written.contains(id) || kept.version < newest)
             .map(|(id, _)| id)
             .collect();
         self.complete = true;

@@ -1,7 +1,9 @@
 //! Validated names. A value of these types has been checked; nothing here
-//! repairs, shortens or escapes a name, so two inputs never meet in one.
+//! repairs, shortens or escapes a name, so two inputs never meet in one. A clone
+//! shares the text: much is kept by name.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// Why a name was refused. The message names the rule, never more of the
 /// input than a bounded, escaped prefix.
@@ -36,13 +38,13 @@ macro_rules! name {
     ($(#[$doc:meta])* $name:ident, $what:literal, $check:expr, $rule:literal) => {
         $(#[$doc])*
         #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-        pub struct $name(String);
+        pub struct $name(Arc<str>);
 
         impl $name {
             /// Takes the text as it is, or says which rule it breaks.
             pub fn parse(text: &str) -> Result<Self, NameError> {
                 if $check(text) {
-                    Ok(Self(text.to_owned()))
+                    Ok(Self(Arc::from(text)))
                 } else {
                     Err(NameError::new($what, text, $rule))
                 }

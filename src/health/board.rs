@@ -247,7 +247,7 @@ impl Board {
             let since = *endpoint.silent_since.get_or_insert(now.clock);
             next.ask_others = !matches!(endpoint.judge.verdict(), Verdict::Unhealthy(_));
             if moved {
-                endpoint.in_waiting = Some(judge);
+                endpoint.in_waiting = Some(Box::new(judge));
                 let Witnesses {
                     services,
                     endpoints,

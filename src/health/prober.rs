@@ -69,8 +69,8 @@ impl Prober {
     /// Replaces what is checked. Endpoints that stay keep their verdict, their
     /// connection and their place in time; where something else is asked of a
     /// service, its endpoints are judged anew.
-    pub fn set(&self, targets: Targets) {
-        self.targets.send_replace(Arc::new(targets));
+    pub fn set(&self, targets: impl Into<Arc<Targets>>) {
+        self.targets.send_replace(targets.into());
     }
 }
 
@@ -254,7 +254,7 @@ impl<P: Probe> Engine<P> {
             };
             self.metrics.began((now - due).as_secs_f64());
             self.beat = self.beat.min(now + QUICK_BEAT);
-            let kept = entry.kept.take();
+            let kept = entry.kept.take().map(|kept| *kept);
             self.roster.kept -= usize::from(kept.is_some());
             let asked = Arc::clone(&service.asked);
             let (probe, address) = (self.probe.clone(), entry.address);
@@ -334,7 +334,7 @@ impl<P: Probe> Engine<P> {
         }
         if service.asked.check.keeps() && self.roster.kept < self.limits.kept {
             self.roster.kept += usize::from(done.outcome.kept.is_some());
-            entry.kept = done.outcome.kept;
+            entry.kept = done.outcome.kept.map(Box::new);
         }
         let interval = service.asked.check.thresholds.interval;
         entry.due = match next.soon {

@@ -50,7 +50,8 @@ pub(super) struct Entry<K> {
     pub(super) address: SocketAddr,
     /// When it was to be checked last, or is to be next.
     pub(super) due: Instant,
-    pub(super) kept: Option<K>,
+    /// Boxed, since most keep none.
+    pub(super) kept: Option<Box<K>>,
 }
 
 impl<K> Roster<K> {

@@ -140,7 +140,7 @@ impl Bed {
 
     /// What is found of `shop/web`, from now on.
     fn tell(&self, members: &[(&str, Verdict)]) {
-        let services = vec![checked(members)];
+        let services = vec![Arc::new(checked(members))];
         self.ctx.ejector.tell(Known {
             services,
             unsettled: BTreeSet::new(),
@@ -278,15 +278,13 @@ fn checked(members: &[(&str, Verdict)]) -> Checked {
     let key = |name: &str| ("shop".to_owned(), name.to_owned());
     let member = |(name, verdict): &(&str, Verdict)| Member {
         pod: key(name),
+        uid: format!("uid-of-{name}"),
         ready: true,
         verdict: *verdict,
         since: Timestamp::UNIX_EPOCH,
     };
-    let uids = members.iter();
-    let uids = uids.map(|(name, _)| (key(name), format!("uid-of-{name}")));
     Checked {
         mode: EjectionMode::Draining,
-        uids: uids.collect(),
         service: Service {
             binding: web(),
             ejects: true,

@@ -5,7 +5,8 @@
 use std::sync::Arc;
 
 use super::super::context::Context;
-use super::fleet::{Entry, Fleet};
+use super::entry::Entry;
+use super::fleet::Fleet;
 use crate::alert::value::{Alert, Service, What};
 use crate::domain::health::mark::{self, Whose};
 use crate::domain::health::service::{ServiceHealth, health};
@@ -15,7 +16,7 @@ use crate::domain::names::BindingKey;
 pub(super) fn all(ctx: &Context, fleet: &Fleet) -> Vec<Alert> {
     let cluster = ctx.cluster.known();
     let mut all = Vec::new();
-    for (key, entry) in fleet.iter().filter(|(_, entry)| entry.verdicts.proven) {
+    for (key, entry) in fleet.iter().filter(|(_, entry)| entry.verdicts().proven) {
         let Some(subject) = entry.subject() else {
             continue;
         };
@@ -56,9 +57,9 @@ fn of(ctx: &Context, entry: &Entry, service: impl FnOnce() -> Arc<Service>, all:
             },
         });
     }
-    let counts = &entry.verdicts.counts;
+    let counts = &entry.verdicts().counts;
     if let Some(since) = first
-        && health(counts, entry.verdicts.proven) == ServiceHealth::Unhealthy
+        && health(counts, entry.verdicts().proven) == ServiceHealth::Unhealthy
     {
         all.push(Alert {
             service,

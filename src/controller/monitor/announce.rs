@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::super::context::Context;
 use super::super::queue::state::Lane;
 use super::super::report;
-use super::fleet::{Entry, Fleet, Snapshot};
+use super::entry::{Entry, Snapshot};
+use super::fleet::Fleet;
 use crate::api::service_binding::EndpointTransition;
 use crate::domain::health::judge::Verdict;
 use crate::domain::health::service::ServiceHealth;
@@ -50,8 +51,8 @@ fn to(verdict: Verdict) -> Option<To> {
 pub(super) fn counted(metrics: &Metrics, fleet: &Fleet) {
     let (mut healthy, mut unhealthy) = (0, 0);
     for (_, entry) in fleet.iter() {
-        healthy += entry.verdicts.counts.healthy;
-        unhealthy += entry.verdicts.counts.unhealthy;
+        healthy += entry.verdicts().counts.healthy;
+        unhealthy += entry.verdicts().counts.unhealthy;
     }
     metrics.verdicts.now(healthy, unhealthy);
 }

@@ -8,6 +8,7 @@
 
 mod alerts;
 mod announce;
+mod entry;
 mod fleet;
 pub mod run;
 #[cfg(test)]

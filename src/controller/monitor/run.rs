@@ -9,7 +9,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::super::context::Context;
 use super::super::mirror::Id;
-use super::fleet::{Entry, Fleet, behind, service};
+use super::entry::Entry;
+use super::fleet::{Fleet, behind, service};
 use super::{Marks, Monitor};
 use super::{alerts, announce};
 use crate::api::service_binding::ServiceBinding;
@@ -63,7 +64,7 @@ struct Rounds {
     fleet: Fleet,
     /// Records that only looks have seen.
     records: BTreeMap<BindingKey, Arc<ServiceRecord>>,
-    checked: target::Targets,
+    checked: Arc<target::Targets>,
     /// Whether the ejector was told anything: also where there is no binding it
     /// has to know, since Pods may be out for one that is gone.
     told: bool,
@@ -87,7 +88,7 @@ impl Rounds {
             started: Instant::now(),
             fleet: Fleet::default(),
             records: BTreeMap::new(),
-            checked: target::Targets::new(),
+            checked: Arc::default(),
             told: false,
             held: None,
             held_said: false,
@@ -185,8 +186,7 @@ impl Rounds {
                 };
                 let found = behind(subject, &ctx.world.behind(id));
                 checked.push(subject.service.clone());
-                if entry.targets != found {
-                    entry.targets = found;
+                if entry.found(found) {
                     changed.known = true;
                     changed.bindings.insert(key);
                 }
@@ -194,9 +194,9 @@ impl Rounds {
         }
         if changed.known {
             let all = self.fleet.to_check(&ctx.options.trust_domain);
-            if all != self.checked {
-                self.checked = all;
-                ctx.monitor.prober.set(self.checked.clone());
+            if all != *self.checked {
+                self.checked = Arc::new(all);
+                ctx.monitor.prober.set(Arc::clone(&self.checked));
             }
         }
         checked
@@ -211,9 +211,9 @@ impl Rounds {
                 let Some(entry) = self.fleet.get_mut(&key) else {
                     continue;
                 };
-                if entry.verdicts != verdicts {
-                    announce::moved(&ctx.metrics, &entry.verdicts, &verdicts);
-                    entry.verdicts = verdicts.clone();
+                if *entry.verdicts() != verdicts {
+                    announce::moved(&ctx.metrics, entry.verdicts(), &verdicts);
+                    entry.judged(verdicts.clone());
                     changed.known = true;
                     changed.bindings.insert(key);
                 }

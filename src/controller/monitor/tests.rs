@@ -45,7 +45,7 @@ fn address(n: usize) -> std::net::SocketAddr {
 fn with(fleet: &mut Fleet, verdicts: &[Verdict]) {
     fleet.want(&key("web"), Some(check()));
     let entry = fleet.get_mut(&key("web")).unwrap();
-    entry.targets = Targets {
+    entry.found(Targets {
         targets: (0..verdicts.len())
             .map(|n| Target {
                 pod: ("shop".to_owned(), format!("web-{n}")),
@@ -54,16 +54,16 @@ fn with(fleet: &mut Fleet, verdicts: &[Verdict]) {
             })
             .collect(),
         ..Targets::default()
-    };
+    });
     let since = Timestamp::UNIX_EPOCH;
-    entry.verdicts = Verdicts {
+    entry.judged(Verdicts {
         counts: Counts::of(verdicts.iter().copied()),
         proven: true,
         endpoints: (0..verdicts.len())
             .map(|n| (address(n), (verdicts[n], since)))
             .collect(),
         unconfirmed: std::collections::BTreeSet::new(),
-    };
+    });
 }
 
 #[test]
@@ -71,7 +71,9 @@ fn who_is_unhealthy_by_what_was_found_while_nobody_was_well_is_not_judged_for_th
     let mut fleet = Fleet::default();
     with(&mut fleet, &[GOOD, BAD, BAD]);
     let entry = fleet.get_mut(&key("web")).unwrap();
-    entry.verdicts.unconfirmed = [address(2)].into();
+    let mut verdicts = entry.verdicts().clone();
+    verdicts.unconfirmed = [address(2)].into();
+    entry.judged(verdicts);
     let known = fleet.known(EjectionMode::Draining, false);
     let members = known.services[0].service.members.iter();
     let verdicts: Vec<_> = members.map(|member| member.verdict).collect();
@@ -106,6 +108,37 @@ fn nothing_is_said_before_every_endpoint_was_judged_once_and_everything_after_th
 }
 
 #[test]
+fn what_the_ejector_is_told_is_kept_as_long_as_it_holds() {
+    let mut fleet = Fleet::default();
+    with(&mut fleet, &[GOOD, BAD]);
+    let told = |fleet: &mut Fleet, flag, held| fleet.known(flag, held).services.remove(0);
+    let first = told(&mut fleet, EjectionMode::Draining, false);
+    let again = told(&mut fleet, EjectionMode::Draining, false);
+    assert!(std::sync::Arc::ptr_eq(&first, &again));
+    assert_eq!(
+        told(&mut fleet, EjectionMode::Observe, false).mode,
+        EjectionMode::Observe
+    );
+    assert!(told(&mut fleet, EjectionMode::Draining, true).service.held);
+    let members = |fleet: &mut Fleet| {
+        let told = told(fleet, EjectionMode::Draining, false);
+        let members = told.service.members.iter();
+        members.map(|member| member.verdict).collect::<Vec<_>>()
+    };
+    assert_eq!(members(&mut fleet), [GOOD, BAD]);
+    with(&mut fleet, &[BAD, GOOD, GOOD]);
+    assert_eq!(members(&mut fleet), [BAD, GOOD, GOOD]);
+    let entry = fleet.get_mut(&key("web")).unwrap();
+    entry.judged(Verdicts::default());
+    assert_eq!(members(&mut fleet), [Verdict::Pending; 3]);
+    fleet
+        .get_mut(&key("web"))
+        .unwrap()
+        .found(Targets::default());
+    assert!(members(&mut fleet).is_empty());
+}
+
+#[test]
 fn what_a_binding_wanted_stays_while_it_is_not_known() {
     let mut fleet = Fleet::default();
     fleet.want(&key("new"), None);
@@ -115,6 +148,18 @@ fn what_a_binding_wanted_stays_while_it_is_not_known() {
     assert_eq!(known.unsettled, [key("new")].into());
     assert_eq!(known.services.len(), 1);
     assert_eq!(fleet.checking(&web()), [key("web")].into());
+}
+
+#[test]
+fn who_is_out_for_a_binding_that_is_frozen_stays_out_though_nobody_is_checked_for_it() {
+    let mut fleet = Fleet::default();
+    with(&mut fleet, &[GOOD, BAD]);
+    fleet.want(&key("web"), Some(Wanted::Frozen));
+    let known = fleet.known(EjectionMode::Draining, false);
+    assert_eq!(known.unsettled, [key("web")].into());
+    assert!(known.services.is_empty() && fleet.checking(&web()).is_empty());
+    let entry = fleet.get_mut(&key("web")).unwrap();
+    assert_eq!(entry.snapshot(Stays::default(), None), None);
 }
 
 #[test]
@@ -148,19 +193,19 @@ fn a_service_is_checked_for_one_binding() {
 fn in_doubt_and_while_the_binding_is_frozen_nothing_moves() {
     let mut fleet = Fleet::default();
     with(&mut fleet, &[GOOD]);
-    let held = |fleet: &Fleet, doubt| {
+    let held = |fleet: &mut Fleet, doubt| {
         fleet.known(EjectionMode::Draining, doubt).services[0]
             .service
             .held
     };
-    assert!(!held(&fleet, false));
-    assert!(held(&fleet, true));
+    assert!(!held(&mut fleet, false));
+    assert!(held(&mut fleet, true));
     let Wanted::Check(mut frozen) = check() else {
         panic!()
     };
     frozen.frozen = true;
     fleet.want(&key("web"), Some(Wanted::Check(frozen)));
-    assert!(held(&fleet, false));
+    assert!(held(&mut fleet, false));
     let entry = fleet.get_mut(&key("web")).unwrap();
     let snapshot = entry.snapshot(Stays::default(), Some(Doubt::Late)).unwrap();
     let message = snapshot.shown.fact().message;

@@ -40,6 +40,7 @@ pub fn checked(
         let (verdict, since) = verdict(target.address).unwrap_or(unknown);
         Member {
             pod: target.pod.clone(),
+            uid: target.uid.clone(),
             ready: true,
             verdict,
             since,
@@ -47,13 +48,12 @@ pub fn checked(
     });
     let unready = targets.unready().map(|pod| Member {
         pod: pod.clone(),
+        uid: String::new(),
         ready: false,
         verdict: unknown.0,
         since: unknown.1,
     });
-    let uids = targets.targets.iter();
     Checked {
-        uids: uids.map(|t| (t.pod.clone(), t.uid.clone())).collect(),
         mode: bound.mode,
         service: Service {
             binding: bound.binding,
@@ -108,17 +108,16 @@ mod tests {
             (address == first).then_some((Verdict::Healthy, since))
         });
         let members = found.service.members.iter();
-        let members = members.map(|m| (m.pod.1.as_str(), m.ready, m.verdict, m.since));
+        let members = members.map(|m| (m.pod.1.as_str(), &*m.uid, m.ready, m.verdict, m.since));
         let begin = Timestamp::UNIX_EPOCH;
         assert_eq!(
             members.collect::<Vec<_>>(),
             [
-                ("a", true, Verdict::Healthy, since),
-                ("b", true, Verdict::Pending, begin),
-                ("c", false, Verdict::Pending, begin),
+                ("a", "uid-of-a", true, Verdict::Healthy, since),
+                ("b", "uid-of-b", true, Verdict::Pending, begin),
+                ("c", "", false, Verdict::Pending, begin),
             ]
         );
-        assert_eq!(found.uids[&pod("b")], "uid-of-b");
         assert!(!found.service.ejects);
     }
 }

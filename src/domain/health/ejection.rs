@@ -18,6 +18,7 @@
 //! 6. A Pod behind several bound services goes only where each one's floor
 //!    lets it.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
@@ -50,6 +51,8 @@ pub struct Service {
 pub struct Member {
     /// Which.
     pub pod: PodKey,
+    /// The uid of the Pod that was judged; empty where none was.
+    pub uid: String,
     /// Whether it is ready, and so in the mesh unless it was taken out.
     pub ready: bool,
     /// What is held of it as an endpoint of this service.
@@ -99,7 +102,8 @@ pub fn most_out(ready: usize, percent: u8) -> usize {
 
 /// Decides for services that may have Pods in common, and for the Pods that
 /// are out now.
-pub fn plan(services: &[Service], now_out: &BTreeMap<PodKey, Out>) -> Plan {
+pub fn plan<S: Borrow<Service>>(services: &[S], now_out: &BTreeMap<PodKey, Out>) -> Plan {
+    let services: Vec<&Service> = services.iter().map(Borrow::borrow).collect();
     let others = now_out.iter().filter(|(_, out)| **out == Out::Others);
     let mut plan = Plan {
         others: others.map(|(pod, _)| pod.clone()).collect(),
@@ -107,7 +111,7 @@ pub fn plan(services: &[Service], now_out: &BTreeMap<PodKey, Out>) -> Plan {
     };
     let mut room: BTreeMap<&BindingKey, usize> = BTreeMap::new();
     let mut wishes: BTreeMap<&PodKey, Wish<'_>> = BTreeMap::new();
-    for service in services {
+    for service in &services {
         let ready = service.members.iter().filter(|member| member.ready);
         let others = ready.clone().filter(|member| is_others(now_out, member));
         let most = most_out(ready.clone().count(), service.percent);
@@ -146,7 +150,7 @@ pub fn plan(services: &[Service], now_out: &BTreeMap<PodKey, Out>) -> Plan {
             }
         }
     }
-    let behind_of = behind_of(services, &wishes);
+    let behind_of = behind_of(&services, &wishes);
     let mut order: Vec<_> = wishes.into_iter().collect();
     order.sort_by_key(|(pod, wish)| (!wish.fixed, wish.new, wish.since, *pod));
     for (pod, wish) in order {
@@ -202,7 +206,7 @@ fn gets_requests<'a>(
 /// For which services each of these Pods takes traffic, unless it is out: one
 /// pass over all members, however many Pods there are.
 fn behind_of<'a>(
-    services: &'a [Service],
+    services: &[&'a Service],
     wishes: &BTreeMap<&'a PodKey, Wish<'_>>,
 ) -> BTreeMap<&'a PodKey, Vec<&'a Service>> {
     let mut all: BTreeMap<&PodKey, Vec<&Service>> = BTreeMap::new();
@@ -210,7 +214,7 @@ fn behind_of<'a>(
         let ready = service.members.iter().filter(|member| member.ready);
         for member in ready.filter(|member| wishes.contains_key(&member.pod)) {
             let of = all.entry(&member.pod).or_default();
-            if of.last().is_none_or(|last| !std::ptr::eq(*last, service)) {
+            if of.last().is_none_or(|last| !std::ptr::eq(*last, *service)) {
                 of.push(service);
             }
         }

@@ -165,7 +165,11 @@ pub fn all(
         };
         is.map(|is| (binding.clone(), is))
     };
-    let mut all: BTreeMap<_, _> = known.services.iter().filter_map(of).collect();
+    let mut all: BTreeMap<_, _> = known
+        .services
+        .iter()
+        .filter_map(|checked| of(checked))
+        .collect();
     let unsettled = known.unsettled.iter();
     all.extend(unsettled.filter_map(|key| Some((key.clone(), as_it_is(key)?))));
     all
@@ -355,13 +359,13 @@ mod tests {
         let pod = |n: usize| ("shop".to_owned(), format!("web-{n}"));
         let member = |(n, verdict): (usize, &Verdict)| Member {
             pod: pod(n),
+            uid: String::new(),
             ready: true,
             verdict: *verdict,
             since: jiff::Timestamp::UNIX_EPOCH,
         };
         Checked {
             mode,
-            uids: BTreeMap::new(),
             service: Service {
                 binding: key(),
                 ejects: true,
@@ -388,7 +392,7 @@ mod tests {
         let nothing = BTreeMap::new();
         let decided = |checked: Checked, plan: &Plan, before: &BTreeMap<_, _>| {
             let known = Known {
-                services: vec![checked],
+                services: vec![std::sync::Arc::new(checked)],
                 ..Known::default()
             };
             let all = all(&known, plan, before, Duration::ZERO);
@@ -447,7 +451,7 @@ mod tests {
             let checked = service(EjectionMode::Draining, verdicts);
             let plan = plan(std::slice::from_ref(&checked.service), &others);
             let known = Known {
-                services: vec![checked],
+                services: vec![std::sync::Arc::new(checked)],
                 ..Known::default()
             };
             let all = all(&known, &plan, &BTreeMap::new(), Duration::ZERO);
@@ -497,7 +501,7 @@ mod tests {
         let mut checked = service(EjectionMode::OutlierOnly, &[GOOD, GOOD]);
         checked.service.held = true;
         let held = Known {
-            services: vec![checked],
+            services: vec![std::sync::Arc::new(checked)],
             ..Known::default()
         };
         let unsettled = Known {
@@ -521,7 +525,7 @@ mod tests {
             let mut checked = service(EjectionMode::OutlierOnly, verdicts);
             checked.service.proven = proven;
             let known = Known {
-                services: vec![checked],
+                services: vec![std::sync::Arc::new(checked)],
                 ..Known::default()
             };
             let before = before.map(|held| (key(), held)).into_iter().collect();

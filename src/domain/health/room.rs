@@ -11,7 +11,7 @@ use super::mark::{Change, Step};
 /// `now_out` is who is out in truth. Returns how many wait.
 pub fn wait_for_room(
     steps: &mut Vec<Step>,
-    services: &[Service],
+    services: &[&Service],
     now_out: &BTreeMap<PodKey, Out>,
 ) -> usize {
     let leaves = |step: &Step| matches!(step.change, Change::Eject(_));
@@ -32,7 +32,7 @@ pub fn wait_for_room(
             ready.any(|member| member.pod == step.pod)
         };
         let behind: Vec<_> = (0..services.len())
-            .filter(|at| is_behind(&services[*at]))
+            .filter(|at| is_behind(services[*at]))
             .collect();
         let fits = behind.iter().all(|at| rooms[*at] > 0);
         if fits {

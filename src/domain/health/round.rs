@@ -11,7 +11,9 @@
 //! 5. Nothing is written to a Pod that is about to end, nor to one that is as
 //!    it should be.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -32,15 +34,14 @@ pub struct Checked {
     pub service: Service,
     /// What happens to an unhealthy endpoint of it.
     pub mode: EjectionMode,
-    /// Uid of each Pod that was judged.
-    pub uids: BTreeMap<PodKey, String>,
 }
 
 /// All that is known of who is checked.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
-    /// Every binding with checks.
-    pub services: Vec<Checked>,
+    /// Every binding with checks. Shared with whoever keeps them, since most do not
+    /// change from one time to the next.
+    pub services: Vec<Arc<Checked>>,
     /// Bindings of which it is not known yet whether they have checks, as
     /// before the catalog was heard for the first time.
     pub unsettled: BTreeSet<BindingKey>,
@@ -77,25 +78,29 @@ pub fn decide(
     let out = marked.iter();
     let out = out.filter_map(|(key, pod)| Some((key.clone(), mark::out(&pod.view)?)));
     let mut out: BTreeMap<PodKey, Out> = out.collect();
-    let mut services: Vec<Service> = Vec::with_capacity(known.services.len());
+    let mut services: Vec<Cow<'_, Service>> = Vec::with_capacity(known.services.len());
     for checked in &known.services {
-        let mut service = checked.service.clone();
-        service.ejects = checked.mode == EjectionMode::Draining;
+        let mut service = Cow::Borrowed(&checked.service);
+        let ejects = checked.mode == EjectionMode::Draining;
+        if service.ejects != ejects {
+            service.to_mut().ejects = ejects;
+        }
         let bad = |member: &Member| matches!(member.verdict, Verdict::Unhealthy(_));
         // Where nobody is unhealthy nobody leaves, whoever they are.
-        let looked_at = service.members.iter().any(bad);
-        for member in service.members.iter_mut().filter(|_| looked_at) {
-            let judged = checked.uids.get(&member.pod);
-            if find(&member.pod).map(|pod| pod.uid).as_ref() != judged {
-                member.verdict = Verdict::Pending;
+        if service.members.iter().any(bad) {
+            for member in &mut service.to_mut().members {
+                if find(&member.pod).is_none_or(|pod| pod.uid != member.uid) {
+                    member.verdict = Verdict::Pending;
+                }
             }
         }
         services.push(service);
     }
-    services.extend(unsettled(known, marked));
+    services.extend(unsettled(known, marked).map(Cow::Owned));
     let decided = plan(&services, &out);
-    let mut steps = steps(&decided, &services, marked, &find, now);
-    let waiting = wait_for_room(&mut steps, &services, &out);
+    let all: Vec<&Service> = services.iter().map(AsRef::as_ref).collect();
+    let mut steps = steps(&decided, &all, marked, &find, now);
+    let waiting = wait_for_room(&mut steps, &all, &out);
     let would = observed(known, &mut services, &mut out, &decided, would);
     Decided {
         plan: decided,
@@ -117,6 +122,7 @@ fn unsettled<'a>(
         });
         let members = ours.map(|(key, pod)| Member {
             pod: key.clone(),
+            uid: pod.uid.clone(),
             ready: pod.view.ready,
             verdict: Verdict::Pending,
             since: Timestamp::UNIX_EPOCH,
@@ -140,17 +146,19 @@ fn unsettled<'a>(
 /// What would happen, were those that observe to eject.
 fn observed(
     known: &Known,
-    services: &mut [Service],
+    services: &mut [Cow<'_, Service>],
     out: &mut BTreeMap<PodKey, Out>,
     decided: &Plan,
     before: &BTreeMap<PodKey, BTreeSet<BindingKey>>,
 ) -> BTreeMap<PodKey, BTreeSet<BindingKey>> {
-    let observes = |checked: &&Checked| checked.mode == EjectionMode::Observe;
-    if !known.services.iter().any(|checked| observes(&checked)) {
+    let observes = |checked: &Checked| checked.mode == EjectionMode::Observe;
+    if !known.services.iter().any(|checked| observes(checked)) {
         return BTreeMap::new();
     }
     for (service, checked) in services.iter_mut().zip(&known.services) {
-        service.ejects |= observes(&checked);
+        if observes(checked) {
+            service.to_mut().ejects = true;
+        }
     }
     for (pod, bindings) in before {
         match out.entry(pod.clone()).or_insert(Out::Ours(BTreeSet::new())) {
@@ -170,13 +178,13 @@ fn observed(
 
 fn steps(
     plan: &Plan,
-    services: &[Service],
+    services: &[&Service],
     marked: &BTreeMap<PodKey, KnownPod>,
     find: impl Fn(&PodKey) -> Option<KnownPod>,
     now: Timestamp,
 ) -> Vec<Step> {
     let mut behind: BTreeMap<&PodKey, Vec<(&Service, &Member)>> = BTreeMap::new();
-    for service in services {
+    for &service in services {
         for member in &service.members {
             let concerns = plan.out.contains_key(&member.pod) || marked.contains_key(&member.pod);
             if concerns {

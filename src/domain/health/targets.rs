@@ -235,6 +235,9 @@ fn one_each(behind: &Behind, judged: BTreeMap<IpAddr, Result<Target, Exclusion>>
             found.unlisted += 1;
         }
     }
+    // They are kept for as long as nothing changes.
+    found.targets.shrink_to_fit();
+    found.excluded.shrink_to_fit();
     found
 }
 

@@ -9,7 +9,8 @@
 //!    wrong, what was wanted until then stays, but for whether it is frozen.
 //! 4. Who starts while it cannot be told goes by the policy that the binding's
 //!    status says is in force.
-//! 5. A frozen binding is checked, and nothing follows from it.
+//! 5. A frozen binding is checked, and nothing follows from it; nor does anything
+//!    follow where its checks end while it is frozen.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -32,6 +33,8 @@ pub enum Wanted {
     NotConfigured,
     /// The binding is not in force.
     NotInForce,
+    /// Either of these, and the binding is frozen: who is out for it stays out.
+    Frozen,
     /// The endpoints of its Service.
     Check(Box<Subject>),
 }
@@ -67,6 +70,18 @@ impl Wanted {
 
 /// Decides; nothing where what was wanted until now stays.
 pub fn wanted(inputs: &Inputs, target: &Target, settings: &Settings) -> Option<Wanted> {
+    unless_frozen(inputs, thawed(inputs, target, settings)?)
+}
+
+/// The end of checks has to wait until a binding is no longer frozen.
+fn unless_frozen(inputs: &Inputs, wanted: Wanted) -> Option<Wanted> {
+    let goes_on = matches!(wanted, Wanted::Check(_));
+    let stays = !goes_on && validate::frozen(inputs).is_some();
+    Some(if stays { Wanted::Frozen } else { wanted })
+}
+
+/// What it would want were it not frozen, and whether it is.
+fn thawed(inputs: &Inputs, target: &Target, settings: &Settings) -> Option<Wanted> {
     let obstacle = ownership::obstacle(inputs, &target.service, settings);
     if obstacle.is_some_and(|obstacle| ownership::SHUT_OUT.contains(&obstacle.reason)) {
         return Some(Wanted::NotInForce);
@@ -111,7 +126,7 @@ pub fn remembered(inputs: &Inputs, target: &Target, settings: &Settings) -> Opti
         Some(entry.value.clone())
     };
     let Some(endpoint) = text("healthCheck.endpoint") else {
-        return Some(Wanted::NotConfigured);
+        return unless_frozen(inputs, Wanted::NotConfigured);
     };
     let millis = |field: &str| Millis::parse(&text(field)?).ok();
     let number = |field: &str| text(field)?.parse::<u32>().ok();
@@ -192,8 +207,7 @@ mod tests {
         assert!(subject(&paused).frozen);
     }
 
-    #[test]
-    fn a_binding_that_is_not_in_force_checks_nothing() {
+    fn not_in_force() -> Vec<Inputs> {
         let mut younger = asking();
         younger.rivals = vec![Rival {
             key: BindingKey {
@@ -211,9 +225,28 @@ mod tests {
             catalog: gone,
             ..asking()
         };
-        for inputs in [younger, without, removed] {
+        vec![younger, without, removed]
+    }
+
+    #[test]
+    fn a_binding_that_is_not_in_force_checks_nothing() {
+        for inputs in not_in_force() {
             assert_eq!(found(&inputs), Some(Wanted::NotInForce));
         }
+    }
+
+    #[test]
+    fn what_ends_the_checks_of_a_frozen_binding_leaves_all_as_it_is() {
+        let mut ended = not_in_force();
+        ended.push(inputs(binding()));
+        for mut inputs in ended {
+            assert!(!matches!(found(&inputs), Some(Wanted::Check(_)) | None));
+            inputs.paused_by = Some("shop".to_owned());
+            assert_eq!(found(&inputs), Some(Wanted::Frozen));
+        }
+        let mut without_a_check = with_status(&inputs(binding()));
+        without_a_check.paused_by = Some("shop".to_owned());
+        assert_eq!(recalled(&without_a_check), Some(Wanted::Frozen));
     }
 
     /// The same binding with its policy in its status.

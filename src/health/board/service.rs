@@ -24,8 +24,8 @@ pub(in crate::health) struct Endpoint {
     pub(super) is_heard: bool,
     /// When the first check had failed without an answer since the last one.
     pub(super) silent_since: Option<Duration>,
-    /// Its judge as it will be once its silence is believed.
-    pub(super) in_waiting: Option<Judge>,
+    /// Its judge as it will be once its silence is believed. Boxed, since few have one.
+    pub(super) in_waiting: Option<Box<Judge>>,
     /// Since when another one is healthy again, where this one is unhealthy by
     /// checks of before, when none was.
     pub(in crate::health) unconfirmed: Option<Duration>,
@@ -144,7 +144,7 @@ impl Service {
             if (!alone || *other == address)
                 && let Some(judge) = endpoint.in_waiting.take()
             {
-                endpoint.judge = judge;
+                endpoint.judge = *judge;
                 endpoint.since = now.at;
             }
         }

@@ -642,7 +642,10 @@ async fn the_label_of_the_service_can_be_left_out() {
         check: check(),
         endpoints,
     };
-    prober.set([(key(0), targets.clone()), (key(1), targets)].into());
+    prober.set(Targets::from([
+        (key(0), targets.clone()),
+        (key(1), targets),
+    ]));
     sleep(s(10)).await;
     let text = metrics.exposition().unwrap();
     let series = "catalog_mesh_health_check_total{service=\"\",status=\"success\"} 2";

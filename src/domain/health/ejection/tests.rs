@@ -22,6 +22,7 @@ fn pod(n: usize) -> PodKey {
 fn service(name: &str, verdicts: &[Verdict]) -> Service {
     let members = verdicts.iter().enumerate().map(|(n, verdict)| Member {
         pod: pod(n),
+        uid: String::new(),
         ready: true,
         verdict: *verdict,
         since: at(1_000 - n as i64),

@@ -86,11 +86,8 @@ fn note(bindings: &[&str]) -> Note {
 }
 
 fn checked(name: &str, mode: EjectionMode, members: &[(&str, Verdict)]) -> Checked {
-    let uids = members.iter();
-    let uids = uids.map(|(pod, _)| (pod_key(pod), format!("uid-of-{pod}")));
     Checked {
         mode,
-        uids: uids.collect(),
         service: Service {
             binding: key(name),
             ejects: false,
@@ -101,6 +98,7 @@ fn checked(name: &str, mode: EjectionMode, members: &[(&str, Verdict)]) -> Check
                 .iter()
                 .map(|(pod, verdict)| Member {
                     pod: pod_key(pod),
+                    uid: format!("uid-of-{pod}"),
                     ready: true,
                     verdict: *verdict,
                     since: at(50),
@@ -112,7 +110,7 @@ fn checked(name: &str, mode: EjectionMode, members: &[(&str, Verdict)]) -> Check
 
 fn known(services: Vec<Checked>) -> Known {
     Known {
-        services,
+        services: services.into_iter().map(Arc::new).collect(),
         unsettled: BTreeSet::new(),
     }
 }
@@ -264,9 +262,7 @@ fn a_label_that_somebody_took_off_is_set_again_where_it_is_wanted_and_else_forgo
 #[test]
 fn a_verdict_says_nothing_of_another_pod_of_that_name() {
     let mut service = checked("web", Draining, HALF);
-    service
-        .uids
-        .insert(pod_key("a"), "uid-of-one-before".to_owned());
+    service.service.members[0].uid = "uid-of-one-before".to_owned();
     let pods = Pods::default().plain(&["a", "b"]);
     let decided = pods.decide(&known(vec![service]));
     assert_eq!(lines(&decided), Vec::<String>::new());

@@ -1,0 +1,223 @@
+//! What is known of one binding's checks: what is wanted, who is checked for it,
+//! what is held of them, and what follows for whoever says it or ejects by it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::api::policy::EjectionMode;
+use crate::domain::health::checked::{Bound, checked};
+use crate::domain::health::doubt::Doubt;
+use crate::domain::health::ejection::Stays;
+use crate::domain::health::judge::{Failure, Verdict};
+use crate::domain::health::round::{Checked, mode};
+use crate::domain::health::summary::{Shown, Summary};
+use crate::domain::health::targets::{Excluded, Target, Targets};
+use crate::domain::health::telling::Telling;
+use crate::domain::health::wanted::{Subject, Wanted};
+use crate::domain::names::BindingKey;
+use crate::health::view::Verdicts;
+
+/// One binding.
+#[derive(Debug, Default)]
+pub(super) struct Entry {
+    /// Nothing where it is not known yet.
+    wanted: Option<Wanted>,
+    targets: Targets,
+    verdicts: Verdicts,
+    /// What the ejector was told last, as long as that holds.
+    told: Option<Told>,
+    /// Whether every endpoint was judged once since this check was set.
+    judged: bool,
+    pub(super) telling: Telling<Snapshot>,
+}
+
+/// What the ejector decides by, and with what it was made beside the entry's own.
+#[derive(Debug)]
+struct Told {
+    flag: EjectionMode,
+    held: bool,
+    checked: Arc<Checked>,
+}
+
+/// What is said of a binding at one time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Snapshot {
+    pub(super) shown: Shown,
+    pub(super) unhealthy: BTreeSet<SocketAddr>,
+}
+
+impl Entry {
+    pub(super) fn subject(&self) -> Option<&Subject> {
+        match &self.wanted {
+            Some(Wanted::Check(subject)) => Some(subject),
+            Some(Wanted::NotConfigured | Wanted::NotInForce | Wanted::Frozen) | None => None,
+        }
+    }
+
+    /// What is wanted, as far as that is known.
+    pub(super) fn wanted(&self) -> Option<&Wanted> {
+        self.wanted.as_ref()
+    }
+
+    /// Whether it is known what is wanted. Of one that is not settled all stays as
+    /// it is.
+    pub(super) fn is_settled(&self) -> bool {
+        !matches!(self.wanted, None | Some(Wanted::Frozen))
+    }
+
+    /// The binding wants this.
+    pub(super) fn want(&mut self, wanted: Option<Wanted>) {
+        let check = |wanted: &Option<Wanted>| match wanted {
+            Some(Wanted::Check(subject)) => Some(subject.check.clone()),
+            _ => None,
+        };
+        self.judged &= check(&self.wanted) == check(&wanted);
+        self.wanted = wanted;
+        if self.subject().is_none() {
+            self.targets = Targets::default();
+            self.verdicts = Verdicts::default();
+        }
+        self.told = None;
+    }
+
+    /// Who is checked for it.
+    pub(super) fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    /// Whether these are others than before.
+    pub(super) fn found(&mut self, targets: Targets) -> bool {
+        let other = self.targets != targets;
+        if other {
+            self.targets = targets;
+            self.told = None;
+        }
+        other
+    }
+
+    /// What is held of them.
+    pub(super) fn verdicts(&self) -> &Verdicts {
+        &self.verdicts
+    }
+
+    /// What is held of them from now on.
+    pub(super) fn judged(&mut self, verdicts: Verdicts) {
+        self.verdicts = verdicts;
+        self.told = None;
+    }
+
+    pub(super) fn target(&self, address: SocketAddr) -> Option<&Target> {
+        let mut all = self.targets.targets.iter();
+        all.find(|target| target.address == address)
+    }
+
+    /// How the endpoint fails, if it does.
+    pub(super) fn failure(&self, address: SocketAddr) -> Option<(Failure, Timestamp)> {
+        match self.verdicts.endpoints.get(&address)? {
+            (Verdict::Unhealthy(failure), since) => Some((*failure, *since)),
+            _ => None,
+        }
+    }
+
+    pub(super) fn is_healthy(&self, address: SocketAddr) -> bool {
+        let held = self.verdicts.endpoints.get(&address);
+        let healthy = held.is_some_and(|(verdict, _)| *verdict == Verdict::Healthy);
+        healthy && self.target(address).is_some()
+    }
+
+    pub(super) fn unhealthy(&self) -> impl Iterator<Item = SocketAddr> {
+        let all = self.verdicts.endpoints.iter();
+        all.filter(|(_, (verdict, _))| matches!(verdict, Verdict::Unhealthy(_)))
+            .map(|(address, _)| *address)
+    }
+
+    /// What could be said now; nothing while it is not known.
+    pub(super) fn snapshot(&mut self, stays: Stays, held: Option<Doubt>) -> Option<Snapshot> {
+        let none = |shown| Snapshot {
+            shown,
+            unhealthy: BTreeSet::new(),
+        };
+        match self.wanted.as_ref()? {
+            Wanted::NotConfigured => return Some(none(Shown::NotConfigured)),
+            Wanted::NotInForce => return Some(none(Shown::NotInForce)),
+            Wanted::Frozen => return None,
+            Wanted::Check(_) => {}
+        }
+        let verdicts = &self.verdicts;
+        let pending = |verdict: &Verdict| *verdict == Verdict::Pending;
+        let known = verdicts.endpoints.len() == self.targets.targets.len();
+        self.judged |= known && !verdicts.endpoints.values().any(|(v, _)| pending(v));
+        if !self.judged {
+            return None;
+        }
+        let unhealthy: BTreeSet<_> = self.unhealthy().collect();
+        let first = unhealthy.first().and_then(|address| self.failure(*address));
+        let proven = self.verdicts.proven;
+        Some(Snapshot {
+            shown: Shown::Service(Summary {
+                counts: self.verdicts.counts,
+                proven,
+                failure: first.map(|(failure, _)| failure).filter(|_| !proven),
+                unchecked: unchecked(&self.targets),
+                held,
+                stays,
+            }),
+            unhealthy,
+        })
+    }
+
+    /// What the ejector decides by, where anybody is checked. It is kept: of many
+    /// bindings few change at a time.
+    pub(super) fn checked(
+        &mut self,
+        key: &BindingKey,
+        flag: EjectionMode,
+        held: bool,
+    ) -> Option<Arc<Checked>> {
+        let subject = self.subject()?;
+        if let Some(told) = &self.told
+            && (told.flag, told.held) == (flag, held)
+        {
+            return Some(Arc::clone(&told.checked));
+        }
+        let checked = Arc::new(self.found_out(key, subject, flag, held));
+        let kept = Arc::clone(&checked);
+        self.told = Some(Told {
+            flag,
+            held,
+            checked,
+        });
+        Some(kept)
+    }
+
+    fn found_out(
+        &self,
+        key: &BindingKey,
+        subject: &Subject,
+        flag: EjectionMode,
+        held: bool,
+    ) -> Checked {
+        let bound = Bound {
+            binding: key.clone(),
+            mode: mode(&subject.check, flag),
+            percent: subject.percent,
+            proven: self.verdicts.proven,
+            held: held || subject.frozen,
+        };
+        checked(bound, &self.targets, |address| {
+            let (verdict, since) = *self.verdicts.endpoints.get(&address)?;
+            // By what was found before another one was well again nobody leaves.
+            let confirmed = !self.verdicts.unconfirmed.contains(&address);
+            Some((if confirmed { verdict } else { Verdict::Pending }, since))
+        })
+    }
+}
+
+/// Why an endpoint that serves is not checked.
+fn unchecked(targets: &Targets) -> Option<Excluded> {
+    let serves = |why: &Excluded| !matches!(why, Excluded::Terminating | Excluded::NotReady);
+    targets.excluded.iter().map(|e| e.why).filter(serves).min()
+}
