@@ -59,6 +59,8 @@ pub(super) struct Entry {
     /// Number of the place: its key in a lane, in the delays or in a room.
     ticket: u64,
     started: Option<Instant>,
+    /// When it was started last because of something that somebody asked for.
+    asked: Option<Instant>,
     /// When it became due.
     queued: Option<Instant>,
 }
@@ -75,9 +77,10 @@ pub struct Tally {
 }
 
 impl Entry {
-    /// The earliest time of the next start.
+    /// The earliest time of the next start. A look that came by itself is no reason
+    /// for a change to wait.
     pub(super) fn due(&self, now: Instant) -> Instant {
-        self.started.map_or(now, |started| started + SPACING)
+        self.asked.map_or(now, |asked| asked + SPACING)
     }
 
     /// How long it has run, if it runs.
@@ -119,6 +122,7 @@ impl Places {
             failures: 0,
             ticket: 0,
             started: None,
+            asked: None,
             queued: None,
         })
     }
@@ -265,6 +269,9 @@ impl Places {
             denied: None,
         };
         entry.started = Some(now);
+        if lane != Lane::Period {
+            entry.asked = Some(now);
+        }
         let queued = entry.queued.take();
         self.tally.waited = queued.map(|queued| now.saturating_duration_since(queued));
         Some((key, lane))

@@ -203,6 +203,23 @@ fn a_burst_runs_the_first_at_once_and_once_more_for_all_the_others() {
 }
 
 #[test]
+fn a_change_does_not_wait_for_a_look_that_came_by_itself() {
+    let mut queue = Clocked::new(10);
+    queue.add("a", Lane::Normal);
+    queue.release().unwrap();
+    queue.done("a", Next::Settled(Duration::from_secs(30)), &[]);
+    queue.now = queue.state.next_wake().unwrap();
+    assert_eq!(queue.release().as_deref(), Some("a"));
+    queue.done("a", Next::Settled(Duration::from_secs(30)), &[]);
+    queue.pass(ms(1));
+    queue.add("a", Lane::Normal);
+    assert_eq!(queue.release().as_deref(), Some("a"));
+    queue.done("a", Next::Wait, &[]);
+    queue.add("a", Lane::Normal);
+    assert_eq!(queue.release(), None);
+}
+
+#[test]
 fn what_is_asked_for_during_a_run_comes_after_it_and_never_beside_it() {
     let mut queue = Clocked::new(10);
     queue.add("a", Lane::Bulk);
