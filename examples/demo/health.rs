@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -23,6 +23,9 @@ use crate::view;
 
 /// Time between two requests of the client that never stops.
 const EVERY: Duration = Duration::from_millis(20);
+
+/// Requests after which it shows that none fails.
+const ENOUGH: usize = 50;
 
 /// How the replica fails.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -228,6 +231,7 @@ fn owned(record: &Value) -> Value {
 
 /// What the client that never stopped saw.
 async fn end(screen: &Screen, client: Client, out: Instant, fault: Fault) -> Result<()> {
+    client.has_sent_since(out, ENOUGH).await?;
     let seen = client.stop().await;
     let bad = |since: Option<Instant>| {
         let all = seen.iter().filter(|(_, status)| *status != 200);
@@ -256,7 +260,6 @@ async fn end(screen: &Screen, client: Client, out: Instant, fault: Fault) -> Res
         "{} failed after it left",
         bad(Some(out))
     );
-    ensure!(after > 50, "only {after} requests were sent after it left");
     Ok(())
 }
 
@@ -272,23 +275,40 @@ fn words(fault: Fault) -> &'static str {
 /// Sends requests one after the other, each to be answered by anybody.
 struct Client {
     task: JoinHandle<Vec<(Instant, u16)>>,
+    /// When each request was sent.
+    sent: tokio::sync::watch::Receiver<Vec<Instant>>,
     stop: tokio::sync::watch::Sender<bool>,
 }
 
 impl Client {
     fn start(envoy: Arc<Envoy>, host: String) -> Self {
         let (stop, stopped) = tokio::sync::watch::channel(false);
+        let (times, sent_at) = tokio::sync::watch::channel(Vec::new());
         let task = tokio::spawn(async move {
             let mut seen = Vec::new();
             while !*stopped.borrow() {
                 let sent = Instant::now();
                 let answer = envoy.get(&host, "/").await;
                 seen.push((sent, answer.map_or(0, |answer| answer.status)));
+                times.send_modify(|times| times.push(sent));
                 tokio::time::sleep(EVERY).await;
             }
             seen
         });
-        Self { task, stop }
+        Self {
+            task,
+            sent: sent_at,
+            stop,
+        }
+    }
+
+    /// Waits until it has sent so many since then.
+    async fn has_sent_since(&self, then: Instant, many: usize) -> Result<()> {
+        let mut sent = self.sent.clone();
+        let enough = sent.wait_for(|sent| sent.iter().filter(|at| **at >= then).count() >= many);
+        let waited = tokio::time::timeout(PATIENCE, enough).await;
+        waited.context("the client sends too little")??;
+        Ok(())
     }
 
     async fn stop(self) -> Vec<(Instant, u16)> {

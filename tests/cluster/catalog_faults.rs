@@ -275,6 +275,8 @@ async fn a_catalog_that_asks_for_peace_is_left_alone(rig: &Rig) -> Result<()> {
     let asked = scene.front.since(begun);
     let first = asked.first().context("nobody asked")?.at;
     // It heals soon, and nobody may find that out before the time is over.
+    // Nothing is read either, so that nothing can be written however late we look.
+    scene.front.hold_reads(true);
     scene.front.set(Fault::None)?;
     fleet.put_records(&scene.catalog, "9s").await?;
     tokio::time::sleep_until(first + Duration::from_secs(PEACE)).await;
@@ -291,6 +293,7 @@ async fn a_catalog_that_asks_for_peace_is_left_alone(rig: &Rig) -> Result<()> {
     let writes = fleet.writes(rig, mark).await?;
     writes.expect_none_of_rules()?;
     writes.expect_statuses(2)?;
+    scene.front.hold_reads(false);
     fleet.wait_for(rig, "CatalogSynced", "True Synced").await?;
     fleet.wait_for_timeout(rig, "9s").await?;
     ensure!(scene.panics().await? == 0.0);

@@ -216,8 +216,14 @@ async fn a_service_gets_a_binding_as_soon_as_it_may(rig: &Rig) -> Result<()> {
     })
     .await?;
     // Deleted by hand, it comes back while the record is there.
+    let first = scene.bindings().get("plain").await?.metadata.uid;
     scene.delete_binding("plain").await?;
-    scene.gone("plain").await?;
+    wait::until("another binding", PATIENCE, async || {
+        let now = scene.bindings().get("plain").await?.metadata.uid;
+        ensure!(now != first, "it is the first one");
+        Ok(())
+    })
+    .await?;
     made(&scene, "plain").await?;
     ensure!(
         names(&scene).await? == ["late", "plain"],

@@ -105,7 +105,8 @@ impl<'a> Checked<'a> {
     }
 
     /// Record and binding, with these fields of the record and of the spec.
-    /// Envoy tries nothing again, so that each failure shows.
+    /// Envoy tries nothing again, so that each failure shows, and gives up late enough
+    /// that a machine that stands still for a moment makes none.
     pub(crate) async fn bind(&self, record: Value, spec: Value) -> Result<()> {
         self.put(record).await?;
         let mut binding = self.scene.binding(&self.name);
@@ -120,7 +121,7 @@ impl<'a> Checked<'a> {
         let id = self.scene.id(&self.name);
         let record = stack::record(&id, &self.scene.namespace, &self.name);
         let policy = json!({
-            "timeout": "2s", "retries": 0, "loadBalancing": {"simple": "ROUND_ROBIN"},
+            "timeout": "5s", "retries": 0, "loadBalancing": {"simple": "ROUND_ROBIN"},
         });
         self.scene.put(&with(with(record, policy), fields)).await
     }

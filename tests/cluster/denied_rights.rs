@@ -18,6 +18,7 @@ use crate::support::catalog::Catalog;
 use crate::support::endpoint::Trouble as Failing;
 use crate::support::operator::{ACCOUNT, LEASE, NAMESPACE};
 use crate::support::rig::Rig;
+use crate::support::rights;
 use crate::support::stack::{self, CATALOG, OPERATOR, PATIENCE, Stack};
 use crate::support::tools::repository;
 use crate::support::wait;
@@ -462,8 +463,7 @@ impl<'a> Bed<'a> {
         self.shipped.grant(self.scene.rig, None).await
     }
 
-    /// Waits until the API server knows of it: its own copy of the roles comes a
-    /// moment later.
+    /// Waits until the API server knows of it.
     async fn takes_hold(&self, right: &Right, allowed: bool) -> Result<()> {
         let (resource, sub) = match right.resource.split_once('/') {
             Some((resource, sub)) => (resource, sub),
@@ -480,27 +480,13 @@ impl<'a> Bed<'a> {
             ("get", "namespaces") => "kube-system",
             _ => "",
         };
-        let review = json!({
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "metadata": {},
-            "spec": {
-                "user": crate::support::operator::USER,
-                "resourceAttributes": {
-                    "verb": right.verb, "group": right.group, "resource": resource,
-                    "subresource": sub, "namespace": namespace, "name": name,
-                },
-            },
+        let attributes = json!({
+            "verb": right.verb, "group": right.group, "resource": resource,
+            "subresource": sub, "namespace": namespace, "name": name,
         });
-        wait::until("the API server's own copy", PATIENCE, async || {
-            let request = http::Request::post("/apis/authorization.k8s.io/v1/subjectaccessreviews")
-                .header("content-type", "application/json")
-                .body(review.to_string().into_bytes())?;
-            let answer: Value = self.scene.rig.client.request(request).await?;
-            ensure!(answer["status"]["allowed"] == allowed, "{answer}");
-            Ok(())
-        })
-        .await
+        let client = &self.scene.rig.client;
+        let user = crate::support::operator::USER;
+        rights::takes_hold(client, user, &attributes, allowed).await
     }
 
     /// The right is named by the log or by a condition.

@@ -15,6 +15,7 @@ use tokio::process::Command;
 use crate::scene::{DR, PROGRAM, Scene, VS, begin_anew, message};
 use crate::support::operator::{LEASE, NAMESPACE};
 use crate::support::rig::Rig;
+use crate::support::rights::may_list_bindings;
 use crate::support::stack::{OPERATOR, Stack};
 use crate::support::tools::repository;
 
@@ -89,7 +90,9 @@ pub(crate) async fn viewer(scene: &Scene<'_>) -> Result<(PathBuf, String)> {
         .rig
         .kubectl(&["create", "clusterrolebinding", &name, role, &account_flag])
         .await?;
-    Ok((kubeconfig, format!("system:serviceaccount:{account}")))
+    let user = format!("system:serviceaccount:{account}");
+    may_list_bindings(&scene.rig.client, &user).await?;
+    Ok((kubeconfig, user))
 }
 
 /// A namespace of its own, whose operator does not run.

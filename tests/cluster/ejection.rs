@@ -20,6 +20,7 @@ use crate::scene::{FINALIZER, PROGRAM, Scene};
 use crate::support::envoy::Options;
 use crate::support::operator;
 use crate::support::rig::Rig;
+use crate::support::rights::may_list_bindings;
 use crate::support::stack::{self, PATIENCE};
 use crate::support::tools::repository;
 use crate::support::wait;
@@ -319,5 +320,7 @@ async fn rights(rig: &Rig, namespace: &str) -> Result<PathBuf> {
     let role = "--clusterrole=catalog-mesh-release";
     rig.kubectl(&["create", "clusterrolebinding", &name, role, &account])
         .await?;
+    let user = format!("system:serviceaccount:{namespace}:release");
+    may_list_bindings(&rig.client, &user).await?;
     Ok(kubeconfig)
 }

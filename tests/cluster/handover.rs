@@ -57,7 +57,7 @@ async fn the_share_of_removals_is_handed_from_leader_to_leader(rig: &Rig) -> Res
         .await?;
 
     // The next one knows of it, though it saw none of these go by its hand.
-    replicas.kill(first).await?;
+    replicas.kill(&[first]).await?;
     let second = replicas.leader().await?;
     ensure!(second != first, "the dead one leads");
     world.take_out(2..5).await?;

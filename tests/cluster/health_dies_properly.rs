@@ -61,6 +61,7 @@ async fn a_pod_that_is_deleted_ends_or_becomes_unready_leaves_without_a_verdict(
     let events = scene.events("web").await?;
     let told = events.iter().any(|event| event.contains("Endpoint"));
     ensure!(!told, "{events:?}");
+    web.envoy_has(&envoy, &[3]).await?;
     for _ in 0..20 {
         let answer = envoy.get(&web.host(), "/").await?;
         ensure!(

@@ -197,10 +197,11 @@ async fn endpoints_that_flap_cost_no_more_than_a_write_a_second(rig: &Rig) -> Re
     let before = try_join_all(services.iter().map(events)).await?;
     let (started, mark) = (Instant::now(), rig.audit_mark().await?);
     flap(&services, SPAN).await?;
-    let seconds = usize::try_from(started.elapsed().as_secs())?;
     for (web, before) in services.iter().zip(before) {
         let mut wrote = wrote(web, mark).await?;
         wrote.insert("events".to_owned(), events(web).await? - before);
+        // It went on until here.
+        let seconds = usize::try_from(started.elapsed().as_secs())?;
         let all: usize = wrote.values().sum();
         eprintln!(
             "{} flapped for {seconds} s: {wrote:?}, {all} writes",

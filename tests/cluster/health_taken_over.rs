@@ -16,6 +16,7 @@ use crate::scene::{PROGRAM, Scene, cluster_id};
 use crate::support::catalog::Catalog;
 use crate::support::endpoint::Trouble;
 use crate::support::envoy::{Envoy, Options};
+use crate::support::lateness::Lateness;
 use crate::support::operator::Operator;
 use crate::support::rig::Rig;
 use crate::support::stack::{self, CATALOG, OPERATOR, PATIENCE, Stack};
@@ -251,17 +252,21 @@ async fn who_fails_as_the_leader_is_killed_is_out_16_s_later_at_the_latest(
     let (before, epoch) = told(&calm).await?;
 
     let mark = pair.scene.mark().await?;
+    let late = Lateness::watch();
     pair.first().process.kill().await?;
     let killed = Instant::now();
     // Nobody leads, and who stands by goes on checking.
     web.endpoints[0].fail(Trouble::Status(500)).await?;
     web.are_out(&[0]).await?;
-    let took = killed.elapsed();
+    let (took, late) = (killed.elapsed(), late.sum());
     eprintln!(
         "SIGKILL while an endpoint fails: it is out {:.1} s later",
         took.as_secs_f64()
     );
-    ensure!(took < Duration::from_secs(16), "{took:?}");
+    ensure!(
+        took < Duration::from_secs(16) + late,
+        "{took:?}, on a machine that was late by {late:?}"
+    );
     web.catalog_hears("Degraded", 3, 4).await?;
 
     // The new leader tells the catalog all of it again, which changes nothing.

@@ -50,8 +50,10 @@ pub(crate) fn folders() -> [String; 3] {
 
 async fn apply(rig: &Rig) -> Result<()> {
     let [crds, rbac, deploy] = &folders();
-    let args = ["apply", "-f", crds, "-f", rbac, "-f", deploy];
-    let output = rig.api.kubectl.run(&args).await?;
+    let output = rig
+        .api
+        .apply(&["-f", crds, "-f", rbac, "-f", deploy])
+        .await?;
     ensure!(output.success, "{output:?}");
     // The rig's own apply of the CRD and the policies was a server-side one.
     let warnings: Vec<_> = output

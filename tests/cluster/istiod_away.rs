@@ -12,13 +12,15 @@ use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
+use crate::scene::{self, DR, VS};
 use crate::support::audit::Entry;
 use crate::support::catalog::Catalog;
 use crate::support::fleet::Fleet;
 use crate::support::operator::Operator;
 use crate::support::rig::Rig;
-use crate::support::stack::{self, CATALOG};
+use crate::support::stack::{self, CATALOG, PATIENCE};
 use crate::support::tools::repository;
+use crate::support::wait;
 
 crate::tests![
     ; alone:
@@ -172,6 +174,29 @@ async fn a_route_waits_for_its_policy_and_a_policy_does_not_wait_for_its_route(
     fleet.clear(rig).await
 }
 
+/// Whether no rule of this kind is taken; makes none.
+async fn is_closed(rig: &Rig, namespace: &str, resource: &str) -> Result<bool> {
+    let host = "a.example";
+    let (kind, spec) = match resource {
+        "virtualservices" => {
+            let route = json!([{"route": [{"destination": {"host": host}}]}]);
+            (VS, json!({"hosts": [host], "http": route}))
+        }
+        _ => (DR, json!({"host": host})),
+    };
+    let rule = json!({"metadata": {"name": "try"}, "spec": spec});
+    let dry = PostParams {
+        dry_run: true,
+        ..PostParams::default()
+    };
+    let rules = scene::rules(rig, kind, namespace);
+    match rules.create(&dry, &serde_json::from_value(rule)?).await {
+        Ok(_) => Ok(false),
+        Err(kube::Error::Api(status)) => Ok(status.message.contains(Gate::NAME)),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A webhook for one kind in one namespace that nobody answers.
 struct Gate(Api<ValidatingWebhookConfiguration>);
 
@@ -199,7 +224,14 @@ impl Gate {
         let api = Api::all(rig.client.clone());
         api.create(&PostParams::default(), &configuration).await?;
         // The API server takes notice of it a moment later.
-        sleep(Duration::from_secs(2)).await;
+        wait::until("the webhook in force", PATIENCE, async || {
+            ensure!(
+                is_closed(rig, namespace, resource).await?,
+                "it is not asked"
+            );
+            Ok(())
+        })
+        .await?;
         Ok(Self(api))
     }
 

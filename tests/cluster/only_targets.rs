@@ -172,14 +172,19 @@ async fn nobody_is_asked_but_pods_of_the_namespace_whatever_slices_say(rig: &Rig
             .map(|pod| pod.backend.count("/health"))
             .sum();
     }
-    let status = scene
-        .bindings()
-        .get(NAME)
-        .await?
-        .status
-        .context("no status")?;
-    let counts = serde_json::to_value(&status.endpoints)?;
-    ensure!(counts["total"] == 3 && counts["healthy"] == 3, "{counts}");
+    let counts = async || {
+        let binding = scene.bindings().get(NAME).await?;
+        let status = binding.status.context("no status")?;
+        anyhow::Ok(serde_json::to_value(&status.endpoints)?)
+    };
+    ensure!(counts().await?["total"] == 3, "{}", counts().await?);
+    // Who stood still with the machine is well a moment later.
+    wait::until("all three healthy", PATIENCE, async || {
+        let counts = counts().await?;
+        ensure!(counts["total"] == 3 && counts["healthy"] == 3, "{counts}");
+        Ok(())
+    })
+    .await?;
     ensure!(six.requests() >= 5, "{} came by IPv6", six.requests());
     claims.nobody_came().await?;
     for Canary { what, peer, .. } in &canaries {

@@ -240,7 +240,7 @@ impl<'a> World<'a> {
             let replicas = &self.replicas;
             match round % 4 {
                 0 => {
-                    tokio::try_join!(replicas.kill(0), replicas.kill(1))?;
+                    replicas.kill(&[0, 1]).await?;
                     tokio::try_join!(replicas.revive(0), replicas.revive(1))?;
                 }
                 1 => {
@@ -248,12 +248,12 @@ impl<'a> World<'a> {
                     replicas.revive(leader).await?;
                 }
                 2 => {
-                    replicas.kill(leader).await?;
+                    replicas.kill(&[leader]).await?;
                     replicas.leader().await?;
                     replicas.revive(leader).await?;
                 }
                 _ => {
-                    replicas.kill(1 - leader).await?;
+                    replicas.kill(&[1 - leader]).await?;
                     replicas.revive(1 - leader).await?;
                 }
             }

@@ -77,8 +77,12 @@ async fn who_binds_into_another_namespace_may_make_bindings_there(rig: &Rig) -> 
         api.create(&PostParams::default(), &binding).await
     };
 
+    wait::until("the first right", stack::PATIENCE, async || {
+        create("at-home", None).await?;
+        Ok(())
+    })
+    .await?;
     refused(create("elsewhere", Some(&other)).await, POLICY)?;
-    create("at-home", None).await?;
     create("at-home-by-name", Some(&own)).await?;
     grant(&other).await?;
     wait::until("the new right", stack::PATIENCE, async || {

@@ -187,7 +187,14 @@ async fn an_endpoint_comes_back_after_its_ejection_time(rig: &Rig) -> Result<()>
     let sick = &web.pods[0].backend;
     sick.behave(Behaviour::Status(500));
     ask_until(&mesh, &web, 0, 1).await?;
-    wait_until_out(&mesh, &web, &[true, false]).await?;
+    // It is out for a second only; whoever sees it late asks again.
+    wait::until("the sick one is out", PATIENCE, async || {
+        mesh.envoy.get(&web.host(), "/").await?;
+        let found = out(&mesh, &web).await?;
+        ensure!(found == [true, false], "{found:?} are out");
+        Ok(())
+    })
+    .await?;
     sick.recover();
     sick.forget_hits();
 

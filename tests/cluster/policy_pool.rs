@@ -32,6 +32,9 @@ fn pool(fields: Value) -> Given {
 }
 
 /// Sends a request that the backend never answers, once it has arrived there.
+/// How long it is seen that nothing more comes.
+const A_WHILE: Duration = Duration::from_millis(300);
+
 async fn hold(
     mesh: &Mesh<'_>,
     service: &Workload,
@@ -160,7 +163,17 @@ async fn retries_at_once_are_limited_to_the_attempts_of_one_request(rig: &Rig) -
             answers.iter().all(|answer| answer.status >= 503),
             "{name}: {answers:?}"
         );
-        ensure!(backend.total() == hits, "{name}: {} hits", backend.total());
+        // The last ones may still be on their way, and no more come.
+        wait::until("the tries", PATIENCE, async || {
+            ensure!(backend.total() >= hits, "{name}: {} hits", backend.total());
+            Ok(())
+        })
+        .await?;
+        wait::throughout("no more tries", A_WHILE, async || {
+            ensure!(backend.total() == hits, "{name}: {} hits", backend.total());
+            Ok(())
+        })
+        .await?;
         anyhow::Ok(())
     }))
     .await?;

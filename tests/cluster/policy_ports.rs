@@ -56,7 +56,7 @@ async fn service(mesh: &Mesh<'_>) -> Result<Workload> {
     for port in &PORTS[1..] {
         service.pods[0].backend.listen_on(port.target).await?;
     }
-    let given = Given::catalog(json!({ "timeout": "500ms", "retries": 0 }));
+    let given = Given::catalog(json!({ "timeout": "3s", "retries": 0 }));
     mesh.program(&service, &given).await?;
     Ok(service)
 }

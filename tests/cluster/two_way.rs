@@ -442,9 +442,10 @@ fn addresses(endpoints: &[Value]) -> BTreeSet<String> {
 /// Started as the Deployment does: the catalog is where the Secret says. No
 /// look comes from the period.
 fn args(secret: PathBuf) -> Vec<std::ffi::OsString> {
-    let mut args: Vec<std::ffi::OsString> = ["run", "--listen", OPERATOR, "--period", "10m"]
-        .map(Into::into)
-        .into();
+    let args = ["run", "--listen", OPERATOR, "--period", "10m"].into_iter();
+    // It is not about who leads.
+    let lease = ["--lease-duration=2m", "--lease-renew-deadline=100s"];
+    let mut args: Vec<std::ffi::OsString> = args.chain(lease).map(Into::into).collect();
     args.extend(["--catalog-credentials".into(), secret.into_os_string()]);
     args
 }

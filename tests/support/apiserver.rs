@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use super::audit::AuditLog;
-use super::kubectl::Cli;
+use super::kubectl::{Cli, Output};
 use super::pki::{Pki, ServerFiles};
 use super::process::{Process, Spec};
 use super::tools::{self, Tool};
@@ -130,6 +130,13 @@ impl ApiServer {
         let _one_by_one = self.applying.lock().await;
         self.kubectl.ok(&["apply", "-f", path]).await?;
         Ok(())
+    }
+
+    /// Runs `kubectl apply` with these arguments while nobody else applies: two that
+    /// find an object missing would both make it.
+    pub async fn apply(&self, args: &[&str]) -> Result<Output> {
+        let _one_by_one = self.applying.lock().await;
+        self.kubectl.run(&[&["apply"], args].concat()).await
     }
 
     /// Has etcd forget all versions before the present one, as it does by itself

@@ -25,6 +25,7 @@ pub mod generated;
 pub mod istiod;
 pub mod kubectl;
 pub mod kubelet;
+pub mod lateness;
 pub mod metrics;
 pub mod namespace;
 pub mod operator;

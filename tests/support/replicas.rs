@@ -1,5 +1,6 @@
-//! Two operators of which one leads, as the Deployment runs them, with a Lease
-//! short enough that a test can wait for its end.
+//! Two operators of which one leads, as the Deployment runs them. Their Lease
+//! outlasts any stall of the machine; that of one that was killed is freed, as time
+//! would do.
 
 use std::path::Path;
 
@@ -28,7 +29,7 @@ impl Replicas {
         more: &[&str],
     ) -> Result<Self> {
         let args = |listen| {
-            let lease = ["--lease-duration", "4s", "--lease-renew-deadline", "3s"];
+            let lease = ["--lease-duration", "2m", "--lease-renew-deadline", "100s"];
             let mut args = vec!["run", "--catalog-url", catalog, "--listen", listen];
             args.extend(lease);
             args.extend(["--lease-retry-period", "500ms"]);
@@ -69,9 +70,17 @@ impl Replicas {
         self.operators[which].metrics(&metrics(which)).await
     }
 
-    /// Kills it, so that it can let go of nothing.
-    pub async fn kill(&self, which: usize) -> Result<()> {
-        self.operators[which].process.kill().await
+    /// Kills these, so that they can let go of nothing. Whoever stands by leads then
+    /// as soon as if the Lease had run out.
+    pub async fn kill(&self, which: &[usize]) -> Result<()> {
+        let led = which.contains(&self.leader().await?);
+        for which in which {
+            self.operators[*which].process.kill().await?;
+        }
+        if led {
+            self.operators[0].free_lease().await?;
+        }
+        Ok(())
     }
 
     /// Ends it as Kubernetes does, well.

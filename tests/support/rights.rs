@@ -3,11 +3,44 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
-use serde_json::Value;
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
 
 use super::audit::{Entry, ObjectRef};
+use super::stack::PATIENCE;
 use super::tools::repository;
+use super::wait;
+
+/// Waits until the API server knows whether this user may do that: its own copy of
+/// the roles comes a moment later.
+pub async fn takes_hold(
+    client: &kube::Client,
+    user: &str,
+    attributes: &Value,
+    allowed: bool,
+) -> Result<()> {
+    let review = json!({
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SubjectAccessReview",
+        "metadata": {},
+        "spec": {"user": user, "resourceAttributes": attributes},
+    });
+    wait::until("the API server's own copy", PATIENCE, async || {
+        let request = http::Request::post("/apis/authorization.k8s.io/v1/subjectaccessreviews")
+            .header("content-type", "application/json")
+            .body(review.to_string().into_bytes())?;
+        let answer: Value = client.request(request).await?;
+        ensure!(answer["status"]["allowed"] == allowed, "{answer}");
+        Ok(())
+    })
+    .await
+}
+
+/// The same of whoever was given a role that has this among others: all bindings.
+pub async fn may_list_bindings(client: &kube::Client, user: &str) -> Result<()> {
+    let list = json!({"verb": "list", "group": "aikernel.io", "resource": "servicebindings"});
+    takes_hold(client, user, &list, true).await
+}
 
 /// One verb on one resource.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]

@@ -11,6 +11,9 @@ use tokio::time::Instant;
 /// often, a tenth of the time later: looks cost the machine what is waited for.
 const BETWEEN_LOOKS: [Duration; 2] = [Duration::from_millis(20), Duration::from_millis(200)];
 
+/// How long one look more may take when the time is over.
+const LAST_LOOK: Duration = Duration::from_secs(5);
+
 /// Calls `look` until it succeeds and returns what it found, or fails with the
 /// last error once `limit` has passed. One look that hangs is cut off there too.
 pub async fn until<T, F, Fut>(what: &str, limit: Duration, mut look: F) -> Result<T>
@@ -25,7 +28,16 @@ where
         match tokio::time::timeout_at(deadline, look()).await {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(error)) => last = error,
-            Err(_) => break,
+            Err(_) => {
+                // Where we stood still ourselves nobody has looked.
+                if let Ok(looked) = tokio::time::timeout(LAST_LOOK, look()).await {
+                    match looked {
+                        Ok(found) => return Ok(found),
+                        Err(error) => last = error,
+                    }
+                }
+                break;
+            }
         }
         let [least, most] = BETWEEN_LOOKS;
         let pause = (started.elapsed() / 10).clamp(least, most);
