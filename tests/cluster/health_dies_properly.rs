@@ -12,6 +12,8 @@ use crate::scene::Scene;
 use crate::support::endpoint::Trouble;
 use crate::support::envoy::Options;
 use crate::support::rig::Rig;
+use crate::support::stack::PATIENCE;
+use crate::support::wait;
 use crate::write_back::lists;
 
 crate::tests![a_pod_that_is_deleted_ends_or_becomes_unready_leaves_without_a_verdict,];
@@ -61,7 +63,16 @@ async fn a_pod_that_is_deleted_ends_or_becomes_unready_leaves_without_a_verdict(
     let events = scene.events("web").await?;
     let told = events.iter().any(|event| event.contains("Endpoint"));
     ensure!(!told, "{events:?}");
-    web.envoy_has(&envoy, &[3]).await?;
+    // Envoy has heard of it when it sends nobody elsewhere any more.
+    wait::until("requests that all go there", PATIENCE, async || {
+        for _ in 0..10 {
+            let answer = envoy.get(&web.host(), "/").await?;
+            let good = answer.status == 200 && answer.body == web.address(3);
+            ensure!(good, "{answer:?}");
+        }
+        Ok(())
+    })
+    .await?;
     for _ in 0..20 {
         let answer = envoy.get(&web.host(), "/").await?;
         ensure!(

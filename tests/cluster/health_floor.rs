@@ -247,6 +247,16 @@ async fn step(traffic: &Traffic, out: usize, anybody: bool) -> Result<Step> {
     })
     .await?;
     let requests = from..traffic.next();
+    // On a slow machine they reach Envoy late, and then something else may be so.
+    wait::until("their answers", PATIENCE, async || {
+        let first = traffic.first_to_see();
+        ensure!(
+            first >= requests.end,
+            "{first} of {requests:?} is under way"
+        );
+        Ok(())
+    })
+    .await?;
     Ok(Step {
         out,
         anybody,

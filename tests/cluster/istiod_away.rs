@@ -174,8 +174,8 @@ async fn a_route_waits_for_its_policy_and_a_policy_does_not_wait_for_its_route(
     fleet.clear(rig).await
 }
 
-/// Whether no rule of this kind is taken; makes none.
-async fn is_closed(rig: &Rig, namespace: &str, resource: &str) -> Result<bool> {
+/// Why no rule of this kind is taken, if it is not; makes none.
+async fn said_of_a_rule(rig: &Rig, namespace: &str, resource: &str) -> Result<String> {
     let host = "a.example";
     let (kind, spec) = match resource {
         "virtualservices" => {
@@ -184,15 +184,20 @@ async fn is_closed(rig: &Rig, namespace: &str, resource: &str) -> Result<bool> {
         }
         _ => (DR, json!({"host": host})),
     };
-    let rule = json!({"metadata": {"name": "try"}, "spec": spec});
+    let rule = json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": kind,
+        "metadata": {"name": "try"},
+        "spec": spec,
+    });
     let dry = PostParams {
         dry_run: true,
         ..PostParams::default()
     };
     let rules = scene::rules(rig, kind, namespace);
     match rules.create(&dry, &serde_json::from_value(rule)?).await {
-        Ok(_) => Ok(false),
-        Err(kube::Error::Api(status)) => Ok(status.message.contains(Gate::NAME)),
+        Ok(_) => Ok(String::new()),
+        Err(kube::Error::Api(status)) => Ok(status.message.clone()),
         Err(error) => Err(error.into()),
     }
 }
@@ -225,10 +230,8 @@ impl Gate {
         api.create(&PostParams::default(), &configuration).await?;
         // The API server takes notice of it a moment later.
         wait::until("the webhook in force", PATIENCE, async || {
-            ensure!(
-                is_closed(rig, namespace, resource).await?,
-                "it is not asked"
-            );
+            let said = said_of_a_rule(rig, namespace, resource).await?;
+            ensure!(said.contains(Self::NAME), "it is not asked: {said}");
             Ok(())
         })
         .await?;
