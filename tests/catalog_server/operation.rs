@@ -71,26 +71,47 @@ async fn a_history_may_be_kept_for_ever(database: Database) {
     assert!(server.terminate().success());
 }
 
+const LONG_HISTORY: &str = "
+    INSERT INTO events SELECT n, 'x', 'x', '{}', (extract(epoch FROM now()) * 1000)::bigint
+    FROM generate_series(1, 50000) n;
+    UPDATE catalog_state SET revision = 50000;";
+
+/// Waits until so many events are left, of 50,000; says which numbers were seen.
+async fn forgotten(database: &Database, left: i64) -> std::collections::BTreeSet<i64> {
+    let mut owner = PgConnection::connect(&database.url).await.unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    loop {
+        let look = sqlx::query_scalar("SELECT count(*) FROM events");
+        let events: i64 = look.fetch_one(&mut owner).await.unwrap();
+        seen.insert(events);
+        if events == left {
+            return seen;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
 #[tokio::test]
 async fn a_long_history_is_forgotten_in_parts_to_its_end() {
     let database = Database::postgres();
     drop(database.serve(&[]));
-    let fill = "
-        INSERT INTO events SELECT n, 'x', 'x', '{}', (extract(epoch FROM now()) * 1000)::bigint
-        FROM generate_series(1, 50000) n;
-        UPDATE catalog_state SET revision = 50000;";
-    database.execute(fill).await;
+    database.execute(LONG_HISTORY).await;
     let _server = database.serve(&["--retention-revisions", "10"]);
-    let mut owner = PgConnection::connect(&database.url).await.unwrap();
-    loop {
-        let look = "SELECT floor, (SELECT count(*) FROM events) FROM catalog_state";
-        let (floor, events): (i64, i64) = sqlx::query_as(look).fetch_one(&mut owner).await.unwrap();
-        assert_eq!(events, 50_000 - floor);
-        if floor == 49_990 {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    let seen = forgotten(&database, 10).await;
+    let parts = [10, 10_000, 30_000, 50_000];
+    assert!(seen.iter().all(|events| parts.contains(events)), "{seen:?}");
+}
+
+#[tokio::test]
+async fn what_a_new_epoch_ended_is_forgotten_in_parts_too() {
+    let database = Database::postgres();
+    drop(database.serve(&[]));
+    database.execute(LONG_HISTORY).await;
+    database.command("restore-epoch");
+    let _server = database.serve(&[]);
+    let seen = forgotten(&database, 0).await;
+    let parts = [0, 10_000, 30_000, 50_000];
+    assert!(seen.iter().all(|events| parts.contains(events)), "{seen:?}");
 }
 
 #[tokio::test]

@@ -72,15 +72,24 @@ impl Store {
         let mut writing = self.begin().await?;
         let oldest = now() - i64::try_from(retention.age.as_millis()).unwrap_or(i64::MAX);
         let (floor, is_all): (i64, bool) = sqlx::query(
-            "SELECT revision, floor, (SELECT coalesce(max(revision), 0) FROM events WHERE at < $1)
+            "SELECT revision, floor, (SELECT coalesce(max(revision), 0) FROM events WHERE at < $1),
+                    (SELECT coalesce(min(revision), 0) FROM events)
              FROM catalog_state",
         )
         .bind(oldest)
         .try_map(|row: sqlx::any::AnyRow| {
             let (revision, floor, aged): (i64, i64, i64) =
                 (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let first: i64 = row.try_get(3)?;
             let wanted = aged.max(revision.saturating_sub(retention.revisions));
-            let next = wanted.clamp(floor, floor.saturating_add(MOST_AT_ONCE));
+            let wanted = wanted.max(floor);
+            // A new epoch raises the floor, and what is below is there still.
+            let from = if first > 0 {
+                floor.min(first - 1)
+            } else {
+                floor
+            };
+            let next = wanted.min(from.saturating_add(MOST_AT_ONCE));
             Ok((next, next >= wanted))
         })
         .fetch_one(&mut *writing.tx)

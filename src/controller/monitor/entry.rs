@@ -53,7 +53,7 @@ impl Entry {
     pub(super) fn subject(&self) -> Option<&Subject> {
         match &self.wanted {
             Some(Wanted::Check(subject)) => Some(subject),
-            Some(Wanted::NotConfigured | Wanted::NotInForce | Wanted::Frozen) | None => None,
+            Some(Wanted::NotConfigured | Wanted::NotInForce | Wanted::Frozen(_)) | None => None,
         }
     }
 
@@ -65,7 +65,7 @@ impl Entry {
     /// Whether it is known what is wanted. Of one that is not settled all stays as
     /// it is.
     pub(super) fn is_settled(&self) -> bool {
-        !matches!(self.wanted, None | Some(Wanted::Frozen))
+        !matches!(self.wanted, None | Some(Wanted::Frozen(_)))
     }
 
     /// The binding wants this.
@@ -143,7 +143,7 @@ impl Entry {
         match self.wanted.as_ref()? {
             Wanted::NotConfigured => return Some(none(Shown::NotConfigured)),
             Wanted::NotInForce => return Some(none(Shown::NotInForce)),
-            Wanted::Frozen => return None,
+            Wanted::Frozen(_) => return None,
             Wanted::Check(_) => {}
         }
         let verdicts = &self.verdicts;

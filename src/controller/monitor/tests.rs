@@ -154,7 +154,8 @@ fn what_a_binding_wanted_stays_while_it_is_not_known() {
 fn who_is_out_for_a_binding_that_is_frozen_stays_out_though_nobody_is_checked_for_it() {
     let mut fleet = Fleet::default();
     with(&mut fleet, &[GOOD, BAD]);
-    fleet.want(&key("web"), Some(Wanted::Frozen));
+    let ended = Box::new(Wanted::NotConfigured);
+    fleet.want(&key("web"), Some(Wanted::Frozen(ended)));
     let known = fleet.known(EjectionMode::Draining, false);
     assert_eq!(known.unsettled, [key("web")].into());
     assert!(known.services.is_empty() && fleet.checking(&web()).is_empty());

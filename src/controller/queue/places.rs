@@ -13,8 +13,9 @@ use super::room::{ROOMS, Room};
 use super::state::Lane;
 use crate::domain::names::BindingKey;
 
-/// Least time between two starts of one key: a burst runs the first at once,
-/// then one run for all that came meanwhile.
+/// Least time between two starts of one key: a burst runs the first at once, then one
+/// run for all that came meanwhile. One that somebody asks for waits for no other than
+/// such a one.
 pub(super) const SPACING: Duration = Duration::from_millis(300);
 
 const LANES: usize = 5;
@@ -77,10 +78,14 @@ pub struct Tally {
 }
 
 impl Entry {
-    /// The earliest time of the next start. A look that came by itself is no reason
-    /// for a change to wait.
-    pub(super) fn due(&self, now: Instant) -> Instant {
-        self.asked.map_or(now, |asked| asked + SPACING)
+    /// The earliest time of the next start in this lane. A look that came by itself
+    /// is no reason for a change to wait.
+    pub(super) fn due(&self, lane: Lane, now: Instant) -> Instant {
+        let last = match lane {
+            Lane::Period => self.started,
+            _ => self.asked,
+        };
+        last.map_or(now, |last| last + SPACING)
     }
 
     /// How long it has run, if it runs.
@@ -200,7 +205,7 @@ impl Places {
     /// Puts the key into its lane when it is due, and not before its spacing
     /// is over.
     pub(super) fn schedule(&mut self, key: &BindingKey, due: Instant, lane: Lane, now: Instant) {
-        let until = self.entry(key).due(now).max(due);
+        let until = self.entry(key).due(lane, now).max(due);
         if until <= now {
             self.queue(key, lane, now);
         } else {
@@ -211,8 +216,8 @@ impl Places {
 
     /// The same after a delay that only an edit cuts short.
     pub(super) fn back_off(&mut self, key: &BindingKey, delay: Duration, now: Instant) {
-        let until = self.entry(key).due(now).max(now + delay);
         let (lane, firm) = (Lane::Normal, true);
+        let until = self.entry(key).due(lane, now).max(now + delay);
         self.put(key, Place::Delayed { until, lane, firm });
     }
 

@@ -220,6 +220,15 @@ fn a_change_does_not_wait_for_a_look_that_came_by_itself() {
 }
 
 #[test]
+fn looks_that_come_by_themselves_keep_their_distance_however_short_the_period() {
+    let mut queue = Clocked::new(10);
+    queue.add("a", Lane::Normal);
+    let period = Next::Settled(ms(1));
+    let looks = queue.run_for(Duration::from_secs(3), |_, _| (period, Vec::new()));
+    assert_eq!(looks.len(), 11);
+}
+
+#[test]
 fn what_is_asked_for_during_a_run_comes_after_it_and_never_beside_it() {
     let mut queue = Clocked::new(10);
     queue.add("a", Lane::Bulk);

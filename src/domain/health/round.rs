@@ -2,7 +2,7 @@
 //!
 //! 1. Only who is named as a binding with checks wants Pods out; of any other
 //!    binding, as one that is gone, what is out comes back. Of a binding of
-//!    which it is not known yet, all stays as it is.
+//!    which it is not known yet, or that is held, all stays as it is.
 //! 2. A verdict counts for the Pod that it was found for: of another Pod that
 //!    took its name nothing is known.
 //! 3. A binding that only observes wants nothing; what would happen for it is
@@ -43,7 +43,8 @@ pub struct Known {
     /// change from one time to the next.
     pub services: Vec<Arc<Checked>>,
     /// Bindings of which it is not known yet whether they have checks, as
-    /// before the catalog was heard for the first time.
+    /// before the catalog was heard for the first time, and those whose checks ended
+    /// while they were frozen.
     pub unsettled: BTreeSet<BindingKey>,
 }
 
@@ -78,6 +79,7 @@ pub fn decide(
     let out = marked.iter();
     let out = out.filter_map(|(key, pod)| Some((key.clone(), mark::out(&pod.view)?)));
     let mut out: BTreeMap<PodKey, Out> = out.collect();
+    let out_for = out_for(&out);
     let mut services: Vec<Cow<'_, Service>> = Vec::with_capacity(known.services.len());
     for checked in &known.services {
         let mut service = Cow::Borrowed(&checked.service);
@@ -94,9 +96,17 @@ pub fn decide(
                 }
             }
         }
+        if service.held {
+            keep_out(&mut service, &out_for, marked);
+        }
         services.push(service);
     }
-    services.extend(unsettled(known, marked).map(Cow::Owned));
+    let unsettled = known.unsettled.iter().map(unsettled).filter_map(|service| {
+        let mut service = Cow::Owned(service);
+        keep_out(&mut service, &out_for, marked);
+        (!service.members.is_empty()).then_some(service)
+    });
+    services.extend(unsettled);
     let decided = plan(&services, &out);
     let all: Vec<&Service> = services.iter().map(AsRef::as_ref).collect();
     let mut steps = steps(&decided, &all, marked, &find, now);
@@ -110,37 +120,53 @@ pub fn decide(
     }
 }
 
-/// For each binding of which nothing is known yet one that is held, with all
-/// Pods that are out because of it.
-fn unsettled<'a>(
-    known: &'a Known,
-    marked: &'a BTreeMap<PodKey, KnownPod>,
-) -> impl Iterator<Item = Service> + 'a {
-    let held = |binding: &BindingKey| {
-        let ours = marked.iter().filter(|(_, pod)| {
-            mark::ours(&pod.view).is_some_and(|note| note.bindings.contains(binding))
-        });
-        let members = ours.map(|(key, pod)| Member {
-            pod: key.clone(),
-            uid: pod.uid.clone(),
-            ready: pod.view.ready,
+/// A binding of which nothing is known yet, so that it is held.
+fn unsettled(binding: &BindingKey) -> Service {
+    Service {
+        binding: binding.clone(),
+        ejects: false,
+        proven: false,
+        held: true,
+        percent: 100,
+        members: Vec::new(),
+    }
+}
+
+/// The Pods that are out for each binding.
+fn out_for(out: &BTreeMap<PodKey, Out>) -> BTreeMap<&BindingKey, Vec<&PodKey>> {
+    let mut all: BTreeMap<&BindingKey, Vec<&PodKey>> = BTreeMap::new();
+    for (pod, out) in out {
+        if let Out::Ours(bindings) = out {
+            for binding in bindings {
+                all.entry(binding).or_default().push(pod);
+            }
+        }
+    }
+    all
+}
+
+/// Who is out for a service that is held stays out, also where it is no endpoint
+/// of it any more.
+fn keep_out(
+    service: &mut Cow<'_, Service>,
+    out_for: &BTreeMap<&BindingKey, Vec<&PodKey>>,
+    marked: &BTreeMap<PodKey, KnownPod>,
+) {
+    let pods = out_for.get(&service.binding).into_iter().flatten();
+    for pod in pods {
+        let is_member = service.members.iter().any(|member| member.pod == **pod);
+        let Some(known) = marked.get(*pod).filter(|_| !is_member) else {
+            continue;
+        };
+        let member = Member {
+            pod: (*pod).clone(),
+            uid: known.uid.clone(),
+            ready: known.view.ready,
             verdict: Verdict::Pending,
             since: Timestamp::UNIX_EPOCH,
-        });
-        Service {
-            binding: binding.clone(),
-            ejects: false,
-            proven: false,
-            held: true,
-            percent: 100,
-            members: members.collect(),
-        }
-    };
-    known
-        .unsettled
-        .iter()
-        .map(held)
-        .filter(|service| !service.members.is_empty())
+        };
+        service.to_mut().members.push(member);
+    }
 }
 
 /// What would happen, were those that observe to eject.

@@ -33,8 +33,8 @@ pub enum Wanted {
     NotConfigured,
     /// The binding is not in force.
     NotInForce,
-    /// Either of these, and the binding is frozen: who is out for it stays out.
-    Frozen,
+    /// That is so, and the binding is frozen: who is out for it stays out.
+    Frozen(Box<Wanted>),
     /// The endpoints of its Service.
     Check(Box<Subject>),
 }
@@ -60,11 +60,18 @@ impl Wanted {
     /// What is wanted still where nothing better is known. Whoever freezes a
     /// binding may do so because of that.
     pub fn still(&self, inputs: &Inputs) -> Self {
-        let mut still = self.clone();
-        if let Self::Check(subject) = &mut still {
-            subject.frozen = validate::frozen(inputs).is_some();
+        let frozen = validate::frozen(inputs).is_some();
+        match self.clone() {
+            Self::Check(mut subject) => {
+                subject.frozen = frozen;
+                Self::Check(subject)
+            }
+            Self::Frozen(ended) if !frozen => *ended,
+            Self::NotConfigured | Self::NotInForce if frozen => {
+                Self::Frozen(Box::new(self.clone()))
+            }
+            still => still,
         }
-        still
     }
 }
 
@@ -77,7 +84,11 @@ pub fn wanted(inputs: &Inputs, target: &Target, settings: &Settings) -> Option<W
 fn unless_frozen(inputs: &Inputs, wanted: Wanted) -> Option<Wanted> {
     let goes_on = matches!(wanted, Wanted::Check(_));
     let stays = !goes_on && validate::frozen(inputs).is_some();
-    Some(if stays { Wanted::Frozen } else { wanted })
+    Some(if stays {
+        Wanted::Frozen(Box::new(wanted))
+    } else {
+        wanted
+    })
 }
 
 /// What it would want were it not frozen, and whether it is.
@@ -240,13 +251,20 @@ mod tests {
         let mut ended = not_in_force();
         ended.push(inputs(binding()));
         for mut inputs in ended {
-            assert!(!matches!(found(&inputs), Some(Wanted::Check(_)) | None));
+            let thawed = found(&inputs).unwrap();
+            assert!(!matches!(thawed, Wanted::Check(_)));
             inputs.paused_by = Some("shop".to_owned());
-            assert_eq!(found(&inputs), Some(Wanted::Frozen));
+            let frozen = Wanted::Frozen(Box::new(thawed.clone()));
+            assert_eq!(found(&inputs), Some(frozen.clone()));
+            // Also where nothing better is known.
+            assert_eq!(thawed.still(&inputs), frozen);
+            inputs.paused_by = None;
+            assert_eq!(frozen.still(&inputs), thawed);
         }
         let mut without_a_check = with_status(&inputs(binding()));
         without_a_check.paused_by = Some("shop".to_owned());
-        assert_eq!(recalled(&without_a_check), Some(Wanted::Frozen));
+        let frozen = Wanted::Frozen(Box::new(Wanted::NotConfigured));
+        assert_eq!(recalled(&without_a_check), Some(frozen));
     }
 
     /// The same binding with its policy in its status.

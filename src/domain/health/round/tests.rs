@@ -369,3 +369,21 @@ fn nobody_leaves_in_the_place_of_somebody_who_is_not_back_yet() {
         (vec!["a release".to_owned()], 1)
     );
 }
+
+#[test]
+fn who_is_out_for_a_binding_that_is_held_stays_out_though_it_is_no_endpoint_any_more() {
+    let text = note(&["web"]).text();
+    let pods = Pods::default()
+        .with("a", Some(mark::OURS), Some(&text))
+        .plain(&["b"]);
+    let mut service = checked("web", Draining, &[]);
+    assert_eq!(
+        lines(&pods.decide(&known(vec![service.clone()]))),
+        ["a release"]
+    );
+    service.service.held = true;
+    assert_eq!(
+        lines(&pods.decide(&known(vec![service]))),
+        Vec::<String>::new()
+    );
+}
