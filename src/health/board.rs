@@ -70,6 +70,8 @@ pub(super) struct Next {
     /// Whether others are to be asked, to tell a dead endpoint from a dead
     /// network.
     pub(super) ask_others: bool,
+    /// Whether the endpoint may be silent, so that its next check needs witnesses.
+    pub(super) is_silent: bool,
 }
 
 /// What is held of all.
@@ -193,29 +195,20 @@ impl Board {
             set_aside: None,
             soon: None,
             ask_others: false,
+            is_silent: true,
         };
-        let service = self.services.get_mut(key);
-        if let Some(endpoint) = service.and_then(|s| s.endpoints.get_mut(&address)) {
-            endpoint.last = Some((now.at, told.answer));
-        }
+        self.note(key, address, &told, now);
         let answer = match told.answer {
             Ok(answer) => answer,
             Err(why) => {
                 if why == SetAside::Own {
                     // That we cannot ask is no reason to judge, but one to doubt.
-                    self.hear(key, address, None, now);
                     self.look(now);
                 }
                 next.set_aside = Some(why);
                 return next;
             }
         };
-        if answer == Answer::Unknown(Unknown::NoCertificate) {
-            self.cannot_ask(key, address, now);
-        } else {
-            let began = (!is_silence(answer)).then_some(told.began);
-            self.hear(key, address, began, now);
-        }
         if self.look(now).is_some() {
             next.set_aside = Some(SetAside::Doubt);
             return next;
@@ -241,9 +234,11 @@ impl Board {
         if confirms {
             endpoint.unconfirmed = None;
         }
-        let mut judge = endpoint.judge.clone();
-        let moved = judge.take(answer, &thresholds, now.at);
+        let (moved, pause);
         if is_silence(answer) {
+            let mut judge = endpoint.judge.clone();
+            moved = judge.take(answer, &thresholds, now.at);
+            pause = judge.pause(&thresholds);
             let since = *endpoint.silent_since.get_or_insert(now.clock);
             next.ask_others = !matches!(endpoint.judge.verdict(), Verdict::Unhealthy(_));
             if moved {
@@ -276,7 +271,9 @@ impl Board {
                 self.doubts.decided(key, now.clock);
             }
         } else {
-            endpoint.judge = judge;
+            moved = endpoint.judge.take(answer, &thresholds, now.at);
+            pause = endpoint.judge.pause(&thresholds);
+            next.is_silent = false;
             (endpoint.silent_since, endpoint.in_waiting) = (None, None);
             if moved {
                 endpoint.since = now.at;
@@ -286,10 +283,6 @@ impl Board {
                 }
             }
         }
-        let pause = service
-            .endpoints
-            .get(&address)
-            .map_or(thresholds.interval, |e| e.judge.pause(&thresholds));
         next.soon = (pause < thresholds.interval).then_some(pause);
         let proves = answer == Answer::Good && !service.proven;
         service.proven |= proves;
@@ -299,38 +292,31 @@ impl Board {
         next
     }
 
-    /// Notes who is heard and who is not, judged or not: `began` is when the
-    /// check began that was answered.
-    fn hear(
-        &mut self,
-        key: &Arc<ServiceKey>,
-        address: SocketAddr,
-        began: Option<Duration>,
-        now: Moment,
-    ) {
+    /// Notes what a check came to, judged or not, and who is heard by that and who
+    /// is not.
+    fn note(&mut self, key: &Arc<ServiceKey>, address: SocketAddr, told: &Told, now: Moment) {
         let Some(service) = self.services.get_mut(key) else {
             return;
         };
-        if !service.hears(address, began.is_some()) {
+        // Whether it would be heard, had we one.
+        let unknown = told.answer == Ok(Answer::Unknown(Unknown::NoCertificate));
+        let is_heard = match told.answer {
+            Ok(answer) => Some(!unknown && !is_silence(answer)),
+            Err(SetAside::Own) => Some(false),
+            Err(_) => None,
+        };
+        if !service.told(address, (now.at, told.answer), is_heard) {
             return;
         }
-        if let Some(began) = began {
-            service.last_heard.note(&address, began);
-            self.doubts.answered(key, began, now.clock);
-        } else if service.heard == 0 {
-            self.doubts.stopped(key, now.clock);
-        }
-    }
-
-    /// Notes that there is no certificate to ask an endpoint with: whether it
-    /// would be heard is not known. A service of which nobody else is heard is no
-    /// witness any more, and nobody is to wait for it.
-    fn cannot_ask(&mut self, key: &Arc<ServiceKey>, address: SocketAddr, now: Moment) {
-        if let Some(service) = self.services.get_mut(key)
-            && service.hears(address, false)
-            && service.heard == 0
-        {
-            self.doubts.forget(key, now.clock);
+        match is_heard {
+            Some(true) => {
+                service.last_heard.note(&address, told.began);
+                self.doubts.answered(key, told.began, now.clock);
+            }
+            // It is no witness any more, and nobody is to wait for it.
+            Some(false) if service.heard == 0 && unknown => self.doubts.forget(key, now.clock),
+            Some(false) if service.heard == 0 => self.doubts.stopped(key, now.clock),
+            Some(false) | None => {}
         }
     }
 }

@@ -263,9 +263,11 @@ impl<P: Probe> Engine<P> {
                 let ago = self.view.heard_outside()?;
                 now.checked_sub(ago)?.checked_duration_since(self.start)
             };
-            let board = self.view.board();
-            let witnesses = board.witnesses(&service, address, outside);
-            drop(board);
+            let witnesses = if entry.is_silent {
+                self.view.board().witnesses(&service, address, outside)
+            } else {
+                None
+            };
             self.running.spawn(async move {
                 let began = Instant::now();
                 let timeout = asked.check.ask.timeout;
@@ -344,6 +346,7 @@ impl<P: Probe> Engine<P> {
             None => now + interval,
         };
         self.roster.schedule.set(done.id, entry.due);
+        entry.is_silent = next.is_silent;
         if next.ask_others {
             self.roster.ask_others(done.id, &done.service, now);
         }

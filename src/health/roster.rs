@@ -52,6 +52,9 @@ pub(super) struct Entry<K> {
     pub(super) due: Instant,
     /// Boxed, since most keep none.
     pub(super) kept: Option<Box<K>>,
+    /// Whether its last check may have found it silent, so that the next one needs
+    /// witnesses.
+    pub(super) is_silent: bool,
 }
 
 impl<K> Roster<K> {
@@ -193,6 +196,7 @@ impl<K> Roster<K> {
                 address: *address,
                 due,
                 kept: None,
+                is_silent: false,
             };
             self.entries.insert(id, entry);
             self.schedule.set(id, due);

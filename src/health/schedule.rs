@@ -94,7 +94,9 @@ impl Schedule {
         let queue = self.queues.entry(Arc::clone(service)).or_default();
         queue.waiting.push_back((id, due));
         self.waiting += 1;
-        self.give_turn(service);
+        if queue.takes_turn(self.most_of_one) {
+            self.turns.push_back(Arc::clone(service));
+        }
     }
 
     /// Whom to check now, and since when he has been due; none while enough
@@ -119,19 +121,25 @@ impl Schedule {
             queue.running += 1;
             self.running += 1;
             self.waiting -= 1;
-            self.give_turn(&service);
+            if queue.takes_turn(self.most_of_one) {
+                self.turns.push_back(service);
+            }
             return Some(next);
         }
     }
 
     /// A check of an endpoint of this service has ended.
     pub(super) fn ended(&mut self, service: &Arc<ServiceKey>) {
-        if let Some(queue) = self.queues.get_mut(service) {
-            queue.running = queue.running.saturating_sub(1);
-            self.running = self.running.saturating_sub(1);
+        let Some(queue) = self.queues.get_mut(service) else {
+            return;
+        };
+        queue.running = queue.running.saturating_sub(1);
+        self.running = self.running.saturating_sub(1);
+        if queue.takes_turn(self.most_of_one) {
+            self.turns.push_back(Arc::clone(service));
+        } else if queue.is_idle() {
+            self.queues.remove(service);
         }
-        self.give_turn(service);
-        self.tidy(service);
     }
 
     /// How many run, and how many are due and wait.
@@ -139,24 +147,24 @@ impl Schedule {
         (self.running, self.waiting)
     }
 
-    fn give_turn(&mut self, service: &Arc<ServiceKey>) {
-        if let Some(queue) = self.queues.get_mut(service)
-            && !queue.has_turn
-            && !queue.waiting.is_empty()
-            && queue.running < self.most_of_one
-        {
-            queue.has_turn = true;
-            self.turns.push_back(Arc::clone(service));
-        }
-    }
-
     /// Forgets a queue that is empty. One that has a turn yet goes with it.
     fn tidy(&mut self, service: &ServiceKey) {
-        let idle =
-            |queue: &Queue| queue.waiting.is_empty() && queue.running == 0 && !queue.has_turn;
-        if self.queues.get(service).is_some_and(idle) {
+        if self.queues.get(service).is_some_and(Queue::is_idle) {
             self.queues.remove(service);
         }
+    }
+}
+
+impl Queue {
+    /// Whether the service gets a turn now that it did not have. It has it then.
+    fn takes_turn(&mut self, most_of_one: usize) -> bool {
+        let takes = !self.has_turn && !self.waiting.is_empty() && self.running < most_of_one;
+        self.has_turn |= takes;
+        takes
+    }
+
+    fn is_idle(&self) -> bool {
+        self.waiting.is_empty() && self.running == 0 && !self.has_turn
     }
 }
 

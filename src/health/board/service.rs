@@ -74,12 +74,19 @@ impl Service {
         )
     }
 
-    /// Notes whether an endpoint is heard; says whether there is such a one.
-    pub(super) fn hears(&mut self, address: SocketAddr, is_heard: bool) -> bool {
+    /// Notes what a check of an endpoint came to, and whether it is heard, where
+    /// that tells; says whether there is such a one.
+    pub(super) fn told(
+        &mut self,
+        address: SocketAddr,
+        last: (Timestamp, Result<Answer, SetAside>),
+        is_heard: Option<bool>,
+    ) -> bool {
         let Some(endpoint) = self.endpoints.get_mut(&address) else {
             return false;
         };
-        if endpoint.is_heard != is_heard {
+        endpoint.last = Some(last);
+        if let Some(is_heard) = is_heard.filter(|is_heard| *is_heard != endpoint.is_heard) {
             endpoint.is_heard = is_heard;
             if is_heard {
                 self.heard += 1;
