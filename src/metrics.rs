@@ -3,6 +3,7 @@
 
 pub mod alerts;
 pub mod bindings;
+mod by_service;
 pub mod catalog;
 pub mod ejections;
 pub mod health;

@@ -1,9 +1,10 @@
 //! What is counted of the health checks.
 
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use std::sync::Arc;
 
+use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use super::by_service::{Ends, EndsByService};
 use super::registered;
 
 /// Why an answer was not judged.
@@ -34,7 +35,7 @@ pub enum Held {
 /// Metrics of the health checks. Cloning shares them.
 #[derive(Clone)]
 pub struct HealthMetrics {
-    total: IntCounterVec,
+    total: EndsByService,
     duration: Histogram,
     lateness: Histogram,
     set_aside: IntCounterVec,
@@ -47,10 +48,7 @@ pub struct HealthMetrics {
 
 /// The counters of one service, so that none is looked up for each check.
 #[derive(Clone)]
-pub struct ServiceChecks {
-    success: IntCounter,
-    failure: IntCounter,
-}
+pub struct ServiceChecks(Arc<Ends>);
 
 /// Checks take as little as a few hundred microseconds.
 const SECONDS: [f64; 13] = [
@@ -67,12 +65,9 @@ impl HealthMetrics {
         let metrics = Self {
             total: registered(
                 registry,
-                IntCounterVec::new(
-                    Opts::new(
-                        "catalog_mesh_health_check_total",
-                        "Health checks that say something about an endpoint, by service (namespace/name) and how they ended.",
-                    ),
-                    &["service", "status"],
+                EndsByService::new(
+                    "catalog_mesh_health_check_total",
+                    "Health checks that say something about an endpoint, by service (namespace/name) and how they ended.",
                 )?,
             )?,
             duration: histogram(
@@ -138,19 +133,12 @@ impl HealthMetrics {
     /// The counters of a service. An empty name makes a series without it,
     /// which all services share.
     pub fn service(&self, service: &str) -> ServiceChecks {
-        let of = |status| self.total.with_label_values(&[service, status]);
-        ServiceChecks {
-            success: of("success"),
-            failure: of("failure"),
-        }
+        ServiceChecks(self.total.of(service))
     }
 
     /// A service is checked no longer: its series end.
     pub fn forget(&self, service: &str) {
-        for status in ["success", "failure"] {
-            // It is no error where it was not there.
-            let _ = self.total.remove_label_values(&[service, status]);
-        }
+        self.total.forget(service);
     }
 
     /// A check began, so much later than planned.
@@ -195,7 +183,7 @@ impl HealthMetrics {
 impl ServiceChecks {
     /// A check said something about an endpoint.
     pub fn checked(&self, good: bool) {
-        if good { &self.success } else { &self.failure }.inc();
+        self.0.count(good);
     }
 }
 
