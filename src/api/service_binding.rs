@@ -81,10 +81,10 @@ pub struct ServiceBindingSpec {
     pub namespace: Option<String>,
     /// Traffic policy; the catalog's values take precedence, field by field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub traffic_policy: Option<TrafficPolicy>,
+    pub traffic_policy: Option<Box<TrafficPolicy>>,
     /// How endpoints are checked; the catalog's values take precedence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub health_check: Option<HealthCheck>,
+    pub health_check: Option<Box<HealthCheck>>,
     /// Freezes everything that the operator does for this binding.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,

@@ -125,7 +125,7 @@ async fn store(
         kind: object.kind().as_str().to_owned(),
         namespace: object.namespace.clone(),
         name: object.name.clone(),
-        uid: rule.uid.clone(),
+        uid: rule.uid.to_string(),
         generation: rule.value.generation,
         hash: object.hash(),
     };

@@ -8,6 +8,7 @@
 mod by_name;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use kube_runtime::watcher::Event;
 
@@ -22,7 +23,7 @@ pub struct Seen<V> {
     /// Namespace and name.
     pub id: Id,
     /// Uid.
-    pub uid: String,
+    pub uid: Arc<str>,
     /// Resource version as a number; 0 where it is none.
     pub version: u64,
     /// What is remembered of it.
@@ -32,7 +33,7 @@ pub struct Seen<V> {
 /// The same without its name, which is the key that it is kept under.
 #[derive(Debug)]
 struct Kept<V> {
-    uid: String,
+    uid: Arc<str>,
     version: u64,
     value: V,
 }
@@ -185,7 +186,7 @@ impl<V: Clone + PartialEq> Mirror<V> {
 
     /// Whether there is an object of that uid.
     pub fn has_uid(&self, uid: &str) -> bool {
-        self.live.values().any(|seen| seen.uid == uid)
+        self.live.values().any(|seen| *seen.uid == *uid)
     }
 
     /// All objects, in no order.

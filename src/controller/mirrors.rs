@@ -155,7 +155,7 @@ mod tests {
     fn seen(namespace: &str, name: &str, version: u64) -> Seen<u64> {
         Seen {
             id: (namespace.to_owned(), name.to_owned()),
-            uid: format!("uid-of-{name}"),
+            uid: format!("uid-of-{name}").into(),
             version,
             value: version,
         }

@@ -23,7 +23,7 @@ pub(crate) fn seen<V>(metadata: &ObjectMeta, value: V) -> Seen<V> {
             metadata.namespace.clone().unwrap_or_default(),
             metadata.name.clone().unwrap_or_default(),
         ),
-        uid: metadata.uid.clone().unwrap_or_default(),
+        uid: metadata.uid.as_deref().unwrap_or_default().into(),
         version: version(metadata),
         value,
     }

@@ -311,7 +311,7 @@ fn tell_undecodable(ctx: &Context, seen: Seen<String>) {
     let about = About {
         namespace,
         name,
-        uid: seen.uid,
+        uid: seen.uid.to_string(),
     };
     let transition = Transition {
         reason: "Undecodable".to_owned(),

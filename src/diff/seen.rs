@@ -98,7 +98,7 @@ pub(super) async fn list(
     let unreadable = wrong.iter().filter_map(|(key, wrong)| match wrong {
         Wrong::Undecodable { uid, error } => Some(Seen {
             id: (key.namespace.clone(), key.name.clone()),
-            uid: uid.clone(),
+            uid: uid.as_str().into(),
             version: 0,
             value: error.clone(),
         }),
@@ -107,7 +107,7 @@ pub(super) async fn list(
     take(unreadable, |event| world.unreadable(event));
     let given_services = given.services.iter().map(|(key, view)| Seen {
         id: (key.namespace.to_string(), key.name.to_string()),
-        uid: String::new(),
+        uid: "".into(),
         version: 0,
         value: view.clone(),
     });

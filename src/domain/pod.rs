@@ -2,6 +2,7 @@
 //! is packed. No IO.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// What is remembered of a Pod.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -31,7 +32,7 @@ pub struct Marks {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct KnownPod {
     /// Its uid: another Pod of the same name has another one.
-    pub uid: String,
+    pub uid: Arc<str>,
     /// Its resource version; 0 where that is no number.
     pub version: u64,
     /// What is remembered of it.

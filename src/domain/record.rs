@@ -36,16 +36,16 @@ pub struct ServiceRecord {
     pub retries: Option<RecordRetries>,
     /// When Envoy takes a failing endpoint out by itself.
     #[serde(default)]
-    pub circuit_breaker: Option<CircuitBreaker>,
+    pub circuit_breaker: Option<Box<CircuitBreaker>>,
     /// How requests are spread over the endpoints.
     #[serde(default)]
-    pub load_balancing: Option<LoadBalancing>,
+    pub load_balancing: Option<Box<LoadBalancing>>,
     /// Limits on connections and requests.
     #[serde(default)]
-    pub connection_pool: Option<ConnectionPool>,
+    pub connection_pool: Option<Box<ConnectionPool>>,
     /// How endpoints are checked.
     #[serde(default)]
-    pub health_check: Option<HealthCheck>,
+    pub health_check: Option<Box<HealthCheck>>,
 }
 
 /// Retries as the catalog gives them: a number, or a policy.

@@ -318,10 +318,10 @@ mod tests {
         assert!(said.starts_with("timeout: "), "{said}");
 
         let mut own = binding();
-        own.spec.traffic_policy = Some(crate::api::service_binding::TrafficPolicy {
+        own.spec.traffic_policy = Some(Box::new(crate::api::service_binding::TrafficPolicy {
             retries: Some(-1),
             ..Default::default()
-        });
+        }));
         let Err(Situation::InvalidBinding(said)) = validated(&inputs(own)) else {
             panic!()
         };

@@ -30,7 +30,7 @@ fn addresses() -> Vec<IpAddr> {
 
 fn pod(addresses: &[IpAddr], host_network: bool) -> KnownPod {
     KnownPod {
-        uid: "uid".to_owned(),
+        uid: "uid".into(),
         version: 1,
         view: PodView {
             addresses: addresses.into(),

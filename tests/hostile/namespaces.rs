@@ -104,7 +104,7 @@ fn pick<T: Copy>(rng: &mut Rng, all: &[T]) -> T {
 fn seen<V>(namespace: &str, name: &str, uid: &str, value: V) -> Seen<V> {
     Seen {
         id: (namespace.to_owned(), name.to_owned()),
-        uid: uid.to_owned(),
+        uid: uid.into(),
         version: 1,
         value,
     }

@@ -277,8 +277,8 @@ fn web() -> BindingKey {
 fn checked(members: &[(&str, Verdict)]) -> Checked {
     let key = |name: &str| ("shop".to_owned(), name.to_owned());
     let member = |(name, verdict): &(&str, Verdict)| Member {
-        pod: key(name),
-        uid: format!("uid-of-{name}"),
+        pod: key(name).into(),
+        uid: format!("uid-of-{name}").into(),
         ready: true,
         verdict: *verdict,
         since: Timestamp::UNIX_EPOCH,

@@ -32,7 +32,7 @@ fn web() -> (String, String) {
 /// What a binding with a check wants.
 fn check() -> Wanted {
     let mut binding = binding();
-    binding.spec.health_check = Some(crate::api::policy::HealthCheck::default());
+    binding.spec.health_check = Some(Box::default());
     let inputs = inputs(binding);
     wanted(&inputs, &target(&inputs), &settings()).unwrap()
 }
@@ -48,8 +48,8 @@ fn with(fleet: &mut Fleet, verdicts: &[Verdict]) {
     entry.found(Targets {
         targets: (0..verdicts.len())
             .map(|n| Target {
-                pod: ("shop".to_owned(), format!("web-{n}")),
-                uid: n.to_string(),
+                pod: ("shop".to_owned(), format!("web-{n}")).into(),
+                uid: n.to_string().into(),
                 address: address(n),
             })
             .collect(),

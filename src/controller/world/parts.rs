@@ -182,7 +182,7 @@ mod tests {
     fn there(world: &World, name: &str) {
         world.namespaces(Event::Apply(Seen {
             id: (String::new(), name.to_owned()),
-            uid: name.to_owned(),
+            uid: name.into(),
             version: 1,
             value: NamespaceView::default(),
         }));

@@ -120,7 +120,7 @@ impl World {
     /// version of the Pod, which was as we knew it otherwise.
     pub fn wrote_pod(&self, key: &PodKey, uid: &str, version: u64, marks: Option<Box<Marks>>) {
         let mut inner = self.lock();
-        let Some(known) = inner.pods.known(key).filter(|known| known.uid == uid) else {
+        let Some(known) = inner.pods.known(key).filter(|known| *known.uid == *uid) else {
             return;
         };
         inner.pods.mirror.wrote(Seen {
@@ -189,7 +189,7 @@ mod tests {
     fn pod(name: &str, version: u64, address: &str, draining: Option<&str>) -> Seen<PodView> {
         Seen {
             id: ("shop".to_owned(), name.to_owned()),
-            uid: format!("uid-of-{name}"),
+            uid: format!("uid-of-{name}").into(),
             version,
             value: PodView {
                 addresses: Box::new([address.parse().unwrap()]),
@@ -214,7 +214,7 @@ mod tests {
         };
         Event::Apply(Seen {
             id: ("shop".to_owned(), name.to_owned()),
-            uid: name.to_owned(),
+            uid: name.into(),
             version: 1,
             value: Arc::new(SliceView {
                 service: service.into(),

@@ -100,7 +100,7 @@ mod tests {
     fn slice(name: &str, service: &str, version: u64) -> Seen<Arc<SliceView>> {
         Seen {
             id: ("shop".to_owned(), name.to_owned()),
-            uid: name.to_owned(),
+            uid: name.into(),
             version,
             value: Arc::new(SliceView {
                 service: service.into(),

@@ -45,7 +45,7 @@ fn event(binding: ServiceBinding) -> Event<Seen<Arc<ServiceBinding>>> {
 fn rule(rule: &Rule, version: u64) -> Seen<Arc<Rule>> {
     Seen {
         id: (rule.namespace.clone(), rule.name.clone()),
-        uid: rule.uid.clone(),
+        uid: rule.uid.as_str().into(),
         version,
         value: Arc::new(rule.clone()),
     }
@@ -54,7 +54,7 @@ fn rule(rule: &Rule, version: u64) -> Seen<Arc<Rule>> {
 fn object<V>(namespace: &str, name: &str, version: u64, value: V) -> Seen<V> {
     Seen {
         id: (namespace.to_owned(), name.to_owned()),
-        uid: format!("uid-of-{namespace}-{name}"),
+        uid: format!("uid-of-{namespace}-{name}").into(),
         version,
         value,
     }

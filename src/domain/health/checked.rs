@@ -2,6 +2,7 @@
 //! by: each Pod behind the service once, also those that are not ready.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -39,16 +40,16 @@ pub fn checked(
     let ready = targets.targets.iter().map(|target| {
         let (verdict, since) = verdict(target.address).unwrap_or(unknown);
         Member {
-            pod: target.pod.clone(),
-            uid: target.uid.clone(),
+            pod: Arc::clone(&target.pod),
+            uid: Arc::clone(&target.uid),
             ready: true,
             verdict,
             since,
         }
     });
     let unready = targets.unready().map(|pod| Member {
-        pod: pod.clone(),
-        uid: String::new(),
+        pod: Arc::clone(pod),
+        uid: "".into(),
         ready: false,
         verdict: unknown.0,
         since: unknown.1,
@@ -75,13 +76,13 @@ mod tests {
     fn members_are_who_is_checked_with_what_is_held_of_them_and_who_is_not_ready() {
         let pod = |name: &str| ("shop".to_owned(), name.to_owned());
         let target = |name: &str, address: &str| Target {
-            pod: pod(name),
-            uid: format!("uid-of-{name}"),
+            pod: pod(name).into(),
+            uid: format!("uid-of-{name}").into(),
             address: address.parse().unwrap(),
         };
         let excluded = |name: &str, address: &str, why| Exclusion {
             address: address.parse().unwrap(),
-            pod: Some(pod(name)),
+            pod: Some(pod(name).into()),
             why,
         };
         let targets = Targets {

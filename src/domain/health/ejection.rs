@@ -20,6 +20,7 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -50,9 +51,9 @@ pub struct Service {
 #[derive(Clone, Debug)]
 pub struct Member {
     /// Which.
-    pub pod: PodKey,
+    pub pod: Arc<PodKey>,
     /// The uid of the Pod that was judged; empty where none was.
-    pub uid: String,
+    pub uid: Arc<str>,
     /// Whether it is ready, and so in the mesh unless it was taken out.
     pub ready: bool,
     /// What is held of it as an endpoint of this service.
@@ -212,7 +213,7 @@ fn behind_of<'a>(
     let mut all: BTreeMap<&PodKey, Vec<&Service>> = BTreeMap::new();
     for service in services {
         let ready = service.members.iter().filter(|member| member.ready);
-        for member in ready.filter(|member| wishes.contains_key(&member.pod)) {
+        for member in ready.filter(|member| wishes.contains_key(&*member.pod)) {
             let of = all.entry(&member.pod).or_default();
             if of.last().is_none_or(|last| !std::ptr::eq(*last, *service)) {
                 of.push(service);

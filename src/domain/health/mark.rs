@@ -9,6 +9,7 @@
 //!    took the label off or set another one: it alone is taken away.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -212,7 +213,7 @@ pub struct Step {
     /// The Pod.
     pub pod: PodKey,
     /// Its uid.
-    pub uid: String,
+    pub uid: Arc<str>,
     /// Its resource version.
     pub version: u64,
     /// The marks that it has.
@@ -272,7 +273,7 @@ mod tests {
         pod.terminating = true;
         assert_eq!(kept(&pod), None);
         let known = KnownPod {
-            uid: "1".to_owned(),
+            uid: "1".into(),
             version: 1,
             view: pod,
         };

@@ -358,8 +358,8 @@ mod tests {
     fn service(mode: EjectionMode, verdicts: &[Verdict]) -> Checked {
         let pod = |n: usize| ("shop".to_owned(), format!("web-{n}"));
         let member = |(n, verdict): (usize, &Verdict)| Member {
-            pod: pod(n),
-            uid: String::new(),
+            pod: pod(n).into(),
+            uid: "".into(),
             ready: true,
             verdict: *verdict,
             since: jiff::Timestamp::UNIX_EPOCH,

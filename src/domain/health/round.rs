@@ -154,12 +154,12 @@ fn keep_out(
 ) {
     let pods = out_for.get(&service.binding).into_iter().flatten();
     for pod in pods {
-        let is_member = service.members.iter().any(|member| member.pod == **pod);
+        let is_member = service.members.iter().any(|member| *member.pod == **pod);
         let Some(known) = marked.get(*pod).filter(|_| !is_member) else {
             continue;
         };
         let member = Member {
-            pod: (*pod).clone(),
+            pod: Arc::new((*pod).clone()),
             uid: known.uid.clone(),
             ready: known.view.ready,
             verdict: Verdict::Pending,

@@ -51,9 +51,9 @@ pub struct Behind {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
     /// The Pod.
-    pub pod: PodKey,
+    pub pod: Arc<PodKey>,
     /// Its uid: what is known of another Pod of that name says nothing of it.
-    pub uid: String,
+    pub uid: Arc<str>,
     /// Where it is checked.
     pub address: SocketAddr,
 }
@@ -89,7 +89,7 @@ pub struct Exclusion {
     /// The address.
     pub address: IpAddr,
     /// The Pod, where it really has this address.
-    pub pod: Option<PodKey>,
+    pub pod: Option<Arc<PodKey>>,
     /// Why.
     pub why: Excluded,
 }
@@ -108,7 +108,7 @@ pub struct Targets {
 impl Targets {
     /// The Pods behind the Service that are not ready, so that they are not
     /// checked, but may be out of the mesh and are to stay so.
-    pub fn unready(&self) -> impl Iterator<Item = &PodKey> {
+    pub fn unready(&self) -> impl Iterator<Item = &Arc<PodKey>> {
         let waits = |e: &&Exclusion| e.why == Excluded::NotReady;
         self.excluded.iter().filter(waits).filter_map(|exclusion| {
             let pod = exclusion.pod.as_ref()?;
@@ -174,9 +174,9 @@ fn judge(
     if !pod.view.addresses.contains(&endpoint.address) {
         return Err(exclusion(Excluded::NotItsAddress));
     }
-    let key = (behind.namespace.clone(), name.to_owned());
+    let key = Arc::new((behind.namespace.clone(), name.to_owned()));
     let of_the_pod = |why| Exclusion {
-        pod: Some(key.clone()),
+        pod: Some(Arc::clone(&key)),
         ..exclusion(why)
     };
     let port = port.ok_or_else(|| of_the_pod(Excluded::NoPort))?;
@@ -202,10 +202,10 @@ fn one_each(behind: &Behind, judged: BTreeMap<IpAddr, Result<Target, Exclusion>>
             addresses.position(|address| *address == target.address.ip())
         })
     };
-    let mut first: BTreeMap<PodKey, (Option<usize>, IpAddr)> = BTreeMap::new();
+    let mut first: BTreeMap<Arc<PodKey>, (Option<usize>, IpAddr)> = BTreeMap::new();
     for target in judged.values().filter_map(|judged| judged.as_ref().ok()) {
         let this = (place(target), target.address.ip());
-        let known = first.entry(target.pod.clone()).or_insert(this);
+        let known = first.entry(Arc::clone(&target.pod)).or_insert(this);
         *known = this.min(*known);
     }
     let mut found = Targets::default();

@@ -187,7 +187,7 @@ mod tests {
 
     fn asking() -> Inputs {
         let mut binding = binding();
-        binding.spec.health_check = Some(Asked::default());
+        binding.spec.health_check = Some(Box::default());
         inputs(binding)
     }
 
@@ -292,7 +292,7 @@ mod tests {
     fn what_a_status_says_is_in_force_is_what_was_wanted() {
         let mut full = asking();
         let mut binding = ServiceBinding::clone(&full.binding);
-        binding.spec.health_check = Some(Asked {
+        binding.spec.health_check = Some(Box::new(Asked {
             endpoint: Some("/ready?deep=1".to_owned()),
             interval: Some("1500ms".to_owned()),
             timeout: Some("700ms".to_owned()),
@@ -302,7 +302,7 @@ mod tests {
             success_threshold: Some(4),
             confirm_interval: Some("90ms".to_owned()),
             ejection: Some(EjectionMode::OutlierOnly),
-        });
+        }));
         full.binding = Arc::new(binding);
         for inputs in [full, asking(), inputs(crate::domain::fixtures::binding())] {
             let before = found(&inputs);

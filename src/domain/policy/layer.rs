@@ -92,8 +92,8 @@ impl PolicyLayer {
                 .circuit_breaker
                 .as_ref()
                 .map(|b| reader.circuit_breaker(b)),
-            load_balancing: reader.load_balancing(record.load_balancing.as_ref()),
-            connection_pool: reader.connection_pool(record.connection_pool.as_ref()),
+            load_balancing: reader.load_balancing(record.load_balancing.as_deref()),
+            connection_pool: reader.connection_pool(record.connection_pool.as_deref()),
             health_check: record
                 .health_check
                 .as_ref()

@@ -42,8 +42,14 @@ impl Pods {
         };
         let uid = format!("uid-of-{name}");
         let version = 7;
-        self.0
-            .insert(pod_key(name), KnownPod { uid, version, view });
+        self.0.insert(
+            pod_key(name),
+            KnownPod {
+                uid: uid.into(),
+                version,
+                view,
+            },
+        );
         self
     }
 
@@ -97,8 +103,8 @@ fn checked(name: &str, mode: EjectionMode, members: &[(&str, Verdict)]) -> Check
             members: members
                 .iter()
                 .map(|(pod, verdict)| Member {
-                    pod: pod_key(pod),
-                    uid: format!("uid-of-{pod}"),
+                    pod: pod_key(pod).into(),
+                    uid: format!("uid-of-{pod}").into(),
                     ready: true,
                     verdict: *verdict,
                     since: at(50),
@@ -167,7 +173,7 @@ fn an_unhealthy_pod_is_marked_with_why_since_when_and_for_whom() {
         ["a eject for web since 1970-01-01T00:01:40Z: no answer came in time"]
     );
     let step = &decided.steps[0];
-    assert_eq!((step.uid.as_str(), step.version), ("uid-of-a", 7));
+    assert_eq!((&*step.uid, step.version), ("uid-of-a", 7));
     assert_eq!(step.bindings, BTreeSet::from([key("web")]));
 }
 
@@ -262,7 +268,7 @@ fn a_label_that_somebody_took_off_is_set_again_where_it_is_wanted_and_else_forgo
 #[test]
 fn a_verdict_says_nothing_of_another_pod_of_that_name() {
     let mut service = checked("web", Draining, HALF);
-    service.service.members[0].uid = "uid-of-one-before".to_owned();
+    service.service.members[0].uid = "uid-of-one-before".into();
     let pods = Pods::default().plain(&["a", "b"]);
     let decided = pods.decide(&known(vec![service]));
     assert_eq!(lines(&decided), Vec::<String>::new());
