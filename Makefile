@@ -94,12 +94,14 @@ demo:
 # Measures the operator beside a bare client, on this machine; for example
 # `make bench SCENARIO=cold-start N=1000`, `make bench QUICK=1`; CHECK=1 ends with
 # an error where a goal is missed. The operator
-# is built as it is shipped: alone, so without what the tests ask of its crates.
+# is built as it is shipped: alone, so without what the tests ask of its crates, and
+# runs with the environment that its image has.
+bench: AS_SHIPPED = $(shell sed -n 's/^ENV //p' Dockerfile)
 bench: tools
 	cargo build --locked --release --bin catalog-mesh-controller
 	install -D target/release/catalog-mesh-controller target/bench/catalog-mesh-controller
 	cargo build --locked --release --example catalog-server
-	OPERATOR=$(CURDIR)/target/bench/catalog-mesh-controller \
+	$(AS_SHIPPED) OPERATOR=$(CURDIR)/target/bench/catalog-mesh-controller \
 	$(foreach name,SCENARIO N QUICK CHECK RUNS RATE SECONDS_OF_LOAD PROBES IN_FLIGHT SAVE OPERATOR_FLAGS,$(if $($(name)),$(name)="$($(name))")) \
 	cargo bench --locked --bench system
 

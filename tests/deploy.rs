@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use catalog_mesh_controller::args::{Cli, Command, RunArgs};
 use clap::Parser as _;
@@ -280,6 +281,25 @@ fn the_image_is_built_without_paths_as_the_program_is_by_make_release() {
         }
     }
     assert!(dockerfile.contains("WORKDIR /src\n"));
+}
+
+#[test]
+fn what_is_measured_has_the_environment_of_the_image() {
+    let dockerfile = fs::read_to_string(root().join("Dockerfile")).unwrap();
+    let mut given = dockerfile
+        .lines()
+        .filter_map(|line| line.strip_prefix("ENV "));
+    let given = given.next().unwrap();
+    assert!(given.starts_with("MALLOC_ARENA_MAX=1 "), "{given}");
+    let mut make = Command::new("make");
+    make.args(["-n", "bench"]).current_dir(root());
+    let make = make.env_remove("MAKEFLAGS").output().unwrap();
+    let would = String::from_utf8(make.stdout).unwrap();
+    let begins = format!("{given} OPERATOR=");
+    assert!(
+        would.lines().any(|line| line.starts_with(&begins)),
+        "{would}"
+    );
 }
 
 #[test]
