@@ -30,7 +30,7 @@ const LIMITS: [&str; 2] = [
 ];
 
 /// How long anything may take before a run is given up.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(900);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// How long the cluster digests what it was given before something is measured.
 const SETTLE: Duration = Duration::from_secs(2);

@@ -21,7 +21,7 @@ use crate::support::{stack, wait};
 const AT_ONCE: usize = 16;
 
 /// How long a removal may take.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// Services of one namespace, or their names, and the bindings to them.
 pub(crate) struct Fleet {
