@@ -6,7 +6,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use catalog_mesh_controller::args::{Cli, Command, RunArgs};
 use clap::Parser as _;
@@ -291,7 +290,7 @@ fn what_is_measured_has_the_environment_of_the_image() {
         .filter_map(|line| line.strip_prefix("ENV "));
     let given = given.next().unwrap();
     assert!(given.starts_with("MALLOC_ARENA_MAX=1 "), "{given}");
-    let mut make = Command::new("make");
+    let mut make = std::process::Command::new("make");
     make.args(["-n", "bench"]).current_dir(root());
     let make = make.env_remove("MAKEFLAGS").output().unwrap();
     let would = String::from_utf8(make.stdout).unwrap();
