@@ -337,7 +337,6 @@ mod tests {
     use super::super::super::fixtures::check;
     use super::*;
 
-    // trap 20
     #[test]
     fn a_check_under_way_takes_little_memory() {
         let asked = Arc::new(Asked::new(check()));
