@@ -28,9 +28,9 @@ pub(super) async fn watch(ctx: Arc<Context>) {
     let api =
         || std::future::ready(Api::<PartialObjectMeta<Namespace>>::all(client.clone())).boxed();
     let sink = |event: Event<PartialObjectMeta<Namespace>>| {
-        let concerned = ctx.world.namespaces(watches::map(&event, |namespace| {
-            sources::namespace(namespace.clone())
-        }));
+        let concerned = ctx
+            .world
+            .namespaces(watches::map(event, sources::namespace));
         watches::ask(&ctx, concerned);
     };
     watch::follow(api, sink, watches::failure(&ctx.metrics, "Namespace")).await;

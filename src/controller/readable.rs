@@ -7,11 +7,12 @@ use std::borrow::Cow;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
-use serde::de::Error as _;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::api::service_binding::ServiceBinding;
+use crate::api::unmanaged;
 
 /// A binding that may not be readable: one that is not must not stop the list
 /// that it is in.
@@ -27,19 +28,46 @@ pub(crate) struct Unreadable {
     pub(crate) error: String,
 }
 
+/// A binding, of which what its owner and others wrote may be anything.
+#[derive(Deserialize)]
+struct Parts {
+    /// Without it, it is no object at all.
+    #[serde(deserialize_with = "unmanaged::metadata")]
+    metadata: ObjectMeta,
+    #[serde(default)]
+    spec: Value,
+    #[serde(default)]
+    status: Value,
+}
+
 impl<'de> Deserialize<'de> for Readable {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let value = Value::deserialize(deserializer)?;
-        let wrong = match serde_path_to_error::deserialize::<_, ServiceBinding>(&value) {
-            Ok(binding) => return Ok(Self(Ok(binding))),
-            Err(wrong) => wrong,
-        };
-        let error = format!("{}: {}", wrong.path(), wrong.inner());
-        // Without metadata it is no object at all.
-        let metadata = value.get("metadata").unwrap_or(&Value::Null);
-        let metadata = ObjectMeta::deserialize(metadata).map_err(D::Error::custom)?;
-        Ok(Self(Err(Unreadable { metadata, error })))
+        let Parts {
+            metadata,
+            spec,
+            status,
+        } = Parts::deserialize(deserializer)?;
+        let parts = part("spec", &spec).and_then(|spec| Ok((spec, part("status", &status)?)));
+        Ok(Self(match parts {
+            Ok((spec, status)) => Ok(ServiceBinding {
+                metadata,
+                spec,
+                status,
+            }),
+            Err(error) => Err(Unreadable { metadata, error }),
+        }))
     }
+}
+
+/// The part as it is meant to be, or which field is wrong, and how.
+fn part<T: DeserializeOwned>(name: &str, value: &Value) -> Result<T, String> {
+    // Most often nothing is wrong, and to note where it is takes longer than to read.
+    T::deserialize(value).or_else(|_| {
+        serde_path_to_error::deserialize(value).map_err(|wrong| match wrong.path().to_string() {
+            path if path == "." => format!("{name}: {}", wrong.inner()),
+            path => format!("{name}.{path}: {}", wrong.inner()),
+        })
+    })
 }
 
 impl Resource for Readable {

@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
 
 use super::mirror::Seen;
 use crate::api::mesh_rule::MeshRule;
+use crate::api::service::Service;
 use crate::api::service_binding::ServiceBinding;
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{NamespaceView, ServiceView};
@@ -42,8 +43,15 @@ fn version(metadata: &ObjectMeta) -> u64 {
 /// A binding, without the bookkeeping of its fields' managers.
 pub(crate) fn binding(mut binding: ServiceBinding) -> Seen<Arc<ServiceBinding>> {
     binding.metadata.managed_fields = None;
-    let metadata = binding.metadata.clone();
-    seen(&metadata, Arc::new(binding))
+    let Seen {
+        id, uid, version, ..
+    } = seen(&binding.metadata, ());
+    Seen {
+        id,
+        uid,
+        version,
+        value: Arc::new(binding),
+    }
 }
 
 /// What the decision needs of a Service.

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Service;
 use kube::Api;
 use kube_runtime::reflector::store::Writer;
 use kube_runtime::watcher::{Error, Event};
@@ -26,6 +25,7 @@ use super::{BindingRef, clients, error, namespaces, pods, slices, sources, watch
 use crate::api::endpoint_slice::EndpointSlice;
 use crate::api::mesh_rule::MeshRule;
 use crate::api::pod::Pod;
+use crate::api::service::Service;
 use crate::api::service_binding::ServiceBinding;
 use crate::domain::desired::MeshKind;
 use crate::domain::served::{Part, WHOLE};
@@ -113,7 +113,7 @@ async fn follow_bindings((ctx, part): Us, names: Names) {
         };
         // First the Controller's store, so that a released key is in it.
         names.add(&event);
-        let event = map(&event, |binding| sources::binding(binding.clone()));
+        let event = map(event, sources::binding);
         let concerned = ctx.world.bindings(Told::of(&part, event));
         names.remove(&concerned.gone);
         ask(&ctx, concerned);
@@ -125,7 +125,7 @@ async fn follow_services((ctx, part): Us) {
     may_watch(&ctx, &part).await;
     let api = || ready_with(of::<Service>(&ctx, &part));
     let sink = |event: Event<Service>| {
-        let event = map(&event, |service| sources::service(service.clone()));
+        let event = map(event, sources::service);
         ask(&ctx, ctx.world.services(Told::of(&part, event)));
     };
     watch::follow(api, sink, failure(&ctx.metrics, "Service")).await;
@@ -135,7 +135,7 @@ async fn follow_slices((ctx, part): Us) {
     may_watch(&ctx, &part).await;
     let api = || ready_with(of::<EndpointSlice>(&ctx, &part));
     let sink = |event: Event<EndpointSlice>| {
-        let event = map(&event, slices::slice);
+        let event = map(event, |slice| slices::slice(&slice));
         let services = ctx.world.slices(Told::of(&part, event));
         ctx.write_back.touched(&services);
         ctx.monitor.served(&services);
@@ -147,7 +147,7 @@ async fn follow_pods((ctx, part): Us) {
     may_watch(&ctx, &part).await;
     let api = || ready_with(of::<Pod>(&ctx, &part));
     let sink = |event: Event<Pod>| {
-        let event = map(&event, pods::pod);
+        let event = map(event, |pod| pods::pod(&pod));
         let changed = ctx.world.pods(Told::of(&part, event));
         if changed.marks {
             ctx.ejector.look();
@@ -176,7 +176,7 @@ async fn follow_rules((ctx, part): Us, kind: MeshKind) {
         if matches!(event, Event::InitDone) {
             refusals.are_over();
         }
-        let event = map(&event, |rule| sources::rule(kind, rule));
+        let event = map(event, |rule| sources::rule(kind, &rule));
         ask(&ctx, ctx.world.rules(kind, Told::of(&part, event)));
     };
     let mut counted = failure(&ctx.metrics, kind.as_str());
@@ -329,7 +329,7 @@ fn note(invalid: &Unreadable) -> String {
 }
 
 /// The event about something else that is made of its object.
-pub(super) fn map<K, V>(event: &Event<K>, value: impl Fn(&K) -> V) -> Event<V> {
+pub(super) fn map<K, V>(event: Event<K>, value: impl Fn(K) -> V) -> Event<V> {
     match event {
         Event::Init => Event::Init,
         Event::InitDone => Event::InitDone,

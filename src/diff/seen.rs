@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{DynamicObject, ListParams};
 use kube::core::PartialObjectMeta;
@@ -21,6 +21,7 @@ use super::look::Live;
 use super::owners::Owners;
 use super::unable::Unable;
 use crate::api::mesh_rule::MeshRule;
+use crate::api::service::Service;
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::apply::in_time;
 use crate::controller::mesh_api::MeshApi;

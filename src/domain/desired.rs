@@ -94,9 +94,9 @@ impl DesiredObject {
     /// A fingerprint of all that we own of it: 32 hexadecimal digits, the same
     /// for whichever version of Istio's API it is applied by.
     pub fn hash(&self) -> String {
-        let mut text = String::new();
+        let mut text = Vec::new();
         canonical(&self.owned(), &mut text);
-        let digest = Sha256::digest(text.as_bytes());
+        let digest = Sha256::digest(&text);
         digest
             .iter()
             .take(16)
@@ -142,27 +142,31 @@ fn owner_reference(owner: &OwnerRef) -> Value {
 
 /// JSON with sorted keys. serde_json sorts them too, until some dependency
 /// switches on its `preserve_order`; hashes must outlive that.
-fn canonical(value: &Value, out: &mut String) {
+fn canonical(value: &Value, out: &mut Vec<u8>) {
     match value {
         Value::Object(fields) => {
-            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
-            out.push('{');
+            let mut sorted: Vec<_> = fields.iter().collect();
+            sorted.sort_unstable_by_key(|(key, _)| *key);
+            out.push(b'{');
             for (key, value) in sorted {
-                out.push_str(&Value::from(key.as_str()).to_string());
-                out.push(':');
+                // Writing to memory cannot fail, nor turning text into JSON.
+                let _ = serde_json::to_writer(&mut *out, key);
+                out.push(b':');
                 canonical(value, out);
-                out.push(',');
+                out.push(b',');
             }
-            out.push('}');
+            out.push(b'}');
         }
         Value::Array(items) => {
-            out.push('[');
+            out.push(b'[');
             for item in items {
                 canonical(item, out);
-                out.push(',');
+                out.push(b',');
             }
-            out.push(']');
+            out.push(b']');
         }
-        scalar => out.push_str(&scalar.to_string()),
+        scalar => {
+            let _ = serde_json::to_writer(&mut *out, scalar);
+        }
     }
 }
