@@ -52,6 +52,8 @@ pub(crate) fn metadata<'de, D: Deserializer<'de>>(json: D) -> Result<ObjectMeta,
 mod tests {
     use serde_json::json;
 
+    use super::super::mesh_rule::MeshRule;
+    use super::super::service::Service;
     use super::*;
 
     #[test]
@@ -79,5 +81,24 @@ mod tests {
         let mut whole: ObjectMeta = serde_json::from_value(stored).unwrap();
         assert!(whole.managed_fields.take().is_some());
         assert_eq!(kept, whole);
+    }
+
+    #[test]
+    fn services_and_rules_are_read_without_it() {
+        let stored = |spec| {
+            json!({
+                "metadata": {"name": "web", "managedFields": [{"manager": "kubectl"}]},
+                "spec": spec,
+                "status": {},
+            })
+        };
+        let service: Service = serde_json::from_value(stored(json!({"ports": []}))).unwrap();
+        let rule: MeshRule = serde_json::from_value(stored(json!({"host": "web"}))).unwrap();
+        assert_eq!(rule.spec.host.as_deref(), Some("web"));
+        assert_eq!(service.spec.unwrap().ports.unwrap().len(), 0);
+        for metadata in [service.metadata, rule.metadata] {
+            assert_eq!(metadata.name.as_deref(), Some("web"));
+            assert_eq!(metadata.managed_fields, None);
+        }
     }
 }

@@ -141,4 +141,44 @@ mod tests {
             bad.error
         );
     }
+
+    #[test]
+    fn whatever_part_is_wrong_is_named_and_none_is_needed_to_name_the_binding() {
+        type Change = fn(&mut Value);
+        let read = |change: Change| {
+            let mut object = binding("web", json!("5s"));
+            object["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
+            change(&mut object);
+            let read: Readable = serde_json::from_value(object).unwrap();
+            assert_eq!(read.meta().name.as_deref(), Some("web"));
+            assert_eq!(read.meta().managed_fields, None);
+            read.0.map_err(|unreadable| unreadable.error)
+        };
+        let good = read(|_| ()).unwrap();
+        assert_eq!(
+            (good.spec.service_name.as_str(), good.status),
+            ("web", None)
+        );
+        let wrong: [(Change, &str); 4] = [
+            (
+                |object| object["spec"]["suspend"] = json!("yes"),
+                "spec.suspend: ",
+            ),
+            (|object| object["spec"] = json!(7), "spec: "),
+            (
+                |object| drop(object.as_object_mut().unwrap().remove("spec")),
+                "spec: ",
+            ),
+            (
+                |object| object["status"] = json!({"conditions": 7}),
+                "status.conditions: ",
+            ),
+        ];
+        for (change, begins) in wrong {
+            let error = read(change).unwrap_err();
+            assert!(error.starts_with(begins), "{error}");
+        }
+        let nameless = json!({"spec": {}, "status": {}});
+        assert!(serde_json::from_value::<Readable>(nameless).is_err());
+    }
 }
