@@ -35,11 +35,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(3_600);
 /// How long the cluster digests what it was given before something is measured.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// The operator looks at each binding once in so long by default; with fewer than
-/// ten thousand of them sooner, so that it looks as often as it would at these.
-const PERIOD: Duration = Duration::from_secs(300);
-const PERIOD_OF_ONE: Duration = Duration::from_millis(30);
-const SHORTEST_PERIOD: Duration = Duration::from_secs(30);
+/// The period that the operator has by default.
+pub(crate) const PERIOD: &str = "30s";
 
 /// Cluster, catalog and two fleets: one for the operator, one for the bare
 /// client.
@@ -83,13 +80,6 @@ impl Bed {
             bare,
             program,
         })
-    }
-
-    /// How often the operator looks at each binding, as its flag has it.
-    pub(crate) fn period(&self) -> String {
-        let bindings = u32::try_from(self.options.bindings()).unwrap_or(u32::MAX);
-        let of_all = PERIOD_OF_ONE.saturating_mul(bindings);
-        format!("{}s", of_all.clamp(SHORTEST_PERIOD, PERIOD).as_secs())
     }
 
     /// Starts the operator and does not wait for anything.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::bed::{Bed, PATIENCE, settle};
+use crate::bed::{Bed, PATIENCE, PERIOD, settle};
 use crate::costs::Costs;
 use crate::raw::{Payload, Raw, Template, WRITES};
 use crate::ready::Readiness;
@@ -46,7 +46,7 @@ async fn ours(bed: &Bed, report: &mut Report) -> Result<f64> {
     let mark = bed.mark().await?;
     let mut ready = Readiness::watch(&bed.ours);
     let spent = Costs::begin(bed).await?;
-    let running = bed.operator(&bed.period()).await?;
+    let running = bed.operator(PERIOD).await?;
     let listed = running.listed().await? - running.started;
     let all = ready.wait(size, PATIENCE).await? - running.started;
     let (usage, looks) = (running.usage()?, running.looks().await?);

@@ -16,7 +16,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use crate::bed::{Bed, settle};
+use crate::bed::{Bed, PERIOD, settle};
 use crate::report::{Goal, Report};
 use crate::support::envoy::Options;
 use crate::support::traffic::Traffic;
@@ -95,7 +95,7 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
         for case in &cases {
             bed.catalog.put(&case.record()).await?;
         }
-        let running = bed.operator(&bed.period()).await?;
+        let running = bed.operator(PERIOD).await?;
         running.listed().await?;
         eprintln!("waiting until every endpoint has answered ...");
         wait::until("healthy endpoints", PATIENCE, async || {

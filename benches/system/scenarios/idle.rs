@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use crate::bed::{Bed, PATIENCE};
+use crate::bed::{Bed, PATIENCE, PERIOD};
 use crate::report::{Goal, Report};
 use crate::support::wait;
 
@@ -13,7 +13,7 @@ const CALM: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(bed: &Bed) -> Result<Report> {
     let mut report = Report::new();
-    let running = bed.in_force(&bed.period()).await?;
+    let running = bed.in_force(PERIOD).await?;
     // Of ten thousand first looks the Events come for a while longer.
     wait::until("no more writes", PATIENCE, async || {
         let mark = bed.mark().await?;
@@ -42,9 +42,8 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     report.add("memory", "MiB", after.rss_mib);
     report.add("memory at its peak", "MiB", after.peak_rss_mib);
     report.note(format!(
-        "{} s with --period {}, its requests to the catalog included",
-        span.as_secs(),
-        bed.period()
+        "{} s with --period {PERIOD}, its requests to the catalog included",
+        span.as_secs()
     ));
     Ok(report)
 }

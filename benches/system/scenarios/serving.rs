@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::servers::Servers;
-use crate::bed::{Bed, PATIENCE, Running};
+use crate::bed::{Bed, PATIENCE, PERIOD, Running};
 use crate::endpoints;
 use crate::fleet::for_each;
 use crate::report::{Goal, Report};
@@ -36,7 +36,7 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     for (name, interval) in CHECKS {
         eprintln!("{name} ...");
         check(bed, interval).await?;
-        let running = bed.in_force(&bed.period()).await?;
+        let running = bed.in_force(PERIOD).await?;
         if interval.is_some() {
             healthy(&running, size * EACH).await?;
         }
@@ -72,10 +72,9 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
         goals(&mut report, name, interval, size);
     }
     report.note(format!(
-        "{size} Services of {EACH} endpoints each, {} s or a whole round of checks with --period {}, \
+        "{size} Services of {EACH} endpoints each, {} s or a whole round of checks with --period {PERIOD}, \
          {} s after the start; connections are made anew for each check, as they are from 5 s up",
         span.as_secs(),
-        bed.period(),
         SETTLED.as_secs()
     ));
     check(bed, None).await?;

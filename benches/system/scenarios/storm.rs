@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use tokio::time::sleep;
 
-use crate::bed::{Bed, Running, settle};
+use crate::bed::{Bed, PERIOD, Running, settle};
 use crate::fleet::Fleet;
 use crate::load::open_loop;
 use crate::process::Usage;
@@ -41,7 +41,7 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     let changes = (f64::from(OTHERS) * span.as_secs_f64()) as usize;
     let (hot, others) = bed.ours.names.split_first().context("no binding")?;
     ensure!(!others.is_empty(), "one binding is too few");
-    bed.in_force(&bed.period()).await?.stop().await?;
+    bed.in_force(PERIOD).await?.stop().await?;
     let template = Template::learn(&bed.ours).await?;
     eprintln!("{changes} pairs of bare writes, {OTHERS}/s ...");
     report.add_times("two bare writes", &bare(bed, &template, changes).await?);
@@ -51,7 +51,7 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
         let id = Fleet::catalog_id(name);
         catalog.register(&id, &bed.ours.namespace, name, others_values(1));
     }
-    let running = bed.in_force_by(&catalog.url, &bed.period()).await?;
+    let running = bed.in_force_by(&catalog.url, PERIOD).await?;
     let sightings = Sightings::watch(bed);
     settle().await;
 
@@ -173,14 +173,13 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     report.draw(PLOT, "nothing else going on", &idle);
     report.draw(PLOT, "in the storm", &times);
     report.note(format!(
-        "{} s each; {OTHERS} changes/s of {} others, all of both objects; --period {}",
+        "{} s each; {OTHERS} changes/s of {} others, all of both objects; --period {PERIOD}",
         span.as_secs(),
-        others.len(),
-        bed.period()
+        others.len()
     ));
     report.note("the catalog is synthetic and runs in this program");
     // The next scenario finds what the real catalog says.
-    bed.in_force(&bed.period()).await?.stop().await?;
+    bed.in_force(PERIOD).await?.stop().await?;
     Ok(report)
 }
 

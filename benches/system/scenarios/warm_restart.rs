@@ -3,20 +3,20 @@
 
 use anyhow::Result;
 
-use crate::bed::{Bed, settle};
+use crate::bed::{Bed, PERIOD, settle};
 use crate::raw::list_all;
 use crate::report::{Goal, Report};
 
 pub(super) async fn run(bed: &Bed) -> Result<Report> {
     let mut report = Report::new();
     let size = bed.ours.names.len();
-    bed.in_force(&bed.period()).await?.stop().await?;
+    bed.in_force(PERIOD).await?.stop().await?;
     for round in 1..=bed.options.runs {
         eprintln!("warm restart, round {round} of {}", bed.options.runs);
         settle().await;
         let lists = list_all(&bed.bare).await?.as_secs_f64();
         let mark = bed.mark().await?;
-        let running = bed.operator(&bed.period()).await?;
+        let running = bed.operator(PERIOD).await?;
         let listed = (running.listed().await? - running.started).as_secs_f64();
         let verified = (running.verified(size).await? - running.started).as_secs_f64();
         let looks = running.looks().await?;
