@@ -10,7 +10,6 @@
 //! 4. Every ten minutes the whole look is made, whatever was compared.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +18,8 @@ use tokio::time::Instant;
 use super::context::Context;
 use super::outcome;
 use super::queue::state::{Lane, Next};
-use crate::catalog::known::Presence;
+use super::world::touched::Stamp;
+use crate::catalog::known::Glimpse;
 use crate::domain::names::{BindingKey, CatalogServiceId};
 use crate::metrics::reconcile::ReconcileResult;
 
@@ -30,10 +30,14 @@ const WHOLE: Duration = Duration::from_secs(600);
 #[derive(Debug, Default)]
 pub struct Settled(Mutex<HashMap<BindingKey, Sight>>);
 
-/// What was seen when that look began, as one number, and when that was.
-#[derive(Clone, Copy, Debug)]
+/// What was seen when that look began, and when that was.
+#[derive(Clone, Debug)]
 pub struct Sight {
-    seen: u64,
+    /// Everything in the cluster, by its versions.
+    versions: u64,
+    /// As long as this holds, those need not be compared.
+    stamp: Stamp,
+    record: Glimpse,
     at: Instant,
 }
 
@@ -46,12 +50,15 @@ impl Settled {
         };
     }
 
-    /// Whether a look with this sight would find what the last one found.
-    fn stands_for(&self, key: &BindingKey, now: Option<Sight>) -> bool {
-        let (Some(then), Some(now)) = (self.lock().get(key).copied(), now) else {
-            return false;
-        };
-        then.seen == now.seen && now.at.saturating_duration_since(then.at) < WHOLE
+    fn of(&self, key: &BindingKey) -> Option<Sight> {
+        self.lock().get(key).cloned()
+    }
+
+    /// The versions are still the same, and so they are with this stamp.
+    fn stamp(&self, key: &BindingKey, stamp: Stamp) {
+        if let Some(sight) = self.lock().get_mut(key) {
+            sight.stamp = stamp;
+        }
     }
 
     /// The map is whole after each change, so a poisoned lock is used on.
@@ -66,7 +73,7 @@ pub async fn next(ctx: &Context) -> BindingKey {
     loop {
         let (key, lane) = ctx.queue.next().await;
         let begun = Instant::now();
-        if lane != Lane::Period || !ctx.settled.stands_for(&key, sight(ctx, &key)) {
+        if lane != Lane::Period || !is_in_force(ctx, &key) {
             return key;
         }
         let result = ReconcileResult::RequeueAfter;
@@ -80,24 +87,43 @@ pub async fn next(ctx: &Context) -> BindingKey {
     }
 }
 
+/// Whether a look would find what the last one found, which was all in force.
+fn is_in_force(ctx: &Context, key: &BindingKey) -> bool {
+    let Some(then) = ctx.settled.of(key) else {
+        return false;
+    };
+    // Whether a rival is gone is found out by looks.
+    if then.at.elapsed() >= WHOLE || ctx.write_back.has_rival() {
+        return false;
+    }
+    if !ctx.known.is_still(&then.record) {
+        return false;
+    }
+    if ctx.world.is_untouched_since(then.stamp) {
+        return true;
+    }
+    match ctx.world.versions(key) {
+        Some(now) if now.number == then.versions => {
+            ctx.settled.stamp(key, now.stamp);
+            true
+        }
+        _ => false,
+    }
+}
+
 /// What a look at the binding would read now; nothing where that is not known by
 /// versions alone, as while the catalog is not followed.
 pub fn sight(ctx: &Context, key: &BindingKey) -> Option<Sight> {
     let at = Instant::now();
     if ctx.write_back.has_rival() {
-        // Whether that one is gone is found out by looks.
         return None;
     }
-    let (cluster, id) = ctx.world.versions(key)?;
-    let position = ctx.known.position().filter(|_| ctx.known.is_live())?;
-    let id = CatalogServiceId::parse(&id).ok()?;
-    let Presence::Present(record) = ctx.known.presence(&id) else {
-        return None;
-    };
-    let mut seen = DefaultHasher::new();
-    (cluster, position.epoch, record.revision).hash(&mut seen);
+    let now = ctx.world.versions(key)?;
+    let id = CatalogServiceId::parse(&now.catalog_id).ok()?;
     Some(Sight {
-        seen: seen.finish(),
+        versions: now.number,
+        stamp: now.stamp,
+        record: ctx.known.glimpse(&id)?,
         at,
     })
 }

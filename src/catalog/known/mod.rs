@@ -42,6 +42,14 @@ pub enum Presence {
     },
 }
 
+/// Which record a service had at some time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Glimpse {
+    id: CatalogServiceId,
+    revision: u64,
+    history: u64,
+}
+
 /// What is known of the catalog. Written by whoever follows it, read by all.
 #[derive(Debug, Default)]
 pub struct Known {
@@ -76,6 +84,16 @@ impl Known {
     /// What is known of this service.
     pub fn presence(&self, id: &CatalogServiceId) -> Presence {
         self.state().presence(id)
+    }
+
+    /// The record of this service, if there is one and the catalog is followed.
+    pub fn glimpse(&self, id: &CatalogServiceId) -> Option<Glimpse> {
+        self.state().glimpse(id)
+    }
+
+    /// Whether the catalog has that same record still, as far as it is followed.
+    pub fn is_still(&self, seen: &Glimpse) -> bool {
+        self.state().glimpse(&seen.id).as_ref() == Some(seen)
     }
 
     /// Every record that is known.

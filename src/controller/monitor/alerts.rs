@@ -16,7 +16,7 @@ use crate::domain::names::BindingKey;
 pub(super) fn all(ctx: &Context, fleet: &Fleet) -> Vec<Alert> {
     let cluster = ctx.cluster.known();
     let mut all = Vec::new();
-    for (key, entry) in fleet.iter().filter(|(_, entry)| entry.verdicts().proven) {
+    for (key, entry) in fleet.failing().filter(|(_, entry)| entry.verdicts().proven) {
         let Some(subject) = entry.subject() else {
             continue;
         };

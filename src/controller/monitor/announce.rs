@@ -49,27 +49,20 @@ fn to(verdict: Verdict) -> Option<To> {
 
 /// Counts endpoints by what is held of them.
 pub(super) fn counted(metrics: &Metrics, fleet: &Fleet) {
-    let (mut healthy, mut unhealthy) = (0, 0);
-    for (_, entry) in fleet.iter() {
-        healthy += entry.verdicts().counts.healthy;
-        unhealthy += entry.verdicts().counts.unhealthy;
-    }
+    let (healthy, unhealthy) = fleet.standing().endpoints();
     metrics.verdicts.now(healthy, unhealthy);
 }
 
 /// Says what is due.
 pub(super) fn due(ctx: &Context, fleet: &mut Fleet, now: Duration) {
-    let is_due = |entry: &Entry| entry.telling.due().is_some_and(|due| due <= now);
-    let keys = fleet.iter().filter(|(_, entry)| is_due(entry));
-    let keys: Vec<_> = keys.map(|(key, _)| key.clone()).collect();
-    for key in keys {
-        let Some(entry) = fleet.get_mut(&key) else {
+    for key in fleet.standing().due_by(now) {
+        let said = fleet.change(&key, |entry| {
+            let (before, after) = entry.telling.say(now)?;
+            Some((before, after.clone()))
+        });
+        let (Some(Some((before, after))), Some(entry)) = (said, fleet.get(&key)) else {
             continue;
         };
-        let Some((before, after)) = entry.telling.say(now) else {
-            continue;
-        };
-        let after = after.clone();
         let showing = (after.shown.clone(), transitions(ctx, &key, entry));
         ctx.monitor.show(&key, Some(showing));
         ctx.queue.add(&key, Lane::Urgent);

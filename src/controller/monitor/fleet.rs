@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::mirror::Id;
 use super::entry::Entry;
+use super::standing::{Share, Standing};
 use crate::api::policy::{EjectionMode, HealthCheckScheme};
 use crate::domain::health::judge::Thresholds;
 use crate::domain::health::round::Known;
@@ -20,6 +21,7 @@ use crate::health::target::{self, Ask, Check, Peer, Scheme, ServiceTargets};
 pub(super) struct Fleet {
     entries: BTreeMap<BindingKey, Entry>,
     by_service: OneToMany<Id, BindingKey>,
+    standing: Standing,
 }
 
 impl Fleet {
@@ -27,16 +29,32 @@ impl Fleet {
         self.entries.get(key)
     }
 
-    pub(super) fn get_mut(&mut self, key: &BindingKey) -> Option<&mut Entry> {
-        self.entries.get_mut(key)
+    /// Changes what is known of the binding, if anything is.
+    pub(super) fn change<T>(
+        &mut self,
+        key: &BindingKey,
+        change: impl FnOnce(&mut Entry) -> T,
+    ) -> Option<T> {
+        let entry = self.entries.get_mut(key)?;
+        let before = Share::of(entry);
+        let changed = change(entry);
+        self.standing.moved(key, before, Share::of(entry));
+        Some(changed)
+    }
+
+    /// What is known of all together.
+    pub(super) fn standing(&self) -> &Standing {
+        &self.standing
     }
 
     pub(super) fn keys(&self) -> Vec<BindingKey> {
         self.entries.keys().cloned().collect()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&BindingKey, &Entry)> {
-        self.entries.iter()
+    /// Those with endpoints that are unhealthy.
+    pub(super) fn failing(&self) -> impl Iterator<Item = (&BindingKey, &Entry)> {
+        let failing = self.standing.failing();
+        failing.filter_map(|key| self.entries.get_key_value(key))
     }
 
     /// The bindings that have this Service checked.
@@ -51,10 +69,14 @@ impl Fleet {
         if wanted.is_none() || entry.wanted() == wanted.as_ref() {
             return;
         }
-        let before = entry.subject().map(service);
-        entry.want(wanted);
-        let after = entry.subject().map(service);
-        self.index(key, before, after);
+        let both = self.change(key, |entry| {
+            let before = entry.subject().map(service);
+            entry.want(wanted);
+            (before, entry.subject().map(service))
+        });
+        if let Some((before, after)) = both {
+            self.index(key, before, after);
+        }
     }
 
     /// The binding is gone.
@@ -62,6 +84,8 @@ impl Fleet {
         if let Some(entry) = self.entries.remove(key) {
             let before = entry.subject().map(service);
             self.index(key, before, None);
+            let nothing = Share::default();
+            self.standing.moved(key, Share::of(&entry), nothing);
         }
     }
 

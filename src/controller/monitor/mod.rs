@@ -10,7 +10,9 @@ mod alerts;
 mod announce;
 mod entry;
 mod fleet;
+mod look;
 pub mod run;
+mod standing;
 #[cfg(test)]
 mod tests;
 

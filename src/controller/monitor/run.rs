@@ -11,21 +11,22 @@ use super::super::context::Context;
 use super::super::mirror::Id;
 use super::entry::Entry;
 use super::fleet::{Fleet, behind, service};
+use super::look::{Look, look};
 use super::{Marks, Monitor};
 use super::{alerts, announce};
-use crate::api::service_binding::ServiceBinding;
-use crate::catalog::known::Presence;
 use crate::domain::health::doubt::Doubt;
 use crate::domain::health::ejection::Stays;
-use crate::domain::health::wanted::{Wanted, remembered, wanted};
-use crate::domain::inputs::CatalogAnswer;
 use crate::domain::names::{BindingKey, ServiceKey};
 use crate::domain::record::ServiceRecord;
-use crate::domain::validate;
 use crate::health::target;
 
 /// What comes within this time is dealt with together.
 const TOGETHER: Duration = Duration::from_millis(20);
+
+/// After a round so many times what it took, if that is longer: however many
+/// bindings there are, and however often they change, rounds take no more than a
+/// fifth of one core.
+const REST: u32 = 4;
 
 /// How long verdicts are held before statuses say so: a short doubt is over
 /// before anybody could read of it.
@@ -38,6 +39,7 @@ pub async fn run(ctx: Arc<Context>) {
     ctx.world.pods_listed().await;
     let mut rounds = Rounds::new();
     ctx.monitor.records_changed(ctx.world.keys());
+    let mut rest = TOGETHER;
     loop {
         let monitor = &ctx.monitor;
         let due = rounds.due();
@@ -53,9 +55,16 @@ pub async fn run(ctx: Arc<Context>) {
             changed = monitor.view.changed() => judged = changed,
             () = later => {}
         }
-        sleep(TOGETHER).await;
+        sleep(rest).await;
+        let begun = Instant::now();
         rounds.go(&ctx, judged);
+        rest = rest_after(begun.elapsed());
     }
+}
+
+/// How long the next round waits after one that took so long.
+fn rest_after(took: Duration) -> Duration {
+    TOGETHER.max(took * REST)
 }
 
 /// What is kept from one round to the next.
@@ -78,6 +87,8 @@ struct Rounds {
 struct Changed {
     /// What the ejector decides by.
     known: bool,
+    /// What the prober is to check, or how.
+    checks: bool,
     /// Bindings of which something else could be said.
     bindings: BTreeSet<BindingKey>,
 }
@@ -97,8 +108,8 @@ impl Rounds {
 
     /// When something is due by itself.
     fn due(&self) -> Option<Instant> {
-        let said = self.fleet.iter().filter_map(|(_, e)| e.telling.due());
-        let said = said.min().map(|due| self.started + due);
+        let said = self.fleet.standing().next_due();
+        let said = said.map(|due| self.started + due);
         let held = self.held.filter(|_| !self.held_said);
         let held = held.map(|(_, since)| since + WORTH_SAYING);
         said.into_iter().chain(held).min()
@@ -163,6 +174,7 @@ impl Rounds {
         // Of one that is not settled all stays out, so its end is news as well.
         if was_settled != settled(&self.fleet) || before != after {
             changed.known = true;
+            changed.checks |= before != after;
             services.extend(before.iter().chain(&after).map(service));
         }
         changed.bindings.insert(key.clone());
@@ -178,21 +190,19 @@ impl Rounds {
         let mut checked = Vec::new();
         for id in services {
             for key in self.fleet.checking(id) {
-                let Some(entry) = self.fleet.get_mut(&key) else {
-                    continue;
-                };
-                let Some(subject) = entry.subject() else {
+                let Some(subject) = self.fleet.get(&key).and_then(Entry::subject) else {
                     continue;
                 };
                 let found = behind(subject, &ctx.world.behind(id));
                 checked.push(subject.service.clone());
-                if entry.found(found) {
+                if self.fleet.change(&key, |entry| entry.found(found)) == Some(true) {
                     changed.known = true;
+                    changed.checks = true;
                     changed.bindings.insert(key);
                 }
             }
         }
-        if changed.known {
+        if changed.checks {
             let all = self.fleet.to_check(&ctx.options.trust_domain);
             if all != *self.checked {
                 self.checked = Arc::new(all);
@@ -208,12 +218,13 @@ impl Rounds {
             let id = (service.namespace.to_string(), service.name.to_string());
             let verdicts = ctx.monitor.view.verdicts(&service).unwrap_or_default();
             for key in self.fleet.checking(&id) {
-                let Some(entry) = self.fleet.get_mut(&key) else {
+                let Some(before) = self.fleet.get(&key).map(Entry::verdicts) else {
                     continue;
                 };
-                if *entry.verdicts() != verdicts {
-                    announce::moved(&ctx.metrics, entry.verdicts(), &verdicts);
-                    entry.judged(verdicts.clone());
+                if *before != verdicts {
+                    announce::moved(&ctx.metrics, before, &verdicts);
+                    let now = verdicts.clone();
+                    self.fleet.change(&key, |entry| entry.judged(now));
                     changed.known = true;
                     changed.bindings.insert(key);
                 }
@@ -246,53 +257,13 @@ impl Rounds {
         let held = self.held.filter(|_| self.held_said).map(|(doubt, _)| doubt);
         for key in keys {
             let stays: Stays = ctx.ejector.stays(key);
-            if let Some(entry) = self.fleet.get_mut(key)
-                && let Some(snapshot) = entry.snapshot(stays, held)
-            {
-                entry.telling.is(snapshot, now);
-            }
+            self.fleet.change(key, |entry| {
+                if let Some(snapshot) = entry.snapshot(stays, held) {
+                    entry.telling.is(snapshot, now);
+                }
+            });
         }
     }
-}
-
-/// What is found of a binding.
-enum Look {
-    /// It is gone, or about to be.
-    Gone,
-    /// It is there, and wants this, as far as that is known.
-    There(Option<Wanted>),
-}
-
-fn look(
-    ctx: &Context,
-    key: &BindingKey,
-    record: Option<&Arc<ServiceRecord>>,
-    kept: Option<&Wanted>,
-) -> Look {
-    let there = |binding: &Arc<ServiceBinding>| binding.metadata.deletion_timestamp.is_none();
-    let Some(binding) = ctx.world.binding(key).filter(there) else {
-        return Look::Gone;
-    };
-    let Ok(target) = validate::target(&binding) else {
-        return Look::There(None);
-    };
-    let mut inputs = ctx.world.inputs(binding, &target);
-    inputs.catalog = match ctx.known.presence(&target.catalog_id) {
-        Presence::Present(record) => CatalogAnswer::Record(record),
-        Presence::Absent { .. } => CatalogAnswer::NotFound { confirmed: true },
-        Presence::Unreadable(bad) => CatalogAnswer::Bad(bad),
-        Presence::Unknown => record
-            .filter(|record| record.id == target.catalog_id.as_str())
-            .map_or(CatalogAnswer::NotAsked, |record| {
-                CatalogAnswer::Record(Arc::clone(record))
-            }),
-    };
-    let settings = &ctx.options.settings;
-    let known = wanted(&inputs, &target, settings);
-    Look::There(known.or_else(|| match kept {
-        Some(kept) => Some(kept.still(&inputs)),
-        None => remembered(&inputs, &target, settings),
-    }))
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! What follows from what is wanted and what is held, as plain values.
 
+use std::time::Duration;
+
 use super::announce::others;
+use super::entry::{Entry, Snapshot};
 use super::fleet::Fleet;
 use crate::api::policy::EjectionMode;
 use crate::domain::fixtures::{binding, inputs, settings, target};
@@ -44,8 +47,12 @@ fn address(n: usize) -> std::net::SocketAddr {
 /// A binding with that many endpoints, of which this is held.
 fn with(fleet: &mut Fleet, verdicts: &[Verdict]) {
     fleet.want(&key("web"), Some(check()));
-    let entry = fleet.get_mut(&key("web")).unwrap();
-    entry.found(Targets {
+    of_web(fleet, |entry| judge(entry, verdicts));
+}
+
+/// It has that many endpoints, of which this is held.
+fn judge(entry: &mut Entry, verdicts: &[Verdict]) {
+    let targets = Targets {
         targets: (0..verdicts.len())
             .map(|n| Target {
                 pod: ("shop".to_owned(), format!("web-{n}")).into(),
@@ -54,26 +61,39 @@ fn with(fleet: &mut Fleet, verdicts: &[Verdict]) {
             })
             .collect(),
         ..Targets::default()
-    });
+    };
     let since = Timestamp::UNIX_EPOCH;
-    entry.judged(Verdicts {
+    let verdicts = Verdicts {
         counts: Counts::of(verdicts.iter().copied()),
         proven: true,
         endpoints: (0..verdicts.len())
             .map(|n| (address(n), (verdicts[n], since)))
             .collect(),
         unconfirmed: std::collections::BTreeSet::new(),
-    });
+    };
+    entry.found(targets);
+    entry.judged(verdicts);
+}
+
+/// Changes what is known of the binding web.
+fn of_web<T>(fleet: &mut Fleet, change: impl FnOnce(&mut Entry) -> T) -> T {
+    fleet.change(&key("web"), change).unwrap()
+}
+
+/// What could be said of it.
+fn snapshot(fleet: &mut Fleet, held: Option<Doubt>) -> Option<Snapshot> {
+    of_web(fleet, |entry| entry.snapshot(Stays::default(), held))
 }
 
 #[test]
 fn who_is_unhealthy_by_what_was_found_while_nobody_was_well_is_not_judged_for_the_ejector() {
     let mut fleet = Fleet::default();
     with(&mut fleet, &[GOOD, BAD, BAD]);
-    let entry = fleet.get_mut(&key("web")).unwrap();
-    let mut verdicts = entry.verdicts().clone();
-    verdicts.unconfirmed = [address(2)].into();
-    entry.judged(verdicts);
+    of_web(&mut fleet, |entry| {
+        let mut verdicts = entry.verdicts().clone();
+        verdicts.unconfirmed = [address(2)].into();
+        entry.judged(verdicts);
+    });
     let known = fleet.known(EjectionMode::Draining, false);
     let members = known.services[0].service.members.iter();
     let verdicts: Vec<_> = members.map(|member| member.verdict).collect();
@@ -84,10 +104,7 @@ fn who_is_unhealthy_by_what_was_found_while_nobody_was_well_is_not_judged_for_th
 fn nothing_is_said_before_every_endpoint_was_judged_once_and_everything_after_that() {
     let mut fleet = Fleet::default();
     with(&mut fleet, &[GOOD, Verdict::Pending]);
-    let said = |fleet: &mut Fleet| {
-        let entry = fleet.get_mut(&key("web")).unwrap();
-        entry.snapshot(Stays::default(), None)
-    };
+    let said = |fleet: &mut Fleet| snapshot(fleet, None);
     assert_eq!(said(&mut fleet), None);
     with(&mut fleet, &[GOOD, BAD]);
     let snapshot = said(&mut fleet).unwrap();
@@ -128,13 +145,9 @@ fn what_the_ejector_is_told_is_kept_as_long_as_it_holds() {
     assert_eq!(members(&mut fleet), [GOOD, BAD]);
     with(&mut fleet, &[BAD, GOOD, GOOD]);
     assert_eq!(members(&mut fleet), [BAD, GOOD, GOOD]);
-    let entry = fleet.get_mut(&key("web")).unwrap();
-    entry.judged(Verdicts::default());
+    of_web(&mut fleet, |entry| entry.judged(Verdicts::default()));
     assert_eq!(members(&mut fleet), [Verdict::Pending; 3]);
-    fleet
-        .get_mut(&key("web"))
-        .unwrap()
-        .found(Targets::default());
+    of_web(&mut fleet, |entry| entry.found(Targets::default()));
     assert!(members(&mut fleet).is_empty());
 }
 
@@ -159,8 +172,7 @@ fn who_is_out_for_a_binding_that_is_frozen_stays_out_though_nobody_is_checked_fo
     let known = fleet.known(EjectionMode::Draining, false);
     assert_eq!(known.unsettled, [key("web")].into());
     assert!(known.services.is_empty() && fleet.checking(&web()).is_empty());
-    let entry = fleet.get_mut(&key("web")).unwrap();
-    assert_eq!(entry.snapshot(Stays::default(), None), None);
+    assert_eq!(snapshot(&mut fleet, None), None);
 }
 
 #[test]
@@ -207,8 +219,7 @@ fn in_doubt_and_while_the_binding_is_frozen_nothing_moves() {
     frozen.frozen = true;
     fleet.want(&key("web"), Some(Wanted::Check(frozen)));
     assert!(held(&mut fleet, false));
-    let entry = fleet.get_mut(&key("web")).unwrap();
-    let snapshot = entry.snapshot(Stays::default(), Some(Doubt::Late)).unwrap();
+    let snapshot = snapshot(&mut fleet, Some(Doubt::Late)).unwrap();
     let message = snapshot.shown.fact().message;
     assert!(message.contains("no verdict moves"), "{message}");
 }
@@ -219,8 +230,7 @@ fn healthy_again_is_who_was_unhealthy_and_is_healthy_now() {
     let mut fleet = Fleet::default();
     let mut snapshot = |verdicts: &[Verdict]| {
         with(&mut fleet, verdicts);
-        let entry = fleet.get_mut(&key("web")).unwrap();
-        entry.snapshot(Stays::default(), None).unwrap()
+        super::tests::snapshot(&mut fleet, None).unwrap()
     };
     let before = snapshot(&[GOOD, BAD, BAD, BAD]);
     let after = snapshot(&[BAD, GOOD, UNKNOWN, Verdict::Pending]);
@@ -228,4 +238,65 @@ fn healthy_again_is_who_was_unhealthy_and_is_healthy_now() {
     let (bad, good) = others(entry, Some(&before), &after);
     assert_eq!(bad, [address(0)]);
     assert_eq!(good, [address(1)]);
+}
+
+/// What is kept of all together, found out by a walk through all.
+fn walked(fleet: &Fleet) -> ((u32, u32), Vec<BindingKey>, Option<Duration>) {
+    let keys = fleet.keys();
+    let entries = || keys.iter().map(|key| (key, fleet.get(key).unwrap()));
+    let counts = |(_, entry): (_, &Entry)| entry.verdicts().counts;
+    let all = entries()
+        .map(counts)
+        .fold((0, 0), |(healthy, unhealthy), of| {
+            (healthy + of.healthy, unhealthy + of.unhealthy)
+        });
+    let failing = entries().filter(|(_, entry)| entry.unhealthy().next().is_some());
+    let due = entries().filter_map(|(_, entry)| entry.telling.due());
+    (
+        all,
+        failing.map(|(key, _)| key.clone()).collect(),
+        due.min(),
+    )
+}
+
+#[test]
+fn what_is_kept_of_all_together_is_what_a_walk_through_all_would_find() {
+    let mut random = fastrand::Rng::with_seed(7);
+    let mut fleet = Fleet::default();
+    for second in 0..2_000 {
+        let (now, name) = (
+            Duration::from_secs(second),
+            key(&random.u8(..5).to_string()),
+        );
+        match random.u8(..6) {
+            0 => fleet.forget(&name),
+            1 => fleet.want(&name, Some(Wanted::NotConfigured)),
+            2 => fleet.want(&name, Some(check())),
+            3 => {
+                let held = (0..3).map(|_| if random.bool() { GOOD } else { BAD });
+                let held: Vec<_> = held.collect();
+                fleet.change(&name, |entry| judge(entry, &held));
+            }
+            4 => {
+                fleet.change(&name, |entry| {
+                    if let Some(snapshot) = entry.snapshot(Stays::default(), None) {
+                        entry.telling.is(snapshot, now);
+                    }
+                });
+            }
+            _ => {
+                for due in fleet.standing().due_by(now) {
+                    let said = fleet.change(&due, |entry| entry.telling.say(now).is_some());
+                    assert_eq!(said, Some(true));
+                }
+            }
+        }
+        let standing = fleet.standing();
+        let kept = (
+            standing.endpoints(),
+            standing.failing().cloned().collect(),
+            standing.next_due(),
+        );
+        assert_eq!(kept, walked(&fleet));
+    }
 }

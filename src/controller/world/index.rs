@@ -8,6 +8,7 @@ use super::Concerned;
 use super::missing::Missing;
 use super::pods::Pods;
 use super::slices::Slices;
+use super::touched::Touched;
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror};
 use crate::controller::mirrors::Mirrors;
@@ -46,6 +47,8 @@ pub(super) struct Inner {
     pub(super) away: BTreeSet<String>,
     /// What is watched.
     pub(super) served: Served,
+    /// Around which Services anything changed.
+    pub(super) touched: Touched,
 }
 
 impl Inner {
@@ -129,6 +132,9 @@ impl Inner {
     }
 
     pub(super) fn index_binding(&mut self, change: &Change<Arc<ServiceBinding>>) {
+        for binding in change.before.iter().chain(&change.after) {
+            self.touched.service(&service_of(binding));
+        }
         if let Some(before) = &change.before {
             let id = &before.spec.catalog_service_id;
             self.by_service.remove(&service_of(before), &key(before));
@@ -207,6 +213,15 @@ impl Inner {
         domain: &ClusterDomain,
     ) {
         let entry = (kind, change.id.clone());
+        self.touched.service(&change.id);
+        let both = change.before.iter().chain(&change.after);
+        for host in both.flat_map(|rule| hosts(rule, domain)) {
+            if host.starts_with('*') {
+                self.touched.everything();
+            } else if let Some(service) = service_at(&host, domain) {
+                self.touched.service(&service);
+            }
+        }
         for host in change.before.iter().flat_map(|rule| hosts(rule, domain)) {
             self.by_host.remove(&host, &entry);
         }
@@ -242,13 +257,18 @@ impl Inner {
                     .iter()
                     .filter(|(service, _)| covered(service));
                 concerned.extend(bound.flat_map(|(_, keys)| keys).cloned());
-            } else if let Some((name, rest)) = host.split_once('.')
-                && let Some(namespace) = rest.strip_suffix(&format!(".svc.{domain}"))
-            {
-                concerned.extend(self.bound_to(&(namespace.to_owned(), name.to_owned())));
+            } else if let Some(service) = service_at(&host, domain) {
+                concerned.extend(self.bound_to(&service));
             }
         }
     }
+}
+
+/// The Service of this host, if it is one of the cluster's.
+fn service_at(host: &str, domain: &ClusterDomain) -> Option<Id> {
+    let (name, rest) = host.split_once('.')?;
+    let namespace = rest.strip_suffix(domain.as_str())?.strip_suffix(".svc.")?;
+    Some((namespace.to_owned(), name.to_owned()))
 }
 
 fn hosts(rule: &Rule, domain: &ClusterDomain) -> Vec<String> {

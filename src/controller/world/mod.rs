@@ -7,6 +7,7 @@ mod parts;
 pub mod pods;
 mod slices;
 pub mod sums;
+pub mod touched;
 mod versions;
 pub mod watched;
 
@@ -117,7 +118,11 @@ impl World {
     /// Takes an event about bindings that cannot be decoded, with a word on
     /// each.
     pub fn unreadable(&self, told: impl Into<Told<Seen<String>>>) {
-        self.lock().unreadable.take(told);
+        let mut inner = self.lock();
+        if !inner.unreadable.take(told).is_empty() {
+            // Which Service such a one names is not known.
+            inner.touched.everything();
+        }
     }
 
     /// The bindings that cannot be decoded, with a word on each.
@@ -146,6 +151,7 @@ impl World {
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
         for change in inner.services.take(told) {
+            inner.touched.service(&change.id);
             if change.before != change.after {
                 concerned.now.extend(inner.bound_to(&change.id));
                 concerned.services.insert(change.id);
@@ -161,6 +167,7 @@ impl World {
         let mut concerned = Concerned::default();
         for change in inner.namespaces.take(event) {
             inner.away.remove(&change.id.1);
+            inner.touched.everything();
             if change.before == change.after {
                 continue;
             }
@@ -188,6 +195,7 @@ impl World {
         if !matches!(told.event, Event::Init | Event::InitApply(_))
             && inner.missing[kind as usize].remove(&told.part).is_some()
         {
+            inner.touched.everything();
             let all = inner.bindings.values().map(|binding| key(binding));
             concerned.listed.extend(all);
         }
@@ -215,6 +223,7 @@ impl World {
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
         let before = inner.missing[kind as usize].insert(part.to_owned(), why);
+        inner.touched.everything();
         if before.is_none() {
             let all = inner.bindings.values().map(|binding| key(binding));
             concerned.listed.extend(all);

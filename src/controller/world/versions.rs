@@ -4,16 +4,32 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::World;
 use super::index::{Inner, service_of};
+use super::touched::Stamp;
 use crate::controller::mirror::Id;
 use crate::domain::desired::MeshKind;
 use crate::domain::names::BindingKey;
 
+/// What a look at a binding would read, by its versions.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Versions {
+    /// All of them as one number.
+    pub number: u64,
+    /// As long as this holds they are the same.
+    pub stamp: Stamp,
+    /// The ID of the binding's record.
+    pub catalog_id: String,
+}
+
 impl World {
-    /// The versions of the binding and of everything around it, as one number, and
-    /// the ID of its record. Nothing where versions do not say it all: an object has
+    /// Whether nothing has changed since around the binding.
+    pub fn is_untouched_since(&self, stamp: Stamp) -> bool {
+        self.lock().touched.is_still(stamp)
+    }
+
+    /// The versions of the binding and of everything around it. Nothing where versions do not say it all: an object has
     /// none that is a number, a rule belongs to another binding, or the mesh's kinds
     /// are missing.
-    pub fn versions(&self, key: &BindingKey) -> Option<(u64, String)> {
+    pub fn versions(&self, key: &BindingKey) -> Option<Versions> {
         let inner = self.lock();
         let id = (key.namespace.clone(), key.name.clone());
         let binding = inner.bindings.get(&id)?;
@@ -48,7 +64,11 @@ impl World {
         for (kind, id) in &inner.wildcards {
             (id, inner.rule_version(*kind, id)).hash(&mut all);
         }
-        Some((all.finish(), binding.spec.catalog_service_id.clone()))
+        Some(Versions {
+            number: all.finish(),
+            stamp: inner.touched.stamp(&service),
+            catalog_id: binding.spec.catalog_service_id.clone(),
+        })
     }
 }
 
@@ -66,11 +86,15 @@ mod tests {
     use kube_runtime::watcher::Event;
     use serde_json::{Value, json};
 
+    use super::super::missing::Missing;
     use super::*;
     use crate::api::mesh_rule::MeshRule;
     use crate::api::service_binding::ServiceBinding;
+    use crate::controller::mirror::Seen;
     use crate::controller::sources;
+    use crate::domain::inputs::NamespaceView;
     use crate::domain::names::ClusterDomain;
+    use crate::domain::served::WHOLE;
 
     /// A world with a binding to the Service web, and everything around it.
     struct Scene(World);
@@ -90,10 +114,16 @@ mod tests {
         }
 
         fn namespace(&self, name: &str, version: u64) {
+            self.told_of_namespace(name, version, Event::Apply);
+        }
+
+        fn told_of_namespace<E>(&self, name: &str, version: u64, event: E)
+        where
+            E: FnOnce(Seen<NamespaceView>) -> Event<Seen<NamespaceView>>,
+        {
             let metadata = json!({"name": name, "resourceVersion": version.to_string()});
             let namespace = serde_json::from_value(json!({"metadata": metadata})).unwrap();
-            let seen = sources::namespace(namespace);
-            self.0.namespaces(Event::Apply(seen));
+            self.0.namespaces(event(sources::namespace(namespace)));
         }
 
         fn binding(&self, name: &str, service: &str, version: u64) {
@@ -103,6 +133,67 @@ mod tests {
                 json!({"catalogServiceId": "id", "serviceName": service}),
             );
             self.0.bindings(Event::Apply(sources::binding(binding)));
+        }
+
+        /// One of many things happens, to one of few objects.
+        fn anything(&self, random: &mut fastrand::Rng, version: u64) {
+            const NAMES: [&str; 4] = ["web", "other", "third", "rival"];
+            const HOSTS: [&str; 4] = ["web", "*.local", "web.shop.svc.cluster.local", "other"];
+            let gone = random.bool();
+            let name = NAMES[random.usize(..NAMES.len())];
+            let service = NAMES[random.usize(..2)];
+            match random.u8(..8) {
+                0 => {
+                    let spec = json!({"catalogServiceId": "id", "serviceName": service});
+                    let binding = sources::binding(object(name, version, spec));
+                    match random.u8(..4) {
+                        0 => drop(self.0.bindings(Event::Delete(binding))),
+                        1 => self.0.wrote_binding(binding),
+                        2 => self.0.ended_binding(binding),
+                        _ => drop(self.0.bindings(Event::Apply(binding))),
+                    }
+                }
+                1 | 2 => {
+                    let service = object(name, version, json!({"ports": []}));
+                    let event = if gone { Event::Delete } else { Event::Apply };
+                    self.0.services(event(sources::service(service)));
+                }
+                3 | 4 => {
+                    let host = HOSTS[random.usize(..HOSTS.len())];
+                    let rule: MeshRule = object(name, version, json!({"host": host}));
+                    let kind = MeshKind::DestinationRule;
+                    let rule = sources::rule(kind, &rule);
+                    match random.u8(..3) {
+                        0 => drop(self.0.rules(kind, Event::Delete(rule))),
+                        1 => self.0.wrote_rule(kind, rule),
+                        _ => drop(self.0.rules(kind, Event::Apply(rule))),
+                    }
+                }
+                5 => {
+                    let name = ["shop", "operator", "elsewhere"][random.usize(..3)];
+                    let event = if gone { Event::Delete } else { Event::Apply };
+                    self.told_of_namespace(name, version, event);
+                }
+                6 => {
+                    let kind = MeshKind::VirtualService;
+                    if gone {
+                        let why = Missing::Kind("404".to_owned());
+                        self.0.rules_missing(kind, WHOLE, why);
+                    } else {
+                        self.0.rules(kind, Event::InitDone);
+                    }
+                }
+                _ => {
+                    let said = Seen {
+                        id: ("shop".to_owned(), name.to_owned()),
+                        uid: name.into(),
+                        version,
+                        value: "unreadable".to_owned(),
+                    };
+                    let event = if gone { Event::Delete } else { Event::Apply };
+                    self.0.unreadable(event(said));
+                }
+            }
         }
 
         fn service(&self, name: &str, version: u64) {
@@ -117,11 +208,14 @@ mod tests {
         }
 
         fn versions(&self) -> Option<u64> {
-            let key = BindingKey {
-                namespace: "shop".to_owned(),
-                name: "web".to_owned(),
-            };
-            self.0.versions(&key).map(|(versions, _)| versions)
+            self.0.versions(&key()).map(|versions| versions.number)
+        }
+    }
+
+    fn key() -> BindingKey {
+        BindingKey {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
         }
     }
 
@@ -161,5 +255,29 @@ mod tests {
         scene.namespace("elsewhere", 12);
         scene.rule("other", "other", 13);
         assert_eq!(scene.versions(), last);
+    }
+    #[test]
+    fn as_long_as_a_stamp_holds_the_versions_are_the_same() {
+        let mut random = fastrand::Rng::with_seed(7);
+        let scene = Scene::new();
+        let (mut held, mut changed) = (0, 0);
+        let mut last = None::<Versions>;
+        for version in 20..5_000 {
+            scene.anything(&mut random, version);
+            let now = scene.0.versions(&key());
+            if let Some(last) = last {
+                if scene.0.is_untouched_since(last.stamp) {
+                    assert_eq!(now.as_ref(), Some(&last), "after {version}");
+                    held += 1;
+                } else if now.as_ref().is_none_or(|now| now.number != last.number) {
+                    changed += 1;
+                }
+            }
+            last = now;
+        }
+        assert!(
+            held > 100 && changed > 100,
+            "{held} held, {changed} changed"
+        );
     }
 }
