@@ -2,11 +2,14 @@
 //! Plain values; why it goes there is [`super::state`]'s matter.
 //!
 //! A key has one place at a time, and is in no list but that of its place, so
-//! memory is bounded by the number of bindings.
+//! memory is bounded by the number of bindings. In here it goes by a number, which
+//! costs less to find and to keep than a name.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
+use slab::Slab;
 use tokio::time::Instant;
 
 use super::room::{ROOMS, Room};
@@ -51,9 +54,13 @@ pub(super) struct Again {
     pub(super) edited: bool,
 }
 
+/// The number of a key, for as long as anything is known of it.
+pub(super) type Slot = usize;
+
 /// What is known of a key.
 #[derive(Debug)]
 pub(super) struct Entry {
+    key: Arc<BindingKey>,
     pub(super) place: Place,
     /// Failures in a row.
     pub(super) failures: u32,
@@ -98,11 +105,12 @@ impl Entry {
 /// All keys, each in its place.
 #[derive(Debug)]
 pub(super) struct Places {
-    entries: HashMap<BindingKey, Entry>,
-    lanes: [BTreeMap<u64, BindingKey>; LANES],
+    slots: HashMap<Arc<BindingKey>, Slot>,
+    entries: Slab<Entry>,
+    lanes: [BTreeMap<u64, Slot>; LANES],
     credit: [u32; LANES],
-    delays: BTreeMap<(Instant, u64), BindingKey>,
-    parked: [BTreeMap<u64, BindingKey>; ROOMS.len()],
+    delays: BTreeMap<(Instant, u64), Slot>,
+    parked: [BTreeMap<u64, Slot>; ROOMS.len()],
     tickets: u64,
     pub(super) tally: Tally,
 }
@@ -110,7 +118,8 @@ pub(super) struct Places {
 impl Places {
     pub(super) fn new() -> Self {
         Self {
-            entries: HashMap::new(),
+            slots: HashMap::new(),
+            entries: Slab::new(),
             lanes: Default::default(),
             credit: WEIGHTS,
             delays: BTreeMap::new(),
@@ -120,74 +129,90 @@ impl Places {
         }
     }
 
-    /// What is known of the key, from now on at least that there is one.
-    pub(super) fn entry(&mut self, key: &BindingKey) -> &mut Entry {
-        self.entries.entry(key.clone()).or_insert(Entry {
+    /// The number of the key, from now on at least.
+    pub(super) fn slot(&mut self, key: &BindingKey) -> Slot {
+        if let Some(slot) = self.find(key) {
+            return slot;
+        }
+        let key = Arc::new(key.clone());
+        let slot = self.entries.insert(Entry {
+            key: Arc::clone(&key),
             place: Place::Idle,
             failures: 0,
             ticket: 0,
             started: None,
             asked: None,
             queued: None,
-        })
+        });
+        self.slots.insert(key, slot);
+        slot
+    }
+
+    /// The number of the key, if anything is known of it.
+    pub(super) fn find(&self, key: &BindingKey) -> Option<Slot> {
+        self.slots.get(key).copied()
+    }
+
+    /// What is known of the key.
+    pub(super) fn entry(&mut self, slot: Slot) -> &mut Entry {
+        &mut self.entries[slot]
+    }
+
+    /// The key of that number.
+    pub(super) fn key(&self, slot: Slot) -> &BindingKey {
+        &self.entries[slot].key
     }
 
     /// What is known of the key, if anything is.
-    pub(super) fn known(&mut self, key: &BindingKey) -> Option<&mut Entry> {
-        self.entries.get_mut(key)
-    }
-
-    /// The same, to look at.
     pub(super) fn look(&self, key: &BindingKey) -> Option<&Entry> {
-        self.entries.get(key)
+        self.entries.get(self.find(key)?)
     }
 
     /// What is known of all keys.
     pub(super) fn all(&self) -> impl Iterator<Item = &Entry> {
-        self.entries.values()
+        self.entries.iter().map(|(_, entry)| entry)
     }
 
     /// Drops what is known of the key.
-    pub(super) fn remove(&mut self, key: &BindingKey) {
-        self.leave(key);
-        self.entries.remove(key);
+    pub(super) fn remove(&mut self, slot: Slot) {
+        self.leave(slot);
+        let entry = self.entries.remove(slot);
+        self.slots.remove(&entry.key);
     }
 
     /// One more failure; says how many there were in a row.
-    pub(super) fn failed(&mut self, key: &BindingKey) -> u32 {
+    pub(super) fn failed(&mut self, slot: Slot) -> u32 {
         self.tally.retries += 1;
-        let entry = self.entry(key);
+        let entry = self.entry(slot);
         entry.failures = entry.failures.saturating_add(1);
         entry.failures
     }
 
     /// Puts the key there, at the end of the list of that place.
-    pub(super) fn put(&mut self, key: &BindingKey, place: Place) {
-        self.leave(key);
+    pub(super) fn put(&mut self, slot: Slot, place: Place) {
+        self.leave(slot);
         self.tickets += 1;
         let ticket = self.tickets;
         match place {
             Place::Idle | Place::Running { .. } => {}
             Place::Delayed { until, .. } => {
-                self.delays.insert((until, ticket), key.clone());
+                self.delays.insert((until, ticket), slot);
             }
             Place::Queued { lane } => {
-                self.lanes[lane as usize].insert(ticket, key.clone());
+                self.lanes[lane as usize].insert(ticket, slot);
             }
             Place::Parked(room) => {
-                self.parked[room as usize].insert(ticket, key.clone());
+                self.parked[room as usize].insert(ticket, slot);
             }
         }
-        let entry = self.entry(key);
+        let entry = self.entry(slot);
         entry.place = place;
         entry.ticket = ticket;
     }
 
     /// Takes the key out of the list of its place.
-    fn leave(&mut self, key: &BindingKey) {
-        let Some(entry) = self.entries.get_mut(key) else {
-            return;
-        };
+    fn leave(&mut self, slot: Slot) {
+        let entry = &mut self.entries[slot];
         match std::mem::replace(&mut entry.place, Place::Idle) {
             Place::Idle | Place::Running { .. } => {}
             Place::Delayed { until, .. } => {
@@ -204,21 +229,21 @@ impl Places {
 
     /// Puts the key into its lane when it is due, and not before its spacing
     /// is over.
-    pub(super) fn schedule(&mut self, key: &BindingKey, due: Instant, lane: Lane, now: Instant) {
-        let until = self.entry(key).due(lane, now).max(due);
+    pub(super) fn schedule(&mut self, slot: Slot, due: Instant, lane: Lane, now: Instant) {
+        let until = self.entry(slot).due(lane, now).max(due);
         if until <= now {
-            self.queue(key, lane, now);
+            self.queue(slot, lane, now);
         } else {
             let firm = false;
-            self.put(key, Place::Delayed { until, lane, firm });
+            self.put(slot, Place::Delayed { until, lane, firm });
         }
     }
 
     /// The same after a delay that only an edit cuts short.
-    pub(super) fn back_off(&mut self, key: &BindingKey, delay: Duration, now: Instant) {
+    pub(super) fn back_off(&mut self, slot: Slot, delay: Duration, now: Instant) {
         let (lane, firm) = (Lane::Normal, true);
-        let until = self.entry(key).due(lane, now).max(now + delay);
-        self.put(key, Place::Delayed { until, lane, firm });
+        let until = self.entry(slot).due(lane, now).max(now + delay);
+        self.put(slot, Place::Delayed { until, lane, firm });
     }
 
     /// When within this time the delay of another key ends, or at its end, where
@@ -237,33 +262,33 @@ impl Places {
 
     /// Moves what has become due into the lanes.
     pub(super) fn wake(&mut self, now: Instant) {
-        while let Some(((until, _), key)) = self.delays.first_key_value()
+        while let Some(((until, _), slot)) = self.delays.first_key_value()
             && *until <= now
         {
-            let (key, until) = (key.clone(), *until);
-            let lane = match self.entry(&key).place {
+            let (slot, until) = (*slot, *until);
+            let lane = match self.entry(slot).place {
                 Place::Delayed { lane, .. } => lane,
                 _ => Lane::Bulk,
             };
-            self.queue(&key, lane, until);
+            self.queue(slot, lane, until);
         }
     }
 
     /// Puts the key into the lane: it has been due since then.
-    fn queue(&mut self, key: &BindingKey, lane: Lane, since: Instant) {
+    fn queue(&mut self, slot: Slot, lane: Lane, since: Instant) {
         // One that only changes its lane was due before.
-        let was_due = matches!(self.entry(key).place, Place::Queued { .. });
-        self.put(key, Place::Queued { lane });
+        let was_due = matches!(self.entry(slot).place, Place::Queued { .. });
+        self.put(slot, Place::Queued { lane });
         if !was_due {
             self.tally.adds += 1;
-            self.entry(key).queued = Some(since);
+            self.entry(slot).queued = Some(since);
         }
     }
 
     /// Starts the front of the lane whose turn it is.
     pub(super) fn start(&mut self, now: Instant) -> Option<(BindingKey, Lane)> {
-        let key = self.pick()?;
-        let entry = self.entry(&key);
+        let slot = self.pick()?;
+        let entry = self.entry(slot);
         let lane = match entry.place {
             Place::Queued { lane } => lane,
             _ => Lane::Bulk,
@@ -278,18 +303,19 @@ impl Places {
             entry.asked = Some(now);
         }
         let queued = entry.queued.take();
+        let key = BindingKey::clone(&entry.key);
         self.tally.waited = queued.map(|queued| now.saturating_duration_since(queued));
         Some((key, lane))
     }
 
-    fn pick(&mut self) -> Option<BindingKey> {
+    fn pick(&mut self) -> Option<Slot> {
         for _ in 0..2 {
             for lane in 0..LANES {
                 if self.credit[lane] > 0
-                    && let Some((_, key)) = self.lanes[lane].pop_first()
+                    && let Some((_, slot)) = self.lanes[lane].pop_first()
                 {
                     self.credit[lane] -= 1;
-                    return Some(key);
+                    return Some(slot);
                 }
             }
             self.credit = WEIGHTS;
@@ -299,7 +325,7 @@ impl Places {
 
     /// When the first of those began that run now.
     pub(super) fn first_start(&self) -> Option<Instant> {
-        let running = self.entries.values();
+        let running = self.all();
         let running = running.filter(|entry| matches!(entry.place, Place::Running { .. }));
         running.filter_map(|entry| entry.started).min()
     }
@@ -322,23 +348,23 @@ impl Places {
     }
 
     /// Of those who wait there the one that has failed least, and longest.
-    pub(super) fn least_failed(&self, room: Room) -> Option<BindingKey> {
-        let failures = |key: &BindingKey| self.entries.get(key).map_or(0, |entry| entry.failures);
+    pub(super) fn least_failed(&self, room: Room) -> Option<Slot> {
         let parked = self.parked[room as usize].iter();
         parked
-            .min_by_key(|(ticket, key)| (failures(key), **ticket))
-            .map(|(_, key)| key.clone())
+            .min_by_key(|(ticket, slot)| (self.entries[**slot].failures, **ticket))
+            .map(|(_, slot)| *slot)
     }
 
     /// All who wait there, in the order of their arrival.
-    pub(super) fn all_parked(&self, room: Room) -> Vec<BindingKey> {
-        self.parked[room as usize].values().cloned().collect()
+    pub(super) fn all_parked(&self, room: Room) -> Vec<Slot> {
+        self.parked[room as usize].values().copied().collect()
     }
 
     /// Whether nothing at all is known any more.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         self.entries.is_empty()
+            && self.slots.is_empty()
             && self.delays.is_empty()
             && self.lanes.iter().all(BTreeMap::is_empty)
             && self.parked.iter().all(BTreeMap::is_empty)

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::places::{Again, Place, Places, Tally};
+use super::places::{Again, Place, Places, Slot, Tally};
 use super::room::{ROOMS, Room, WaitingRoom};
 use crate::domain::names::BindingKey;
 use crate::domain::retry;
@@ -98,18 +98,20 @@ impl State {
     /// allow.
     pub fn add(&mut self, key: &BindingKey, lane: Lane, now: Instant) {
         let edited = false;
-        self.ask(key, Again { lane, edited }, now);
+        let slot = self.places.slot(key);
+        self.ask(slot, Again { lane, edited }, now);
     }
 
     /// The same because its owner changed the binding itself: what it failed
     /// with before says nothing any more.
     pub fn edited(&mut self, key: &BindingKey, lane: Lane, now: Instant) {
         let edited = true;
-        self.ask(key, Again { lane, edited }, now);
+        let slot = self.places.slot(key);
+        self.ask(slot, Again { lane, edited }, now);
     }
 
-    fn ask(&mut self, key: &BindingKey, asked: Again, now: Instant) {
-        let entry = self.places.entry(key);
+    fn ask(&mut self, slot: Slot, asked: Again, now: Instant) {
+        let entry = self.places.entry(slot);
         if asked.edited {
             entry.failures = 0;
         }
@@ -127,10 +129,10 @@ impl State {
             } if !asked.edited => *lane = asked.lane.min(*lane),
             Place::Delayed { lane, .. } => {
                 let lane = asked.lane.min(*lane);
-                self.places.schedule(key, now, lane, now);
+                self.places.schedule(slot, now, lane, now);
             }
             Place::Idle | Place::Queued { .. } | Place::Parked(_) => {
-                self.places.schedule(key, now, asked.lane, now);
+                self.places.schedule(slot, now, asked.lane, now);
             }
         }
     }
@@ -165,9 +167,10 @@ impl State {
         chance: f64,
         now: Instant,
     ) {
-        let Some(entry) = self.places.known(key) else {
+        let Some(slot) = self.places.find(key) else {
             return;
         };
+        let entry = self.places.entry(slot);
         let Place::Running {
             again,
             gone,
@@ -189,31 +192,31 @@ impl State {
             }
         }
         if gone {
-            self.places.remove(key);
+            self.places.remove(slot);
             return;
         }
         match next {
-            Next::Wait => self.places.entry(key).failures = 0,
-            Next::After(delay) => self.again(key, delay, Lane::Bulk, now),
-            Next::Settled(delay) => self.again(key, delay, Lane::Period, now),
-            Next::Stale => self.stale(key, chance, now),
+            Next::Wait => self.places.entry(slot).failures = 0,
+            Next::After(delay) => self.again(slot, delay, Lane::Bulk, now),
+            Next::Settled(delay) => self.again(slot, delay, Lane::Period, now),
+            Next::Stale => self.stale(slot, chance, now),
             Next::Report => {
-                self.places.entry(key).failures = 0;
-                self.places.schedule(key, now, Lane::Words, now);
+                self.places.entry(slot).failures = 0;
+                self.places.schedule(slot, now, Lane::Words, now);
             }
             Next::Failed => {
-                let failures = self.places.failed(key);
+                let failures = self.places.failed(slot);
                 let delay = retry::BINDING.delay(failures, chance);
-                self.places.back_off(key, delay, now);
+                self.places.back_off(slot, delay, now);
             }
-            Next::Park(room) => self.park(key, room, denied == Some(room), chance, now),
+            Next::Park(room) => self.park(slot, room, denied == Some(room), chance, now),
         }
         // A failing key does not get around its delay by what was asked for
         // during its run, nor a parked one its room: an edit does.
         if let Some(again) = again
             && (again.edited || !matches!(next, Next::Failed | Next::Park(_)))
         {
-            self.ask(key, again, now);
+            self.ask(slot, again, now);
         }
     }
 
@@ -224,8 +227,8 @@ impl State {
         if !waiting.away || waiting.probes.contains(key) {
             return true;
         }
-        if let Some(entry) = self.places.known(key)
-            && let Place::Running { denied, .. } = &mut entry.place
+        if let Some(slot) = self.places.find(key)
+            && let Place::Running { denied, .. } = &mut self.places.entry(slot).place
         {
             *denied = Some(room);
         }
@@ -237,12 +240,12 @@ impl State {
         for room in &mut self.rooms {
             room.probes.remove(key);
         }
-        let Some(entry) = self.places.known(key) else {
+        let Some(slot) = self.places.find(key) else {
             return;
         };
-        match &mut entry.place {
+        match &mut self.places.entry(slot).place {
             Place::Running { again, gone, .. } => (*again, *gone) = (None, true),
-            _ => self.places.remove(key),
+            _ => self.places.remove(slot),
         }
     }
 
@@ -307,40 +310,40 @@ impl State {
         self.places.is_empty() && self.rooms.iter().all(|room| room.probes.is_empty())
     }
 
-    fn again(&mut self, key: &BindingKey, delay: Duration, lane: Lane, now: Instant) {
-        self.places.entry(key).failures = 0;
+    fn again(&mut self, slot: Slot, delay: Duration, lane: Lane, now: Instant) {
+        self.places.entry(slot).failures = 0;
         let within = TOGETHER.min(delay / 30);
         let due = self.places.together(now + delay, within);
-        self.places.schedule(key, due, lane, now);
+        self.places.schedule(slot, due, lane, now);
     }
 
-    fn stale(&mut self, key: &BindingKey, chance: f64, now: Instant) {
-        let failures = self.places.failed(key);
+    fn stale(&mut self, slot: Slot, chance: f64, now: Instant) {
+        let failures = self.places.failed(slot);
         let wait = match failures.checked_sub(STALE_AT_ONCE) {
             None | Some(0) => Duration::ZERO,
             Some(more) => retry::BINDING.delay(more, chance),
         };
         // Not firm: the event that says what is there now ends the wait.
-        self.places.schedule(key, now + wait, Lane::Normal, now);
+        self.places.schedule(slot, now + wait, Lane::Normal, now);
     }
 
     /// The key could not do what the room waits for, or was not let.
-    fn park(&mut self, key: &BindingKey, room: Room, denied: bool, chance: f64, now: Instant) {
+    fn park(&mut self, slot: Slot, room: Room, denied: bool, chance: f64, now: Instant) {
         if denied && !self.rooms[room as usize].away {
             // What it waits for came back during its run.
-            self.places.schedule(key, now, Lane::Normal, now);
+            self.places.schedule(slot, now, Lane::Normal, now);
             return;
         }
         if !denied {
-            let failures = self.places.failed(key);
+            let failures = self.places.failed(slot);
             let waiting = &mut self.rooms[room as usize];
             if !waiting.doubt(failures) {
                 let delay = waiting.backoff().delay(failures, chance);
-                self.places.back_off(key, delay, now);
+                self.places.back_off(slot, delay, now);
                 return;
             }
         }
-        self.places.put(key, Place::Parked(room));
+        self.places.put(slot, Place::Parked(room));
         self.rooms[room as usize].arm(chance, now);
     }
 
@@ -351,10 +354,10 @@ impl State {
             return;
         }
         if !waiting.enough_probes()
-            && let Some(key) = self.places.least_failed(room)
+            && let Some(slot) = self.places.least_failed(room)
         {
-            self.places.schedule(&key, now, Lane::Normal, now);
-            waiting.probes.insert(key);
+            self.places.schedule(slot, now, Lane::Normal, now);
+            waiting.probes.insert(self.places.key(slot).clone());
         }
         // The next one does not wait for this one's answer: that may take
         // until its deadline, though the next would be answered at once.
@@ -366,14 +369,14 @@ impl State {
     /// What the room waited for works.
     pub fn works(&mut self, room: Room, chance: f64, now: Instant) {
         self.rooms[room as usize] = WaitingRoom::default();
-        for key in self.places.all_parked(room) {
-            let failures = self.places.entry(&key).failures;
+        for slot in self.places.all_parked(room) {
+            let failures = self.places.entry(slot).failures;
             if failures == 0 {
-                self.places.schedule(&key, now, Lane::Bulk, now);
+                self.places.schedule(slot, now, Lane::Bulk, now);
             } else {
                 // It may fail for a reason of its own.
                 let delay = retry::BINDING.delay(failures.min(MOST_SUSPECTED), chance);
-                self.places.back_off(&key, delay, now);
+                self.places.back_off(slot, delay, now);
             }
         }
     }
