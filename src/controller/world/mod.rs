@@ -195,7 +195,6 @@ impl World {
         if !matches!(told.event, Event::Init | Event::InitApply(_))
             && inner.missing[kind as usize].remove(&told.part).is_some()
         {
-            inner.touched.everything();
             let all = inner.bindings.values().map(|binding| key(binding));
             concerned.listed.extend(all);
         }
