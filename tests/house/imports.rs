@@ -80,6 +80,7 @@ const LIBRARIES: &[&str] = &[
     "serde_path_to_error",
     "serde_saphyr",
     "sha2",
+    "slab",
     "smallvec",
     "sqlx",
     "thiserror",

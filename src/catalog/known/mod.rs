@@ -4,6 +4,7 @@
 
 mod absent;
 mod failing;
+mod glimpse;
 mod listed;
 mod stale;
 pub(crate) mod state;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use glimpse::Glimpse;
 use state::{Read, Service, State, WhyList};
 
 use super::error::CatalogError;
@@ -40,14 +42,6 @@ pub enum Presence {
         /// Since when.
         since: CatalogPosition,
     },
-}
-
-/// Which record a service had at some time.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Glimpse {
-    id: CatalogServiceId,
-    revision: u64,
-    history: u64,
 }
 
 /// What is known of the catalog. Written by whoever follows it, read by all.
@@ -84,16 +78,6 @@ impl Known {
     /// What is known of this service.
     pub fn presence(&self, id: &CatalogServiceId) -> Presence {
         self.state().presence(id)
-    }
-
-    /// The record of this service, if there is one and the catalog is followed.
-    pub fn glimpse(&self, id: &CatalogServiceId) -> Option<Glimpse> {
-        self.state().glimpse(id)
-    }
-
-    /// Whether the catalog has that same record still, as far as it is followed.
-    pub fn is_still(&self, seen: &Glimpse) -> bool {
-        self.state().glimpse(&seen.id).as_ref() == Some(seen)
     }
 
     /// Every record that is known.

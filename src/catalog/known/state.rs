@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::Presence;
 use super::absent::Absent;
 use super::failing::Failing;
 use super::stale::{Got, Stale};
-use super::{Glimpse, Presence};
 use crate::catalog::error::CatalogError;
 use crate::catalog::event::{CatalogEvent, EventKind};
 use crate::domain::names::CatalogServiceId;
@@ -145,21 +145,6 @@ impl State {
                 None => Presence::Unknown,
             },
         }
-    }
-
-    pub(super) fn glimpse(&self, id: &CatalogServiceId) -> Option<Glimpse> {
-        if !self.is_live() || self.stale.holds(id) {
-            return None;
-        }
-        let (id, service) = self.services.get_key_value(id)?;
-        let Service::Present(record) = service else {
-            return None;
-        };
-        Some(Glimpse {
-            id: id.clone(),
-            revision: record.revision,
-            history: self.history()?,
-        })
     }
 
     pub(super) fn records(&self) -> Vec<Arc<ServiceRecord>> {
