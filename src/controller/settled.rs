@@ -19,7 +19,7 @@ use super::context::Context;
 use super::outcome;
 use super::queue::state::{Lane, Next};
 use super::world::touched::Stamp;
-use crate::catalog::known::Glimpse;
+use crate::catalog::known::glimpse::Glimpse;
 use crate::domain::names::{BindingKey, CatalogServiceId};
 use crate::metrics::reconcile::ReconcileResult;
 

@@ -40,9 +40,21 @@ fn version(metadata: &ObjectMeta) -> u64 {
         .unwrap_or(0)
 }
 
-/// A binding, without the bookkeeping of its fields' managers.
+/// A binding, without the bookkeeping of its fields' managers, nor the room that its
+/// lists were read into: that is a kilobyte of each binding.
 pub(crate) fn binding(mut binding: ServiceBinding) -> Seen<Arc<ServiceBinding>> {
     binding.metadata.managed_fields = None;
+    binding
+        .metadata
+        .finalizers
+        .iter_mut()
+        .for_each(Vec::shrink_to_fit);
+    if let Some(status) = &mut binding.status {
+        status.conditions.shrink_to_fit();
+        status.endpoint_transitions.shrink_to_fit();
+        status.policy.shrink_to_fit();
+        status.children.shrink_to_fit();
+    }
     let Seen {
         id, uid, version, ..
     } = seen(&binding.metadata, ());
@@ -58,18 +70,16 @@ pub(crate) fn binding(mut binding: ServiceBinding) -> Seen<Arc<ServiceBinding>> 
 pub(crate) fn service(service: Service) -> Seen<ServiceView> {
     let spec = service.spec.unwrap_or_default();
     let external = spec.type_.as_deref() == Some("ExternalName");
-    let view = ServiceView {
+    let ports = spec.ports.unwrap_or_default().into_iter();
+    let mut view = ServiceView {
         headless: spec.cluster_ip.as_deref() == Some("None"),
         external_name: external.then(|| spec.external_name.clone().unwrap_or_default()),
         ignored: is_true(&service.metadata, labels::ANNOTATION_IGNORE),
         labels: service.metadata.labels.clone().unwrap_or_default(),
-        ports: spec
-            .ports
-            .unwrap_or_default()
-            .into_iter()
-            .map(port)
-            .collect(),
+        ports: ports.map(port).collect(),
     };
+    // It is the list that was read, of far larger ports.
+    view.ports.shrink_to_fit();
     seen(&service.metadata, view)
 }
 
@@ -121,7 +131,8 @@ pub(crate) fn rule_from(
             .and_then(|l| l.get(name))
             .map(String::as_str)
     };
-    let rule = Rule {
+    let owners = metadata.owner_references.iter().flatten();
+    let mut rule = Rule {
         kind,
         namespace: metadata.namespace.clone().unwrap_or_default(),
         name: metadata.name.clone().unwrap_or_default(),
@@ -131,15 +142,12 @@ pub(crate) fn rule_from(
         managed: label(labels::LABEL_MANAGED_BY) == Some(labels::MANAGER),
         binding_uid: annotation(metadata, labels::ANNOTATION_BINDING_UID).map(str::to_owned),
         adopt: is_true(metadata, labels::ANNOTATION_ADOPT),
-        owners: metadata
-            .owner_references
-            .iter()
-            .flatten()
-            .map(|owner| owner.uid.clone())
-            .collect(),
+        owners: owners.map(|owner| owner.uid.clone()).collect(),
         hosts,
         mesh,
     };
+    rule.owners.shrink_to_fit();
+    rule.hosts.shrink_to_fit();
     seen(metadata, Arc::new(rule))
 }
 
@@ -149,4 +157,52 @@ fn annotation<'a>(metadata: &'a ObjectMeta, name: &str) -> Option<&'a str> {
 
 fn is_true(metadata: &ObjectMeta, name: &str) -> bool {
     annotation(metadata, name) == Some("true")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{from_value, json};
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_has_no_room_to_spare() {
+        let condition = |kind: &str| {
+            json!({"type": kind, "status": "True", "reason": "Synced", "message": "",
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let conditions: Vec<_> = ["Ready", "InSync", "HealthKnown", "Reported", "Writable"]
+            .into_iter()
+            .map(condition)
+            .collect();
+        let binding: ServiceBinding = from_value(json!({
+            "metadata": {"namespace": "shop", "name": "web", "finalizers": ["one"]},
+            "spec": {"catalogServiceId": "web", "serviceName": "web"},
+            "status": {"conditions": conditions},
+        }))
+        .unwrap();
+        let kept = super::binding(binding).value;
+        let status = kept.status.as_ref().unwrap();
+        assert_eq!(status.conditions.len(), 5);
+        assert_eq!(status.conditions.capacity(), 5);
+        let finalizers = kept.metadata.finalizers.as_ref().unwrap();
+        assert_eq!(finalizers.capacity(), 1);
+
+        let service: Service = from_value(json!({
+            "metadata": {"namespace": "shop", "name": "web"},
+            "spec": {"ports": [{"port": 80, "protocol": "TCP"}]},
+        }))
+        .unwrap();
+        assert_eq!(super::service(service).value.ports.capacity(), 1);
+
+        let owner =
+            json!({"apiVersion": "v1", "kind": "ServiceBinding", "name": "web", "uid": "1"});
+        let rule: MeshRule = from_value(json!({
+            "metadata": {"namespace": "shop", "name": "web", "ownerReferences": [owner]},
+            "spec": {"hosts": ["web"]},
+        }))
+        .unwrap();
+        let rule = super::rule(MeshKind::VirtualService, &rule).value;
+        assert_eq!((rule.owners.capacity(), rule.hosts.capacity()), (1, 1));
+    }
 }

@@ -4,7 +4,7 @@
 
 mod absent;
 mod failing;
-mod glimpse;
+pub mod glimpse;
 mod listed;
 mod stale;
 pub(crate) mod state;
@@ -18,7 +18,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-pub use glimpse::Glimpse;
 use state::{Read, Service, State, WhyList};
 
 use super::error::CatalogError;

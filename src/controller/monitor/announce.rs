@@ -68,7 +68,7 @@ pub(super) fn due(ctx: &Context, fleet: &mut Fleet, now: Duration) {
         ctx.queue.add(&key, Lane::Urgent);
         // Who does not lead knows it as well, and says nothing.
         if ctx.options.read_only || ctx.leadership.epoch().is_some() {
-            tell(ctx, &key, entry, before.as_ref(), &after);
+            tell(ctx, &key, entry, before.as_deref(), &after);
         }
     }
 }

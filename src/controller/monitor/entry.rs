@@ -31,7 +31,8 @@ pub(super) struct Entry {
     told: Option<Told>,
     /// Whether every endpoint was judged once since this check was set.
     judged: bool,
-    pub(super) telling: Telling<Snapshot>,
+    /// Boxed, since most have nothing to be said.
+    pub(super) telling: Telling<Box<Snapshot>>,
 }
 
 /// What the ejector decides by, and with what it was made beside the entry's own.

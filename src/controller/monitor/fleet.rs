@@ -19,14 +19,15 @@ use crate::health::target::{self, Ask, Check, Peer, Scheme, ServiceTargets};
 /// All bindings.
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
-    entries: BTreeMap<BindingKey, Entry>,
+    /// Boxed, since a tree has room for half as many again.
+    entries: BTreeMap<BindingKey, Box<Entry>>,
     by_service: OneToMany<Id, BindingKey>,
     standing: Standing,
 }
 
 impl Fleet {
     pub(super) fn get(&self, key: &BindingKey) -> Option<&Entry> {
-        self.entries.get(key)
+        self.entries.get(key).map(|entry| &**entry)
     }
 
     /// Changes what is known of the binding, if anything is.
@@ -54,7 +55,7 @@ impl Fleet {
     /// Those with endpoints that are unhealthy.
     pub(super) fn failing(&self) -> impl Iterator<Item = (&BindingKey, &Entry)> {
         let failing = self.standing.failing();
-        failing.filter_map(|key| self.entries.get_key_value(key))
+        failing.filter_map(|key| Some((key, self.get(key)?)))
     }
 
     /// The bindings that have this Service checked.

@@ -259,7 +259,7 @@ impl Rounds {
             let stays: Stays = ctx.ejector.stays(key);
             self.fleet.change(key, |entry| {
                 if let Some(snapshot) = entry.snapshot(stays, held) {
-                    entry.telling.is(snapshot, now);
+                    entry.telling.is(Box::new(snapshot), now);
                 }
             });
         }

@@ -280,7 +280,7 @@ fn what_is_kept_of_all_together_is_what_a_walk_through_all_would_find() {
             4 => {
                 fleet.change(&name, |entry| {
                     if let Some(snapshot) = entry.snapshot(Stays::default(), None) {
-                        entry.telling.is(snapshot, now);
+                        entry.telling.is(Box::new(snapshot), now);
                     }
                 });
             }
