@@ -13,14 +13,16 @@ use super::queue::state::{Lane, Next};
 use super::write_back::seam;
 use super::{observe, report, withdraw};
 use crate::api::service_binding::ServiceBinding;
+use crate::domain::desired::MeshKind;
 use crate::domain::health::outlier::{self, Tightened};
 use crate::domain::inputs::{CatalogAnswer, Inputs};
 use crate::domain::names::BindingKey;
+use crate::domain::plan::{self, Plan};
 use crate::domain::situation::Situation;
 use crate::domain::status::Findings;
 use crate::domain::target::Target;
 use crate::domain::validate::{self, Valid};
-use crate::domain::{build, ownership, plan, reasons, status};
+use crate::domain::{build, ownership, reasons, status};
 
 /// One look at one binding:
 ///
@@ -74,11 +76,9 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
         ctx.monitor.recorded(&key, record);
     }
     let mut looked = match validate::validate(&inputs, &target, settings) {
-        Ok(mut valid) => {
-            ctx.ejector
-                .resume(&key, || tightened_before(&inputs, &target, &valid));
-            tighten(ctx, &key, &mut valid);
-            program(ctx, &inputs, &target, valid).await
+        Ok(valid) => {
+            let (valid, plan) = plan_of(ctx, &inputs, &target, valid);
+            program(ctx, &inputs, &target, valid, plan).await
         }
         Err(Situation::Removed { .. }) => withdraw::gone_from_catalog(ctx, &inputs, &target).await,
         Err(situation) => Looked::found(situation),
@@ -99,36 +99,58 @@ async fn look(ctx: &Context, binding: &Arc<ServiceBinding>) -> Looked {
     looked
 }
 
-/// Envoy's own detection as it is to be while an unhealthy endpoint has to stay.
-pub(crate) fn tighten(ctx: &Context, key: &BindingKey, valid: &mut Valid) {
-    if let Some(policy) = valid.binding.policy.outlier_detection.as_mut() {
-        *policy = outlier::in_force(policy, ctx.ejector.tightened(key));
+/// What the binding comes to now, and what has to be written for that.
+fn plan_of(ctx: &Context, inputs: &Inputs, target: &Target, mut valid: Valid) -> (Valid, Plan) {
+    let key = validate::key(&inputs.binding);
+    let plan = |valid: &Valid| plan::plan(inputs, &target.service, build::build(&valid.binding));
+    let relaxed = plan(&valid);
+    let is_stored = relaxed.keeps(MeshKind::DestinationRule);
+    ctx.ejector.resume(&key, || {
+        let before = || tightened_before(inputs, target, &valid);
+        (!is_stored).then(before).flatten()
+    });
+    if !tighten(ctx, &key, &mut valid) {
+        return (valid, relaxed);
     }
+    let tightened = plan(&valid);
+    (valid, tightened)
 }
 
-/// How Envoy's own detection is tightened in the object that was written last:
-/// each change makes Envoy forget whom it took out, so a restart changes nothing.
+/// Envoy's own detection as it is to be while an unhealthy endpoint has to stay. Says
+/// whether that is another one.
+pub(crate) fn tighten(ctx: &Context, key: &BindingKey, valid: &mut Valid) -> bool {
+    let Some(policy) = valid.binding.policy.outlier_detection.as_mut() else {
+        return false;
+    };
+    let in_force = outlier::in_force(policy, ctx.ejector.tightened(key));
+    let other = *policy != in_force;
+    *policy = in_force;
+    other
+}
+
+/// How Envoy's own detection is tightened in the object that was written last, if it
+/// is: each change makes Envoy forget whom it took out, so a restart changes nothing.
 fn tightened_before(inputs: &Inputs, target: &Target, valid: &Valid) -> Option<Tightened> {
     let policy = valid.binding.policy.outlier_detection.as_ref()?;
-    let is_stored = |tightened| {
+    let is_stored = |tightened: &Tightened| {
         let mut binding = valid.binding.clone();
-        binding.policy.outlier_detection = Some(outlier::in_force(policy, tightened));
+        binding.policy.outlier_detection = Some(outlier::in_force(policy, Some(*tightened)));
         let desired = build::build(&binding);
         plan::is_stored(inputs, &target.service, &desired.destination_rule)
     };
-    if is_stored(None) {
-        return None;
-    }
-    let mut ways = Tightened::ALL.into_iter();
-    ways.find(|tightened| is_stored(Some(*tightened)))
+    Tightened::ALL.into_iter().find(is_stored)
 }
 
 /// Brings the mesh to what the valid binding says.
-async fn program(ctx: &Context, inputs: &Inputs, target: &Target, valid: Valid) -> Looked {
+async fn program(
+    ctx: &Context,
+    inputs: &Inputs,
+    target: &Target,
+    valid: Valid,
+    plan: Plan,
+) -> Looked {
     let key = validate::key(&inputs.binding);
     let host = valid.binding.host.clone();
-    let desired = build::build(&valid.binding);
-    let plan = plan::plan(inputs, &target.service, desired);
     let status = inputs.binding.status.as_ref();
     let beside = match &inputs.catalog {
         CatalogAnswer::Record(record) => ctx.registrar.beside(&target.service, record, status),

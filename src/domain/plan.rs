@@ -50,6 +50,13 @@ pub struct Plan {
     pub kept: Vec<ChildStatus>,
 }
 
+impl Plan {
+    /// Whether the object of this kind is as it should be.
+    pub fn keeps(&self, kind: MeshKind) -> bool {
+        self.kept.iter().any(|kept| kept.kind == kind.as_str())
+    }
+}
+
 /// What has to be written for the desired objects.
 pub fn plan(inputs: &Inputs, service: &ServiceKey, desired: Desired) -> Plan {
     let mut plan = Plan::default();

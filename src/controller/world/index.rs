@@ -8,6 +8,7 @@ use super::Concerned;
 use super::missing::Missing;
 use super::pods::Pods;
 use super::slices::Slices;
+use super::sums::Sums;
 use super::touched::Touched;
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror};
@@ -49,6 +50,7 @@ pub(super) struct Inner {
     pub(super) served: Served,
     /// Around which Services anything changed.
     pub(super) touched: Touched,
+    pub(super) sums: Sums,
 }
 
 impl Inner {
@@ -135,6 +137,8 @@ impl Inner {
         for binding in change.before.iter().chain(&change.after) {
             self.touched.service(&service_of(binding));
         }
+        self.sums
+            .binding(change.before.as_deref(), change.after.as_deref());
         if let Some(before) = &change.before {
             let id = &before.spec.catalog_service_id;
             self.by_service.remove(&service_of(before), &key(before));
@@ -214,6 +218,8 @@ impl Inner {
     ) {
         let entry = (kind, change.id.clone());
         self.touched.service(&change.id);
+        self.sums
+            .rule(kind, change.before.as_deref(), change.after.as_deref());
         let both = change.before.iter().chain(&change.after);
         for host in both.flat_map(|rule| hosts(rule, domain)) {
             if host.starts_with('*') {

@@ -1,6 +1,8 @@
 //! What the cluster holds, as far as bindings depend on it, with the indexes
 //! that answer "which bindings does this change concern".
 
+#[cfg(test)]
+mod fixtures;
 mod index;
 pub mod missing;
 mod parts;
