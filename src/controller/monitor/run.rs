@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
 use super::super::context::Context;
 use super::super::mirror::Id;
@@ -23,10 +23,14 @@ use crate::health::target;
 /// What comes within this time is dealt with together.
 const TOGETHER: Duration = Duration::from_millis(20);
 
-/// After a round so many times what it took, if that is longer: however many
-/// bindings there are, and however often they change, rounds take no more than a
+/// A round is not followed by the next one for so many times what it took: however
+/// many bindings there are, and however often they change, rounds take no more than a
 /// fifth of one core.
 const REST: u32 = 4;
+
+/// The longest that an unhealthy endpoint may wait for that. A round that took longer
+/// most likely was kept from working.
+const LONGEST_REST: Duration = Duration::from_secs(1);
 
 /// How long verdicts are held before statuses say so: a short doubt is over
 /// before anybody could read of it.
@@ -39,7 +43,7 @@ pub async fn run(ctx: Arc<Context>) {
     ctx.world.pods_listed().await;
     let mut rounds = Rounds::new();
     ctx.monitor.records_changed(ctx.world.keys());
-    let mut rest = TOGETHER;
+    let mut rested = Instant::now();
     loop {
         let monitor = &ctx.monitor;
         let due = rounds.due();
@@ -55,16 +59,17 @@ pub async fn run(ctx: Arc<Context>) {
             changed = monitor.view.changed() => judged = changed,
             () = later => {}
         }
-        sleep(rest).await;
+        sleep_until(rested.max(Instant::now() + TOGETHER)).await;
         let begun = Instant::now();
         rounds.go(&ctx, judged);
-        rest = rest_after(begun.elapsed());
+        let ended = Instant::now();
+        rested = ended + rest_after(ended - begun);
     }
 }
 
 /// How long the next round waits after one that took so long.
 fn rest_after(took: Duration) -> Duration {
-    TOGETHER.max(took * REST)
+    took.saturating_mul(REST).min(LONGEST_REST)
 }
 
 /// What is kept from one round to the next.

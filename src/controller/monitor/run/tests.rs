@@ -95,7 +95,8 @@ async fn nobody_is_ejected_for_a_binding_that_is_frozen_where_only_its_status_is
 
 #[test]
 fn rounds_that_take_long_leave_the_process_four_times_as_long_to_others() {
-    assert_eq!(rest_after(Duration::from_millis(1)), TOGETHER);
     let long = Duration::from_millis(50);
     assert_eq!(rest_after(long), Duration::from_millis(200));
+    // One that was stopped, and not at work, holds nobody up for longer.
+    assert_eq!(rest_after(Duration::from_secs(30)), S);
 }
