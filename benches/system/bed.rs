@@ -38,6 +38,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// The period that the operator has by default.
 pub(crate) const PERIOD: &str = "30s";
 
+/// So long nothing is written by whoever is at rest.
+const CALM: Duration = Duration::from_secs(5);
+
 /// Cluster, catalog and two fleets: one for the operator, one for the bare
 /// client.
 pub(crate) struct Bed {
@@ -162,6 +165,19 @@ impl Bed {
     /// A place in the API server's log, after everything answered so far.
     pub(crate) async fn mark(&self) -> Result<Mark> {
         self.rig.audit_mark().await
+    }
+
+    /// Waits until it writes nothing for a while.
+    pub(crate) async fn calm(&self) -> Result<()> {
+        wait::until("no more writes", PATIENCE, async || {
+            let mark = self.mark().await?;
+            tokio::time::sleep(CALM).await;
+            let asked = self.requests(mark).await?;
+            let writes = asked.writes() - asked.writes_of("leases");
+            ensure!(writes == 0, "{writes} in {CALM:?}");
+            Ok(())
+        })
+        .await
     }
 
     /// What the operator's account asked for since a mark.

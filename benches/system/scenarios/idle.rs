@@ -1,29 +1,15 @@
 //! Everything is in force and nothing changes: what does the operator still do?
 
-use std::time::Duration;
+use anyhow::Result;
 
-use anyhow::{Result, ensure};
-
-use crate::bed::{Bed, PATIENCE, PERIOD};
+use crate::bed::{Bed, PERIOD};
 use crate::report::{Goal, Report};
-use crate::support::wait;
-
-/// So long nothing is written by whoever is at rest.
-const CALM: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(bed: &Bed) -> Result<Report> {
     let mut report = Report::new();
     let running = bed.in_force(PERIOD).await?;
     // Of ten thousand first looks the Events come for a while longer.
-    wait::until("no more writes", PATIENCE, async || {
-        let mark = bed.mark().await?;
-        tokio::time::sleep(CALM).await;
-        let asked = bed.requests(mark).await?;
-        let writes = asked.writes() - asked.writes_of("leases");
-        ensure!(writes == 0, "{writes} in {CALM:?}");
-        Ok(())
-    })
-    .await?;
+    bed.calm().await?;
     let span = bed.options.span();
     eprintln!("{} s of nothing ...", span.as_secs());
     let (mark, before) = (bed.mark().await?, running.usage()?);

@@ -40,6 +40,8 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
         if interval.is_some() {
             healthy(&running, size * EACH).await?;
         }
+        // Ten thousand bindings are told of their health one after the other.
+        bed.calm().await?;
         sleep(SETTLED).await;
         let peak = running.usage()?.peak_rss_mib;
         // One whole round at least.
@@ -73,7 +75,7 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     }
     report.note(format!(
         "{size} Services of {EACH} endpoints each, {} s or a whole round of checks with --period {PERIOD}, \
-         {} s after the start; connections are made anew for each check, as they are from 5 s up",
+         {} s after all was written; connections are made anew for each check, as they are from 5 s up",
         span.as_secs(),
         SETTLED.as_secs()
     ));

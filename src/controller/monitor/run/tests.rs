@@ -2,6 +2,7 @@
 //! API server in memory, in paused time.
 
 use serde_json::{Value, json};
+use tokio::time::sleep;
 
 use super::*;
 use crate::api::policy::EjectionMode;
