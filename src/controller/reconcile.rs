@@ -106,8 +106,10 @@ fn plan_of(ctx: &Context, inputs: &Inputs, target: &Target, mut valid: Valid) ->
     let relaxed = plan(&valid);
     let is_stored = relaxed.keeps(MeshKind::DestinationRule);
     ctx.ejector.resume(&key, || {
-        let before = || tightened_before(inputs, target, &valid);
-        (!is_stored).then(before).flatten()
+        if is_stored {
+            return None;
+        }
+        tightened_before(inputs, target, &valid)
     });
     if !tighten(ctx, &key, &mut valid) {
         return (valid, relaxed);

@@ -98,11 +98,6 @@ pub fn record_seen(status: Option<&ServiceBindingStatus>) -> Option<CatalogPosit
     CatalogPosition::parse(status?.record_seen.as_deref()?)
 }
 
-/// Whether the status says that the brake holds a removal.
-pub fn deletion_is_held(status: Option<&ServiceBindingStatus>) -> bool {
-    ready_says(status, r::DELETION_HELD)
-}
-
 /// Whether the status says that the service was denied, and no more.
 pub fn is_denied(status: Option<&ServiceBindingStatus>) -> bool {
     ready_says(status, r::NOT_FOUND)
