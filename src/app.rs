@@ -43,6 +43,7 @@ use crate::controller::registrar::{self, Registrar};
 use crate::controller::settled::Settled;
 use crate::controller::world::World;
 use crate::controller::world::watched::WATCHED;
+use crate::controller::write_back::WriteBack;
 use crate::controller::write_back::sender::{Sender, Surroundings};
 use crate::controller::{self, BindingRef, events, gauges, watches};
 use crate::domain::election::{Lost, Timing};
@@ -254,7 +255,7 @@ fn context(
         catalog: Arc::new(Remembering::new(Arc::clone(&source), Arc::clone(&known))),
         known,
         leadership,
-        write_back: Arc::default(),
+        write_back: Arc::new(WriteBack::new(args.catalog.catalog_qps)),
         ejector: Ejector::default(),
         monitor,
         queue: Queue::new(usize::from(args.concurrency), metrics.workqueue.clone()),

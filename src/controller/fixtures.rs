@@ -39,6 +39,7 @@ use crate::alert;
 use crate::api::policy::EjectionMode;
 use crate::catalog::Catalog;
 use crate::catalog::known::Known;
+use crate::controller::write_back::WriteBack;
 use crate::domain::brake::{Limits, SyncPolicy};
 use crate::domain::fixtures::settings;
 use crate::domain::inputs::Settings;
@@ -537,7 +538,7 @@ fn context(
         catalog,
         known: Arc::<Known>::default(),
         leadership,
-        write_back: Arc::default(),
+        write_back: Arc::new(WriteBack::new(100)),
         ejector: Ejector::default(),
         monitor: Monitor::new(prober, view, alerts),
         queue: Queue::new(4, metrics.workqueue.clone()),

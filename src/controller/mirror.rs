@@ -30,6 +30,18 @@ pub struct Seen<V> {
     pub value: V,
 }
 
+impl<V> Seen<V> {
+    /// The same, of which something else is remembered.
+    pub(crate) fn map<U>(self, to: impl FnOnce(V) -> U) -> Seen<U> {
+        Seen {
+            id: self.id,
+            uid: self.uid,
+            version: self.version,
+            value: to(self.value),
+        }
+    }
+}
+
 /// The same without its name, which is the key that it is kept under.
 #[derive(Debug)]
 struct Kept<V> {

@@ -21,6 +21,21 @@ pub struct Told<V> {
 }
 
 impl<V> Told<V> {
+    /// The same of other values.
+    pub(crate) fn map<U>(self, to: impl FnOnce(V) -> U) -> Told<U> {
+        let event = match self.event {
+            Event::Init => Event::Init,
+            Event::InitApply(of) => Event::InitApply(to(of)),
+            Event::InitDone => Event::InitDone,
+            Event::Apply(of) => Event::Apply(to(of)),
+            Event::Delete(of) => Event::Delete(to(of)),
+        };
+        Told {
+            part: self.part,
+            event,
+        }
+    }
+
     /// The watch of this part told so.
     pub(crate) fn of(part: &str, event: Event<V>) -> Self {
         Self {

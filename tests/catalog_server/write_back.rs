@@ -83,7 +83,7 @@ impl Operator {
             token_file: None,
         });
         let surroundings = Arc::new(Cluster(Mutex::new(serves)));
-        let (write_back, leadership) = (Arc::<WriteBack>::default(), Leadership::granted(epoch));
+        let (write_back, leadership) = (Arc::new(WriteBack::new(100)), Leadership::granted(epoch));
         let sender = Sender {
             write_back: Arc::clone(&write_back),
             catalog: Arc::new(HttpCatalog::new(config).unwrap()),
@@ -98,7 +98,7 @@ impl Operator {
             leadership,
             task: tokio::spawn(sender.run()),
         };
-        operator.write_back.claim(&key(), &target(), 1);
+        operator.write_back.claim(&key(), &target(), Some(1));
         operator
     }
 

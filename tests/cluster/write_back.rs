@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::coordination::v1::Lease;
+use kube::api::DynamicObject;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -24,7 +25,7 @@ crate::tests![
     the_record_of_another_service_is_told_nothing,
     two_clusters_keep_each_others_endpoints
     ; alone:
-    a_restart_tells_each_list_once_and_then_nothing(20),
+    a_restart_tells_each_list_once_and_then_nothing_until_the_service_comes_anew(20),
     another_writer_as_this_cluster_is_told_of_and_not_fought,
     the_next_leader_speaks_for_who_is_shut_out_by_somebody_elses_rule,
     a_replica_that_is_told_to_end_leaves_its_withdrawals_in_the_lease
@@ -241,7 +242,7 @@ async fn two_clusters_keep_each_others_endpoints(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
-async fn a_restart_tells_each_list_once_and_then_nothing(rig: &Rig) -> Result<()> {
+async fn a_restart_tells_each_list_once_and_then_nothing_until_the_service_comes_anew(rig: &Rig) -> Result<()> {
     let scene = Scene::alone(rig, "restart").await?;
     let web = rig.workload(&scene.namespace, "web", &["zone-a"]).await?;
     bind(&scene, "web").await?;
@@ -270,6 +271,21 @@ async fn a_restart_tells_each_list_once_and_then_nothing(rig: &Rig) -> Result<()
     sleep(Duration::from_secs(8)).await;
     ensure!(accepted().await? == all, "reports at rest");
     lists(&scene, "web", &expected).await?;
+
+    // What its owner writes takes nothing away of what was reported.
+    let mut record = scene.record("web");
+    record["timeout"] = json!("7s");
+    scene.put(&record).await?;
+    let seven = |vs: &DynamicObject| vs.data["spec"]["http"][0]["timeout"] == "7s";
+    scene.until(VS, "web", "the update", seven).await?;
+    sleep(Duration::from_secs(2)).await;
+    ensure!(accepted().await? == all, "a report because of an update");
+    lists(&scene, "web", &expected).await?;
+    // Its end does.
+    scene.stack.catalog.delete(&scene.id("web")).await?;
+    scene.put(&record).await?;
+    lists(&scene, "web", &expected).await?;
+    scene.synced("web").await?;
     let binding = scene.bindings().get("web").await?;
     let said = stack::condition(&binding, "CatalogSynced");
     ensure!(said.as_deref() == Some("True Synced"), "{said:?}");

@@ -71,6 +71,7 @@ const LIBRARIES: &[&str] = &[
     "k8s_openapi",
     "kube",
     "kube_runtime",
+    "lz4_flex",
     "prometheus",
     "reqwest",
     "rustls",

@@ -84,6 +84,7 @@ impl State {
             self.absent.certain(&at);
             for id in missing {
                 self.services.remove(&id);
+                self.came.remove(&id);
                 self.absent.add(&id, &at);
                 self.changed.insert(id);
             }
@@ -92,8 +93,17 @@ impl State {
         for (id, service) in listed {
             let newer = self.services.get(&id).is_some_and(newer) || self.absent.is_later(&id, &at);
             if anew || !newer {
+                self.may_have_come(&id, &service, at.revision);
                 self.put(&id, service);
             }
+        }
+    }
+    /// Between two lists a service of which the stream told nothing may have gone and
+    /// come again, if its record is another one.
+    fn may_have_come(&mut self, id: &CatalogServiceId, listed: &Service, at: u64) {
+        let known = self.services.get(id).map(Service::revision);
+        if self.lists > 0 && known != Some(listed.revision()) {
+            self.came.insert(id.clone(), at);
         }
     }
 }

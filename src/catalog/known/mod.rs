@@ -68,6 +68,13 @@ impl Known {
         self.state().is_live()
     }
 
+    /// A number that stays while the service is the same one, whatever its owners write
+    /// of it, and is another one where it may have gone and come again. Nothing before
+    /// the first complete list.
+    pub fn came(&self, id: &CatalogServiceId) -> Option<u64> {
+        self.state().came(id)
+    }
+
     /// Where a complete list was that held no service at all, if this one was
     /// not there since.
     pub fn listed_nothing_at(&self, id: &CatalogServiceId) -> Option<CatalogPosition> {

@@ -91,6 +91,9 @@ pub(super) struct State {
     /// What was known is of another history than what will be listed.
     pub(super) rewound: bool,
     pub(super) services: HashMap<CatalogServiceId, Service>,
+    /// The revision at which each of them came, or may have come; nothing of those that
+    /// have been there since the first list.
+    pub(super) came: HashMap<CatalogServiceId, u64>,
     pub(super) absent: Absent,
     pub(super) stale: Stale,
     /// Denied by a read, though nothing said that they went, or shown by one,
@@ -211,6 +214,13 @@ impl State {
         self.lists
     }
 
+    /// Says of one and the same service the same number, whatever its owners write, and
+    /// another one where it may have gone and come again.
+    pub(super) fn came(&self, id: &CatalogServiceId) -> Option<u64> {
+        self.position.as_ref()?;
+        Some(self.came.get(id).copied().unwrap_or_default())
+    }
+
     pub(super) fn history(&self) -> Option<u64> {
         (self.histories > 0).then_some(self.histories)
     }
@@ -290,6 +300,9 @@ impl State {
     fn take(&mut self, kind: &EventKind, at: &CatalogPosition, own: Option<&str>) {
         match kind {
             EventKind::Registered(id) | EventKind::Updated(id) => {
+                if matches!(kind, EventKind::Registered(_)) {
+                    self.came.insert(id.clone(), at.revision);
+                }
                 let known = self.services.get(id).and_then(Service::revision);
                 let known = known.is_some_and(|known| known >= at.revision);
                 let gone = self.absent.is_later(id, at);
@@ -317,6 +330,7 @@ impl State {
         self.stale.clear(id);
         self.doubted.remove(id);
         self.services.remove(id);
+        self.came.remove(id);
         self.absent.add(id, at);
         self.changed.insert(id.clone());
     }

@@ -111,6 +111,15 @@ impl Scene {
     fn position(&self) -> String {
         self.0.position().unwrap().to_string()
     }
+
+    fn registered(&mut self, revision: u64, of: &str) {
+        self.say("e", revision, EventKind::Registered(id(of)));
+    }
+
+    /// When the service came.
+    fn came(&self, of: &str) -> Option<u64> {
+        self.0.came(&id(of))
+    }
 }
 
 fn words(ids: impl IntoIterator<Item = CatalogServiceId>) -> String {
@@ -589,4 +598,45 @@ fn an_empty_list_is_told_from_a_list() {
     s.say("e", 20, reset());
     s.list("e", 20, &[]);
     assert!(s.0.nothing_at(&id("a")).is_some());
+}
+
+#[test]
+fn a_service_stays_the_same_one_through_updates_and_is_another_one_once_registered_again() {
+    assert_eq!(State::default().came(&id("a")), None, "nothing is known");
+    let mut s = Scene::new();
+    let first = s.came("a");
+    s.updated(11, "a");
+    s.reads(read("a", 11));
+    assert_eq!((s.presence("a"), s.came("a")), ("11".into(), first));
+    s.deregistered(12, "a");
+    s.registered(13, "a");
+    assert_ne!(s.came("a"), first);
+    let again = s.came("a");
+    s.wait(300);
+    s.reads(read("a", 13));
+    s.updated(14, "a");
+    assert_eq!(s.came("a"), again);
+    // An end that this stream told late, or not at all.
+    s.registered(15, "a");
+    assert_ne!(s.came("a"), again);
+    s.deregistered(16, "a");
+    assert!(s.0.came.is_empty(), "those that are gone are remembered");
+}
+
+#[test]
+fn a_service_whose_record_moved_between_two_lists_may_be_another_one() {
+    let mut s = Scene::new();
+    let first = (s.came("a"), s.came("b"));
+    s.say("e", 20, reset());
+    s.list("e", 20, &[("a", 1), ("b", 17), ("d", 18)]);
+    assert_eq!(s.came("a"), first.0, "nothing was written");
+    assert_ne!(s.came("b"), first.1);
+    let known = (s.came("b"), s.came("d"));
+    s.say("e", 30, reset());
+    s.list("e", 30, &[("a", 1), ("b", 17)]);
+    assert_eq!(s.came("b"), known.0);
+    s.say("e", 40, reset());
+    s.list("e", 40, &[("a", 1), ("b", 17), ("d", 18)]);
+    assert_ne!(s.came("d"), known.1, "it was away");
+    assert_eq!(s.0.came.len(), 2);
 }

@@ -31,6 +31,7 @@ use crate::controller::queue::state::Next;
 use crate::controller::registrar::Registrar;
 use crate::controller::settled::Settled;
 use crate::controller::world::World;
+use crate::controller::write_back::WriteBack;
 use crate::controller::{events, pods, sources, withdraw};
 use crate::domain::brake::{self, SyncPolicy};
 use crate::domain::fixtures::{self, settings};
@@ -231,7 +232,7 @@ fn context(client: Client, leadership: Leadership, read_only: bool) -> Context {
         catalog: Arc::new(FakeCatalog::new()),
         known: Arc::<known::Known>::default(),
         leadership,
-        write_back: Arc::default(),
+        write_back: Arc::new(WriteBack::new(100)),
         ejector: Ejector::default(),
         monitor: Monitor::new(prober, view, alerts),
         queue: Queue::new(1, metrics.workqueue.clone()),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Concerned;
+use super::kept::Kept;
 use super::missing::Missing;
 use super::pods::Pods;
 use super::slices::Slices;
@@ -24,7 +25,7 @@ use crate::domain::validate::key;
 
 #[derive(Debug, Default)]
 pub(super) struct Inner {
-    pub(super) bindings: Mirrors<Arc<ServiceBinding>>,
+    pub(super) bindings: Mirrors<Kept>,
     /// Bindings that cannot be decoded.
     pub(super) unreadable: Mirrors<String>,
     pub(super) services: Mirrors<ServiceView>,
@@ -92,7 +93,7 @@ impl Inner {
         others
             .filter_map(|other| {
                 let id = (other.namespace.clone(), other.name.clone());
-                Some(ownership::as_rival(self.bindings.get(&id)?))
+                Some(ownership::as_rival(&self.bindings.get(&id)?.binding))
             })
             .collect()
     }
@@ -102,7 +103,7 @@ impl Inner {
         let keys = self.by_service.of(service).iter();
         keys.filter_map(|key| {
             let id = (key.namespace.clone(), key.name.clone());
-            let binding = self.bindings.get(&id)?;
+            let binding = &self.bindings.get(&id)?.binding;
             let of = binding.spec.catalog_service_id.clone();
             Some((ownership::as_rival(binding), of))
         })
@@ -133,20 +134,22 @@ impl Inner {
             .collect()
     }
 
-    pub(super) fn index_binding(&mut self, change: &Change<Arc<ServiceBinding>>) {
-        for binding in change.before.iter().chain(&change.after) {
+    pub(super) fn index_binding(&mut self, change: &Change<Kept>) {
+        self.sums
+            .binding(change.before.as_ref(), change.after.as_ref());
+        let before = change.before.as_ref().map(|kept| &kept.binding);
+        let after = change.after.as_ref().map(|kept| &kept.binding);
+        for binding in before.iter().chain(&after) {
             self.touched.service(&service_of(binding));
         }
-        self.sums
-            .binding(change.before.as_deref(), change.after.as_deref());
-        if let Some(before) = &change.before {
+        if let Some(before) = before {
             let id = &before.spec.catalog_service_id;
             self.by_service.remove(&service_of(before), &key(before));
             self.by_catalog_id.remove(id, &key(before));
             self.by_uid
                 .remove(before.metadata.uid.as_deref().unwrap_or_default());
         }
-        if let Some(after) = &change.after {
+        if let Some(after) = after {
             let id = after.spec.catalog_service_id.clone();
             self.by_service.insert(service_of(after), key(after));
             self.by_catalog_id.insert(id, key(after));
@@ -155,16 +158,13 @@ impl Inner {
         }
     }
 
-    pub(super) fn concerned_by_binding(
-        &self,
-        change: &Change<Arc<ServiceBinding>>,
-        concerned: &mut Concerned,
-    ) {
+    pub(super) fn concerned_by_binding(&self, change: &Change<Kept>, concerned: &mut Concerned) {
         let me = BindingKey {
             namespace: change.id.0.clone(),
             name: change.id.1.clone(),
         };
-        let same_words = |before: &ServiceBinding, after: &ServiceBinding| {
+        let same_words = |before: &Kept, after: &Kept| {
+            let (before, after) = (&before.binding, &after.binding);
             before.metadata.uid == after.metadata.uid
                 && before.metadata.generation == after.metadata.generation
                 && before.metadata.deletion_timestamp == after.metadata.deletion_timestamp
@@ -182,13 +182,15 @@ impl Inner {
         if !unchanged {
             concerned.services.insert(change.id.clone());
             let both = change.before.iter().chain(&change.after);
-            concerned.services.extend(both.map(|b| service_of(b)));
+            concerned
+                .services
+                .extend(both.map(|kept| service_of(&kept.binding)));
         }
         match (&change.before, &change.after) {
             (_, None) => {
                 concerned.gone.insert(me.clone());
             }
-            (_, Some(after)) if after.metadata.deletion_timestamp.is_some() => {
+            (_, Some(after)) if after.binding.metadata.deletion_timestamp.is_some() => {
                 concerned.urgent.insert(me.clone());
             }
             (Some(_), Some(_)) if unchanged => return,
@@ -201,9 +203,9 @@ impl Inner {
             }
         }
         // Whoever binds the same Service may win, or lose, by this change.
-        for binding in change.before.iter().chain(&change.after) {
+        for kept in change.before.iter().chain(&change.after) {
             concerned.now.extend(
-                self.bound_to(&service_of(binding))
+                self.bound_to(&service_of(&kept.binding))
                     .into_iter()
                     .filter(|other| *other != me),
             );
@@ -294,13 +296,14 @@ pub(super) fn service_of(binding: &ServiceBinding) -> Id {
 }
 
 /// Whether nothing changed that a look would read.
-fn same_to_us(before: &ServiceBinding, after: &ServiceBinding) -> bool {
-    let (b, a) = (&before.metadata, &after.metadata);
+fn same_to_us(before: &Kept, after: &Kept) -> bool {
+    let (b, a) = (&before.binding.metadata, &after.binding.metadata);
     b.uid == a.uid
         && b.generation == a.generation
         && b.deletion_timestamp == a.deletion_timestamp
         && b.finalizers == a.finalizers
         && b.annotations == a.annotations
-        && ownership::made_for_catalog(before) == ownership::made_for_catalog(after)
-        && before.status == after.status
+        && ownership::made_for_catalog(&before.binding)
+            == ownership::made_for_catalog(&after.binding)
+        && before.says_the_same(after)
 }

@@ -4,6 +4,7 @@
 #[cfg(test)]
 mod fixtures;
 mod index;
+mod kept;
 pub mod missing;
 mod parts;
 pub mod pods;
@@ -21,6 +22,7 @@ use kube_runtime::watcher::Event;
 use tokio::sync::watch;
 
 use index::Inner;
+use kept::Kept;
 use missing::Missing;
 
 use crate::api::service_binding::ServiceBinding;
@@ -101,7 +103,7 @@ impl World {
 
     /// Takes an event about bindings.
     pub fn bindings(&self, told: impl Into<Told<Seen<Arc<ServiceBinding>>>>) -> Concerned {
-        let told = told.into();
+        let told = told.into().map(|seen| seen.map(Kept::of));
         let part = told.part.clone();
         let mut inner = self.lock();
         let mut concerned = Concerned::default();
@@ -138,13 +140,13 @@ impl World {
     pub fn last_readable(&self, metadata: &ObjectMeta) -> Option<ServiceBinding> {
         let id = (metadata.namespace.clone()?, metadata.name.clone()?);
         let inner = self.lock();
-        let last = inner.bindings.get(&id)?;
+        let last = inner.bindings.get(&id)?.whole();
         (last.metadata.uid == metadata.uid).then(|| ServiceBinding {
             metadata: ObjectMeta {
                 generation: last.metadata.generation,
                 ..metadata.clone()
             },
-            ..ServiceBinding::clone(last)
+            ..ServiceBinding::clone(&last)
         })
     }
 
@@ -177,12 +179,12 @@ impl World {
             let all = *name == self.own_namespace;
             concerned.namespaces.insert(name.clone());
             concerned.all |= all;
-            let concerns = |b: &&Arc<ServiceBinding>| {
+            let concerns = |b: &&ServiceBinding| {
                 let own = b.metadata.namespace.as_ref();
                 all || own == Some(name) || b.spec.namespace.as_ref() == Some(name)
             };
-            let bindings = inner.bindings.values().filter(concerns);
-            concerned.now.extend(bindings.map(|binding| key(binding)));
+            let bindings = inner.bindings.values().map(|kept| &*kept.binding);
+            concerned.now.extend(bindings.filter(concerns).map(key));
         }
         self.note_complete(&inner);
         concerned
@@ -197,7 +199,7 @@ impl World {
         if !matches!(told.event, Event::Init | Event::InitApply(_))
             && inner.missing[kind as usize].remove(&told.part).is_some()
         {
-            let all = inner.bindings.values().map(|binding| key(binding));
+            let all = inner.bindings.values().map(|kept| key(&kept.binding));
             concerned.listed.extend(all);
         }
         for change in inner.rules_mut(kind).take(told) {
@@ -226,7 +228,7 @@ impl World {
         let before = inner.missing[kind as usize].insert(part.to_owned(), why);
         inner.touched.everything();
         if before.is_none() {
-            let all = inner.bindings.values().map(|binding| key(binding));
+            let all = inner.bindings.values().map(|kept| key(&kept.binding));
             concerned.listed.extend(all);
         }
         self.note_complete(&inner);
@@ -246,8 +248,9 @@ impl World {
     fn answered_binding(
         &self,
         seen: Seen<Arc<ServiceBinding>>,
-        take: impl FnOnce(&mut Mirrors<Arc<ServiceBinding>>, Seen<Arc<ServiceBinding>>),
+        take: impl FnOnce(&mut Mirrors<Kept>, Seen<Kept>),
     ) {
+        let seen = seen.map(Kept::of);
         let mut inner = self.lock();
         let id = seen.id.clone();
         let before = inner.bindings.get(&id).cloned();
@@ -283,10 +286,12 @@ impl World {
 
     /// The binding as it is known.
     pub fn binding(&self, key: &BindingKey) -> Option<Arc<ServiceBinding>> {
-        self.lock()
+        let kept = self
+            .lock()
             .bindings
             .get(&(key.namespace.clone(), key.name.clone()))
-            .cloned()
+            .cloned()?;
+        Some(kept.whole())
     }
 
     /// The bindings that name this service of the catalog.
@@ -306,7 +311,11 @@ impl World {
     /// Every binding there is.
     pub fn keys(&self) -> Vec<BindingKey> {
         let inner = self.lock();
-        inner.bindings.values().map(|b| key(b)).collect()
+        inner
+            .bindings
+            .values()
+            .map(|kept| key(&kept.binding))
+            .collect()
     }
 
     /// What is known about a binding, but for the catalog's answer.

@@ -108,7 +108,8 @@ impl Inner {
         let into = |namespace: &str| self.may_bind(part, namespace);
         let namespaces = self.served.parts().into_iter();
         concerned.namespaces.extend(namespaces.filter(|n| into(n)));
-        let bindings = self.bindings.values().filter(|b| into(&service_of(b).0));
+        let bindings = self.bindings.values().map(|kept| &kept.binding);
+        let bindings = bindings.filter(|binding| into(&service_of(binding).0));
         concerned
             .listed
             .extend(bindings.map(|binding| key(binding)));

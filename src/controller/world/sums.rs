@@ -7,15 +7,15 @@
 use std::collections::BTreeMap;
 
 use super::World;
-use crate::api::service_binding::ServiceBinding;
+use super::kept::Kept;
 use crate::controller::mirror::Id;
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::NamespaceView;
 use crate::domain::names::{BindingKey, ServiceKey};
+use crate::domain::reasons;
 use crate::domain::registration::Surroundings;
 use crate::domain::rule::Rule;
 use crate::domain::validate::key;
-use crate::domain::{readiness, reasons, status};
 
 /// What the condition Ready says: its value, and its reason.
 type Ready = (&'static str, &'static str);
@@ -30,15 +30,8 @@ pub(super) struct Sums {
 
 impl Sums {
     /// A binding changed, came, or went.
-    pub(super) fn binding(
-        &mut self,
-        before: Option<&ServiceBinding>,
-        after: Option<&ServiceBinding>,
-    ) {
-        let ready = |binding: &ServiceBinding| {
-            let (truth, reason) = readiness::of(binding.status.as_ref());
-            (truth.as_str(), reason)
-        };
+    pub(super) fn binding(&mut self, before: Option<&Kept>, after: Option<&Kept>) {
+        let ready = |kept: &Kept| (kept.ready.0.as_str(), kept.ready.1);
         if let Some(after) = after.map(ready) {
             *self.by_ready.entry(after).or_default() += 1;
         }
@@ -92,11 +85,8 @@ impl World {
     /// The bindings whose service was denied, which is not believed yet.
     pub fn denied(&self) -> Vec<BindingKey> {
         let inner = self.lock();
-        let denied = inner
-            .bindings
-            .values()
-            .filter(|binding| status::is_denied(binding.status.as_ref()));
-        denied.map(|binding| key(binding)).collect()
+        let denied = inner.bindings.values().filter(|kept| kept.denied);
+        denied.map(|kept| key(&kept.binding)).collect()
     }
 
     /// How many bindings there are by what their condition Ready says: its

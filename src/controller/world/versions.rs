@@ -32,7 +32,7 @@ impl World {
     pub fn versions(&self, key: &BindingKey) -> Option<Versions> {
         let inner = self.lock();
         let id = (key.namespace.clone(), key.name.clone());
-        let binding = inner.bindings.get(&id)?;
+        let binding = &inner.bindings.get(&id)?.binding;
         let own = inner.bindings.version(&id)?;
         let service = service_of(binding);
         if inner.unreadable.get(&id).is_some() || inner.missing_in(&service.0).is_some() {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::agenda::Lane;
 use super::service::Mode;
 use super::standing::{Overtaken, Position};
-use super::state::{AT_ONCE, BETWEEN_REPETITIONS, SPACING, State};
+use super::state::{AT_ONCE, SPACING, State};
 use crate::catalog::error::CatalogError;
 use crate::catalog::report::{HealthReport, ItemOutcome};
 use crate::controller::mirror::Id;
@@ -53,7 +53,7 @@ impl State {
             let id = self.first(lane, now)?.1.clone();
             self.agenda.take(&id);
             if lane == Lane::Again {
-                self.repetition = Some(now + BETWEEN_REPETITIONS);
+                self.repetition = Some(now + self.between_repetitions);
                 self.passed_over = 0;
             } else if self
                 .first(Lane::Again, now)

@@ -37,17 +37,27 @@ const RIVAL: &str = "another process reports to the catalog as this cluster: not
 
 /// What is to be told to the catalog. Never blocks, and never fails: it is
 /// told as soon as it can be.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct WriteBack {
     state: Mutex<State>,
     changed: Notify,
 }
 
 impl WriteBack {
-    /// The binding is in force, and the record of that revision is its
-    /// service's own: its endpoints are reported from now on.
-    pub fn claim(&self, key: &BindingKey, target: &Target, revision: u64) {
-        self.change(|state| state.claim(key, target, revision, Instant::now()));
+    /// Nothing is to be told yet. Of the `calls` that the catalog takes in a second a
+    /// third may tell nothing new.
+    pub fn new(calls: u32) -> Self {
+        Self {
+            state: Mutex::new(State::new(calls)),
+            changed: Notify::new(),
+        }
+    }
+
+    /// The binding is in force, and its record is its service's own, which
+    /// [came](crate::catalog::known::Known::came) then: its endpoints are reported from
+    /// now on.
+    pub fn claim(&self, key: &BindingKey, target: &Target, came: Option<u64>) {
+        self.change(|state| state.claim(key, target, came, Instant::now()));
     }
 
     /// The catalog does not say whether the binding's record is its service's

@@ -49,7 +49,8 @@ pub(crate) fn answered(ctx: &Context, key: &BindingKey, target: &Target, answer:
     }
     match answer {
         CatalogAnswer::Record(record) if validate::is_own(record, target) => {
-            ctx.write_back.claim(key, target, record.revision);
+            let came = ctx.known.came(&target.catalog_id);
+            ctx.write_back.claim(key, target, came);
         }
         CatalogAnswer::Record(_) => {
             ctx.write_back.release(key);

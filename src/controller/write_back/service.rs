@@ -76,8 +76,8 @@ pub(super) struct Service {
     pub(super) target: Option<Id>,
     /// The bindings that have to do with it.
     pub(super) claimants: Claimants,
-    /// Revision of its record.
-    pub(super) revision: Option<u64>,
+    /// When the catalog's service came, as far as that is known.
+    pub(super) came: Option<u64>,
     /// What the catalog took last, as a digest.
     pub(super) accepted: Option<u64>,
     /// The catalog took something about it in this term.
@@ -103,7 +103,7 @@ impl Service {
         Self {
             target: None,
             claimants: Claimants::default(),
-            revision: None,
+            came: None,
             accepted: None,
             written: false,
             since: None,

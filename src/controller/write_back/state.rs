@@ -27,8 +27,9 @@ pub(super) const SPACING: Duration = Duration::from_millis(300);
 /// How long a withdrawal waits for another binding to take the service over.
 pub(super) const HANDOVER: Duration = Duration::from_secs(1);
 
-/// Least time between two reports that tell nothing new.
-pub(super) const BETWEEN_REPETITIONS: Duration = Duration::from_millis(10);
+/// What tells nothing new takes one of so many calls that the catalog bears, so that
+/// changes are read at once meanwhile.
+const REPETITIONS: u32 = 3;
 
 /// Most reports of endpoints that are under way at once. One place is kept
 /// for news.
@@ -50,7 +51,9 @@ pub(super) struct State {
     of_service: OneToMany<Id, CatalogServiceId>,
     /// Services that may have to be reported, and how soon.
     unchecked: BTreeMap<CatalogServiceId, Lane>,
-    /// When the next report that tells nothing new may be sent.
+    /// Least time between two reports that tell nothing new.
+    pub(super) between_repetitions: Duration,
+    /// When the next one may be sent.
     pub(super) repetition: Option<Instant>,
     /// How much news went first while others were due.
     pub(super) passed_over: u32,
@@ -62,10 +65,24 @@ pub(super) struct State {
 }
 
 impl State {
-    /// The binding wants this service reported, whose record has that revision.
-    /// A record that moved may be another one under the same ID, of which the
+    /// Nothing is to be reported yet, to a catalog that takes so many calls in a second.
+    pub(super) fn new(calls: u32) -> Self {
+        Self {
+            between_repetitions: Duration::from_secs(1) * REPETITIONS / calls.max(1),
+            ..Self::default()
+        }
+    }
+
+    /// The binding wants this service reported, which came at that revision, if
+    /// that is known. One that came anew is another one under the same ID, of which the
     /// catalog knows no endpoints: it is told again.
-    pub(super) fn claim(&mut self, key: &BindingKey, target: &Target, revision: u64, now: Instant) {
+    pub(super) fn claim(
+        &mut self,
+        key: &BindingKey,
+        target: &Target,
+        came: Option<u64>,
+        now: Instant,
+    ) {
         let id = &target.catalog_id;
         if self.of_binding.get(key).is_some_and(|known| known != id) {
             self.release(key, now);
@@ -79,7 +96,8 @@ impl State {
             .entry(id.clone())
             .or_insert_with(|| Service::new(now));
         let before = service.target.replace(of.clone());
-        if service.revision.replace(revision) != Some(revision) {
+        if came.is_some() && service.came != came {
+            service.came = came;
             service.lost();
             self.health.tell_again(id, now);
         }
