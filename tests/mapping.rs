@@ -41,10 +41,7 @@ fn valid(policy: EffectivePolicy) -> ValidBinding {
     let name = "worker-service-binding".to_owned();
     let uid = "7a0c2e52-7a3f-4a3f-9a53-5f3f0e1f6a10".to_owned();
     ValidBinding {
-        binding: BindingKey {
-            namespace: "aikernel".to_owned(),
-            name: name.clone(),
-        },
+        binding: BindingKey::new("aikernel", name.clone()),
         uid: uid.clone(),
         host: service.host(&ClusterDomain::parse("cluster.local").unwrap()),
         service,
@@ -239,7 +236,7 @@ fn the_hash_follows_all_that_we_own_and_nothing_else() {
     let mut others = Vec::new();
     for change in [
         |binding: &mut ValidBinding| binding.uid.push('1'),
-        |binding: &mut ValidBinding| binding.binding.name.push('1'),
+        |binding: &mut ValidBinding| binding.binding = BindingKey::new("aikernel", "another"),
         |binding: &mut ValidBinding| binding.owner = None,
         |binding: &mut ValidBinding| binding.mesh_locality = true,
         |binding: &mut ValidBinding| binding.host.push('1'),

@@ -17,10 +17,7 @@ pub(super) fn web() -> Arc<Service> {
             name: ServiceName::parse("web").unwrap(),
         },
         catalog_service_id: CatalogServiceId::parse("svc-1").unwrap(),
-        binding: BindingKey {
-            namespace: "teams".to_owned(),
-            name: "web-binding".to_owned(),
-        },
+        binding: BindingKey::new("teams", "web-binding"),
     })
 }
 

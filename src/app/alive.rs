@@ -84,10 +84,7 @@ mod tests {
 
     /// A look at this binding begins.
     async fn begins(ctx: &Context, name: &str) {
-        let key = BindingKey {
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-        };
+        let key = BindingKey::new("shop", name.to_owned());
         ctx.queue.add(&key, Lane::Normal);
         ctx.queue.next().await;
     }

@@ -106,10 +106,7 @@ pub async fn run(
         .run(run_one, |_, _, _| Action::await_change(), Arc::clone(&ctx))
         .for_each(|result| {
             if let Err(kube_runtime::controller::Error::ObjectNotFound(gone)) = result {
-                let key = BindingKey {
-                    namespace: gone.namespace.unwrap_or_default(),
-                    name: gone.name,
-                };
+                let key = BindingKey::new(gone.namespace.unwrap_or_default(), gone.name);
                 // Its watch has told the queue to forget it, or will.
                 ctx.queue.done(&key, Next::Wait, &[]);
             }
@@ -124,10 +121,10 @@ async fn run_one(
     binding: Arc<BindingRef>,
     ctx: Arc<Context>,
 ) -> Result<Action, std::convert::Infallible> {
-    let key = BindingKey {
-        namespace: binding.metadata.namespace.clone().unwrap_or_default(),
-        name: binding.metadata.name.clone().unwrap_or_default(),
-    };
+    let key = BindingKey::new(
+        binding.metadata.namespace.clone().unwrap_or_default(),
+        binding.metadata.name.clone().unwrap_or_default(),
+    );
     let started = Instant::now();
     let sight = settled::sight(&ctx, &key);
     let look = AssertUnwindSafe(reconcile::reconcile(&ctx, &key)).catch_unwind();

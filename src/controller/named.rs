@@ -84,10 +84,7 @@ mod tests {
             names.add(&event);
         }
         assert_eq!(store.len(), 2);
-        let gone = BindingKey {
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-        };
+        let gone = BindingKey::new("shop", "web");
         names.remove(&BTreeSet::from([gone]));
         let left: Vec<_> = store.state();
         assert_eq!(left.len(), 1);

@@ -254,10 +254,7 @@ fn say(state: &mut State, id: &CatalogServiceId, problem: Option<Problem>) -> Op
 
 /// The binding that would be made for the Service.
 fn key_for(service: &ServiceKey) -> BindingKey {
-    BindingKey {
-        namespace: service.namespace.to_string(),
-        name: service.name.to_string(),
-    }
+    BindingKey::new(service.namespace.to_string(), service.name.to_string())
 }
 
 /// Makes bindings for as long as the process lives and leads.

@@ -116,10 +116,7 @@ impl Catalog for Trap {
 }
 
 fn key(name: &str) -> BindingKey {
-    BindingKey {
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-    }
+    BindingKey::new("shop", name.to_owned())
 }
 
 const PANICS: &str = "controller_runtime_reconcile_panics_total";
@@ -718,10 +715,7 @@ async fn a_namespace_that_is_refused_once_at_the_start_is_not_done_without() {
     let first = Cell::new(true);
     server.deny(move |_, path| path.ends_with("/namespaces/billing") && first.replace(false));
     let bed = Bed::on(server, Trap::with(&[]), &Served::only(&served)).await;
-    let key = BindingKey {
-        namespace: "billing".to_owned(),
-        name: "web".to_owned(),
-    };
+    let key = BindingKey::new("billing", "web");
     let known = bed.ctx.world.binding(&key).is_some();
     assert!(known, "an API server that has just started was believed");
 }

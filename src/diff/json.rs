@@ -174,10 +174,7 @@ mod tests {
                 message: "m".to_owned(),
                 blocks: true,
             }),
-            ..Finding::of(BindingKey {
-                namespace: "shop".to_owned(),
-                name: "web".to_owned(),
-            })
+            ..Finding::of(BindingKey::new("shop", "web"))
         };
         let printed = print(&[finding], 3, false).unwrap();
         let printed: Value = serde_json::from_str(&printed).unwrap();

@@ -88,10 +88,7 @@ impl Question {
         } else if args.names.is_empty() {
             Scope::Namespace(namespace)
         } else {
-            let key = |name: &String| BindingKey {
-                namespace: namespace.clone(),
-                name: name.clone(),
-            };
+            let key = |name: &String| BindingKey::new(namespace.clone(), name.clone());
             Scope::These(args.names.iter().map(key).collect())
         };
         let services = files.services.into_iter();

@@ -217,9 +217,11 @@ fn stored(
     given: &Given,
     wrong: &mut BTreeMap<BindingKey, Wrong>,
 ) -> Vec<Seen<Arc<ServiceBinding>>> {
-    let key = |metadata: &ObjectMeta| BindingKey {
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
+    let key = |metadata: &ObjectMeta| {
+        BindingKey::new(
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        )
     };
     let mut fresh: Vec<_> = given.bindings.iter().collect();
     let mut stored = Vec::new();

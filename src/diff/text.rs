@@ -183,10 +183,7 @@ mod tests {
     use crate::domain::names::BindingKey;
 
     fn finding() -> Finding {
-        Finding::of(BindingKey {
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-        })
+        Finding::of(BindingKey::new("shop", "web"))
     }
 
     fn altered(action: Action, before: Option<&Value>, after: Option<&Value>) -> Altered {

@@ -3,7 +3,10 @@
 //! shares the text: much is kept by name.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
+
+use internment::ArcIntern;
 
 /// Why a name was refused. The message names the rule, never more of the
 /// input than a bounded, escaped prefix.
@@ -135,13 +138,42 @@ fn is_dns_label(text: &str) -> bool {
         && text.chars().all(|c| inner(c) || c == '-')
 }
 
-/// Namespace and name of a ServiceBinding.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct BindingKey {
-    /// Namespace of the binding.
+/// A namespace, and a name in it. These are keys of a dozen maps and more, so each pair is
+/// in memory once, however often it is held.
+#[derive(Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct ObjectName {
+    /// The namespace.
     pub namespace: String,
-    /// Name of the binding.
+    /// The name.
     pub name: String,
+}
+
+/// Namespace and name of a ServiceBinding. Cheap to clone, and as large as a pointer.
+#[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct BindingKey(ArcIntern<ObjectName>);
+
+impl BindingKey {
+    /// The binding of that name in that namespace.
+    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        Self(ArcIntern::new(ObjectName {
+            namespace: namespace.into(),
+            name: name.into(),
+        }))
+    }
+}
+
+impl Deref for BindingKey {
+    type Target = ObjectName;
+
+    fn deref(&self) -> &ObjectName {
+        &self.0
+    }
+}
+
+impl fmt::Debug for BindingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl fmt::Display for BindingKey {
@@ -249,5 +281,20 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(message.len() < 400 && !message.contains('\n'), "{message}");
+    }
+
+    #[test]
+    fn keys_are_in_the_order_of_namespaces_and_names_and_equal_where_both_are() {
+        let mut keys = ["b/a", "a/b", "a/a", "b/a"].map(|key| {
+            let (namespace, name) = key.split_once('/').unwrap();
+            BindingKey::new(namespace, name)
+        });
+        assert_eq!(keys[0], keys[3]);
+        keys.sort();
+        assert_eq!(
+            keys.map(|key| key.to_string()),
+            ["a/a", "a/b", "b/a", "b/a"]
+        );
+        assert_eq!(size_of::<BindingKey>(), size_of::<usize>());
     }
 }

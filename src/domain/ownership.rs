@@ -436,10 +436,7 @@ mod tests {
     fn of_two_bindings_the_older_counts_and_the_uid_decides_between_twins() {
         let rival = |created, uid: &str| Inputs {
             rivals: vec![Rival {
-                key: BindingKey {
-                    namespace: "shop".to_owned(),
-                    name: "rival".to_owned(),
-                },
+                key: BindingKey::new("shop", "rival"),
                 created,
                 uid: uid.to_owned(),
                 made_for_catalog: false,
@@ -461,10 +458,7 @@ mod tests {
             let mut seen = with(vec![rule.clone()]);
             seen.living.insert("rival".to_owned());
             seen.rivals.push(Rival {
-                key: BindingKey {
-                    namespace: namespace.to_owned(),
-                    name: "rival".to_owned(),
-                },
+                key: BindingKey::new(namespace.to_owned(), "rival"),
                 created,
                 uid: "rival".to_owned(),
                 made_for_catalog: false,
@@ -492,10 +486,7 @@ mod tests {
 
     fn rival(namespace: &str, created: i64, made_for_catalog: bool) -> Rival {
         Rival {
-            key: BindingKey {
-                namespace: namespace.to_owned(),
-                name: "rival".to_owned(),
-            },
+            key: BindingKey::new(namespace.to_owned(), "rival"),
             created,
             uid: "rival".to_owned(),
             made_for_catalog,

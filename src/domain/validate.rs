@@ -194,10 +194,10 @@ fn owner(binding: &ServiceBinding, target: &Target) -> Option<OwnerRef> {
 
 /// Namespace and name of the binding.
 pub fn key(binding: &ServiceBinding) -> BindingKey {
-    BindingKey {
-        namespace: binding.metadata.namespace.clone().unwrap_or_default(),
-        name: binding.metadata.name.clone().unwrap_or_default(),
-    }
+    BindingKey::new(
+        binding.metadata.namespace.clone().unwrap_or_default(),
+        binding.metadata.name.clone().unwrap_or_default(),
+    )
 }
 
 #[cfg(test)]

@@ -145,10 +145,7 @@ fn web() -> Arc<Service> {
             name: ServiceName::parse("web").unwrap(),
         },
         catalog_service_id: CatalogServiceId::parse("svc-1").unwrap(),
-        binding: BindingKey {
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-        },
+        binding: BindingKey::new("shop", "web"),
     })
 }
 

@@ -119,10 +119,7 @@ fn id() -> CatalogServiceId {
 }
 
 fn key() -> BindingKey {
-    BindingKey {
-        namespace: "ns".to_owned(),
-        name: "web".to_owned(),
-    }
+    BindingKey::new("ns", "web")
 }
 
 fn target() -> Target {

@@ -210,10 +210,7 @@ async fn refuses_what_was_decided_for_another(web: &Workload) -> Result<()> {
 /// Takes the Pod out as the operator does it.
 async fn eject(web: &Workload, place: usize) -> Result<()> {
     let pod = pod(web, place).await?;
-    let binding = BindingKey {
-        namespace: web.namespace.clone(),
-        name: "gone".to_owned(),
-    };
+    let binding = BindingKey::new(web.namespace.clone(), "gone");
     let change = Change::Eject(Note {
         bindings: BTreeSet::from([binding]),
         since: Timestamp::now(),
@@ -259,10 +256,7 @@ fn marks(pod: &Pod) -> (Option<String>, Option<String>) {
 /// A Pod that bears our marks for a binding that does not exist.
 pub(crate) async fn left_over(scene: &Scene<'_>, name: &str) -> Result<()> {
     let note = Note {
-        bindings: BTreeSet::from([BindingKey {
-            namespace: scene.namespace.clone(),
-            name: "gone".to_owned(),
-        }]),
+        bindings: BTreeSet::from([BindingKey::new(scene.namespace.clone(), "gone")]),
         since: Timestamp::now(),
         why: "a test".to_owned(),
     };

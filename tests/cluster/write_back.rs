@@ -242,7 +242,9 @@ async fn two_clusters_keep_each_others_endpoints(rig: &Rig) -> Result<()> {
     Ok(())
 }
 
-async fn a_restart_tells_each_list_once_and_then_nothing_until_the_service_comes_anew(rig: &Rig) -> Result<()> {
+async fn a_restart_tells_each_list_once_and_then_nothing_until_the_service_comes_anew(
+    rig: &Rig,
+) -> Result<()> {
     let scene = Scene::alone(rig, "restart").await?;
     let web = rig.workload(&scene.namespace, "web", &["zone-a"]).await?;
     bind(&scene, "web").await?;

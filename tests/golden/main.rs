@@ -42,10 +42,7 @@ fn objects(record: &Value) -> Desired {
     let service = Target::of("aikernel", &spec).unwrap().service;
     let name = "worker-service-binding".to_owned();
     build(&ValidBinding {
-        binding: BindingKey {
-            namespace: "aikernel".to_owned(),
-            name: name.clone(),
-        },
+        binding: BindingKey::new("aikernel", name.clone()),
         uid: UID.to_owned(),
         host: service.host(&ClusterDomain::parse("cluster.local").unwrap()),
         service,

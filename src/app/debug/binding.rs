@@ -36,7 +36,7 @@ pub(super) fn one(
     namespace: String,
     name: String,
 ) -> Option<Value> {
-    let key = BindingKey { namespace, name };
+    let key = BindingKey::new(namespace, name);
     let known = explain(ctx, &key)?;
     let metadata = &known.binding.metadata;
     let status = known.binding.status.as_ref();

@@ -269,10 +269,7 @@ fn list_all_else(world: &World) {
 }
 
 fn web() -> BindingKey {
-    BindingKey {
-        namespace: "shop".to_owned(),
-        name: "web".to_owned(),
-    }
+    BindingKey::new("shop", "web")
 }
 
 fn checked(members: &[(&str, Verdict)]) -> Checked {
@@ -298,10 +295,7 @@ fn checked(members: &[(&str, Verdict)]) -> Checked {
 }
 
 fn note(name: &str) -> String {
-    let binding = BindingKey {
-        name: name.to_owned(),
-        ..web()
-    };
+    let binding = BindingKey::new(web().namespace.clone(), name);
     let note = Note {
         bindings: BTreeSet::from([binding]),
         since: Timestamp::UNIX_EPOCH,

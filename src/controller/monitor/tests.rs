@@ -22,10 +22,7 @@ const GOOD: Verdict = Verdict::Healthy;
 const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
 
 fn key(name: &str) -> BindingKey {
-    BindingKey {
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-    }
+    BindingKey::new("shop", name.to_owned())
 }
 
 fn web() -> (String, String) {

@@ -14,10 +14,7 @@ use crate::domain::names::BindingKey;
 const CHANCE: f64 = 0.5;
 
 fn key(name: impl ToString) -> BindingKey {
-    BindingKey {
-        namespace: "ns".to_owned(),
-        name: name.to_string(),
-    }
+    BindingKey::new("ns", name.to_string())
 }
 
 fn ms(millis: u64) -> Duration {
@@ -48,7 +45,7 @@ impl Clocked {
 
     fn release(&mut self) -> Option<String> {
         let started = self.state.release(CHANCE, self.now);
-        started.map(|(key, _)| key.name)
+        started.map(|(key, _)| key.name.clone())
     }
 
     fn done(&mut self, name: impl ToString, next: Next, worked: &[Room]) {

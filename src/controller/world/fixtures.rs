@@ -149,10 +149,7 @@ fn ready(reason: &str) -> ServiceBindingStatus {
 }
 
 pub(super) fn key() -> BindingKey {
-    BindingKey {
-        namespace: "shop".to_owned(),
-        name: "web".to_owned(),
-    }
+    BindingKey::new("shop", "web")
 }
 
 fn object<T: serde::de::DeserializeOwned>(name: &str, version: u64, spec: Value) -> T {

@@ -159,10 +159,7 @@ impl Inner {
     }
 
     pub(super) fn concerned_by_binding(&self, change: &Change<Kept>, concerned: &mut Concerned) {
-        let me = BindingKey {
-            namespace: change.id.0.clone(),
-            name: change.id.1.clone(),
-        };
+        let me = BindingKey::new(change.id.0.clone(), change.id.1.clone());
         let same_words = |before: &Kept, after: &Kept| {
             let (before, after) = (&before.binding, &after.binding);
             before.metadata.uid == after.metadata.uid

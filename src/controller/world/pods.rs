@@ -281,10 +281,7 @@ mod tests {
     #[test]
     fn a_pod_that_is_about_to_end_is_no_longer_kept_out_by_anybody() {
         let world = world();
-        let web = BindingKey {
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-        };
+        let web = BindingKey::new("shop", "web");
         let out = |terminating| {
             let mut out = pod("a", 1 + u64::from(terminating), "10.0.0.1", None);
             let note = r#"{"bindings":["shop/web"],"since":"2026-03-01T10:00:00Z","why":""}"#;

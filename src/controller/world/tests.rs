@@ -62,10 +62,7 @@ fn object<V>(namespace: &str, name: &str, version: u64, value: V) -> Seen<V> {
 
 fn keys(list: &[(&str, &str)]) -> BTreeSet<BindingKey> {
     list.iter()
-        .map(|(namespace, name)| BindingKey {
-            namespace: (*namespace).to_owned(),
-            name: (*name).to_owned(),
-        })
+        .map(|(namespace, name)| BindingKey::new((*namespace).to_owned(), (*name).to_owned()))
         .collect()
 }
 
@@ -191,12 +188,7 @@ fn what_a_look_sees_are_the_rules_of_its_name_and_those_that_claim_its_host() {
     ] {
         world.rules(kind, Event::Apply(rule(&seen, version)));
     }
-    let binding = world
-        .binding(&BindingKey {
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-        })
-        .unwrap();
+    let binding = world.binding(&BindingKey::new("shop", "web")).unwrap();
     let target = Target::of("shop", &binding.spec).unwrap();
     let inputs = world.inputs(binding, &target);
     let mut names: Vec<_> = inputs.rules.iter().map(|rule| rule.name.as_str()).collect();

@@ -105,10 +105,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3_600);
 
     fn key() -> BindingKey {
-        BindingKey {
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-        }
+        BindingKey::new("shop", "web")
     }
 
     /// Looks every second for so long while somebody takes back at once what

@@ -187,10 +187,7 @@ fn id(name: &str) -> CatalogServiceId {
 }
 
 fn key(name: &str) -> BindingKey {
-    BindingKey {
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-    }
+    BindingKey::new("shop", name.to_owned())
 }
 
 fn target(name: &str) -> Target {

@@ -30,7 +30,7 @@ pub mod window;
 use std::fmt;
 
 use super::labels::ANNOTATION_APPROVE_DELETION;
-use super::names::BindingKey;
+use super::names::{BindingKey, ObjectName};
 use super::record::CatalogPosition;
 use super::status;
 use crate::api::service_binding::ServiceBinding;
@@ -222,7 +222,7 @@ impl Held {
                     .to_owned()
             }
             Self::Doubtful { doubt, approve } => {
-                let BindingKey { namespace, name } = binding;
+                let ObjectName { namespace, name } = &**binding;
                 let value = quoted(&approve.to_string());
                 format!(
                     "{kept}: {doubt}. If it is really gone, run: kubectl annotate servicebindings.aikernel.io \

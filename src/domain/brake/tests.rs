@@ -197,10 +197,7 @@ fn an_approval_is_about_this_history_and_no_registration_since() {
 
 #[test]
 fn what_a_message_says_to_write_is_an_approval_that_stays_the_same() {
-    let key = BindingKey {
-        namespace: "shop".to_owned(),
-        name: "web".to_owned(),
-    };
+    let key = BindingKey::new("shop", "web");
     let said = |view: &CatalogView| match asked(&removal("x"), view) {
         Err(held) => held.message(&key),
         Ok(()) => panic!("let through"),

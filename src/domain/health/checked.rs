@@ -94,10 +94,7 @@ mod tests {
             unlisted: 0,
         };
         let bound = Bound {
-            binding: BindingKey {
-                namespace: "shop".to_owned(),
-                name: "web".to_owned(),
-            },
+            binding: BindingKey::new("shop", "web"),
             mode: EjectionMode::Observe,
             percent: 50,
             proven: true,

@@ -48,10 +48,7 @@ impl Note {
         let written: Written = serde_json::from_str(text).ok()?;
         let key = |text: &String| {
             let (namespace, name) = text.split_once('/')?;
-            Some(BindingKey {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-            })
+            Some(BindingKey::new(namespace.to_owned(), name.to_owned()))
         };
         Some(Self {
             bindings: written.bindings.iter().filter_map(key).collect(),
@@ -229,10 +226,7 @@ mod tests {
     use super::*;
 
     fn key(name: &str) -> BindingKey {
-        BindingKey {
-            namespace: "shop".to_owned(),
-            name: name.to_owned(),
-        }
+        BindingKey::new("shop", name.to_owned())
     }
 
     fn note() -> Note {

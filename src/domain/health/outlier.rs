@@ -378,10 +378,7 @@ mod tests {
     }
 
     fn key() -> BindingKey {
-        BindingKey {
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-        }
+        BindingKey::new("shop", "web")
     }
 
     #[test]

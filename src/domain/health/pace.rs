@@ -148,10 +148,7 @@ mod tests {
     }
 
     fn bindings(names: &[&str]) -> BTreeSet<BindingKey> {
-        let key = |name: &&str| BindingKey {
-            namespace: "shop".to_owned(),
-            name: (*name).to_owned(),
-        };
+        let key = |name: &&str| BindingKey::new("shop", (*name).to_owned());
         names.iter().map(key).collect()
     }
 

@@ -221,10 +221,7 @@ mod tests {
     fn not_in_force() -> Vec<Inputs> {
         let mut younger = asking();
         younger.rivals = vec![Rival {
-            key: BindingKey {
-                namespace: "shop".to_owned(),
-                name: "older".to_owned(),
-            },
+            key: BindingKey::new("shop", "older"),
             created: 1,
             uid: "a".to_owned(),
             made_for_catalog: false,

@@ -33,10 +33,7 @@ fn around() -> Surroundings {
 
 fn bound(namespace: &str, of: &str, made_for_catalog: bool) -> (Rival, String) {
     let rival = Rival {
-        key: BindingKey {
-            namespace: namespace.to_owned(),
-            name: "somebodys".to_owned(),
-        },
+        key: BindingKey::new(namespace.to_owned(), "somebodys"),
         created: 1,
         uid: "somebodys".to_owned(),
         made_for_catalog,

@@ -7,10 +7,7 @@ const GOOD: Verdict = Verdict::Healthy;
 const PENDING: Verdict = Verdict::Pending;
 
 fn binding(name: &str) -> BindingKey {
-    BindingKey {
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-    }
+    BindingKey::new("shop", name.to_owned())
 }
 
 fn pod(n: usize) -> PodKey {

@@ -9,10 +9,7 @@ use crate::domain::pod::{Marks, PodView};
 const BAD: Verdict = Verdict::Unhealthy(Failure::TimedOut);
 
 fn key(name: &str) -> BindingKey {
-    BindingKey {
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-    }
+    BindingKey::new("shop", name.to_owned())
 }
 
 fn pod_key(name: &str) -> PodKey {
