@@ -14,8 +14,20 @@ use kube_runtime::watcher::Event;
 
 use by_name::ByName;
 
+use crate::domain::names::ObjectKey;
+
 /// Namespace and name.
 pub(crate) type Id = (String, String);
+
+/// The same, where it is kept.
+pub(crate) fn object((namespace, name): &Id) -> ObjectKey {
+    ObjectKey::new(namespace, name)
+}
+
+/// The name that the key stands for.
+pub(crate) fn id(of: &ObjectKey) -> Id {
+    (of.namespace.clone(), of.name.clone())
+}
 
 /// An object as it was seen last.
 #[derive(Clone, Debug, PartialEq)]

@@ -148,39 +148,53 @@ pub struct ObjectName {
     pub name: String,
 }
 
-/// Namespace and name of a ServiceBinding. Cheap to clone, and as large as a pointer.
-#[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
-pub struct BindingKey(ArcIntern<ObjectName>);
+macro_rules! key {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Eq, Hash, Ord, PartialEq, PartialOrd)]
+        pub struct $name(ArcIntern<ObjectName>);
 
-impl BindingKey {
-    /// The binding of that name in that namespace.
-    pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
-        Self(ArcIntern::new(ObjectName {
-            namespace: namespace.into(),
-            name: name.into(),
-        }))
-    }
+        impl $name {
+            /// The one of that name in that namespace.
+            pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
+                Self(ArcIntern::new(ObjectName {
+                    namespace: namespace.into(),
+                    name: name.into(),
+                }))
+            }
+        }
+
+        impl Deref for $name {
+            type Target = ObjectName;
+
+            fn deref(&self) -> &ObjectName {
+                &self.0
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{}/{}", self.namespace, self.name)
+            }
+        }
+    };
 }
 
-impl Deref for BindingKey {
-    type Target = ObjectName;
-
-    fn deref(&self) -> &ObjectName {
-        &self.0
-    }
-}
-
-impl fmt::Debug for BindingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
-
-impl fmt::Display for BindingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
-    }
-}
+key!(
+    /// Namespace and name of a ServiceBinding. Cheap to clone, and as large as a pointer.
+    BindingKey
+);
+key!(
+    /// Namespace and name of any object, whether these can be its or not. Cheap to clone,
+    /// and as large as a pointer.
+    ObjectKey
+);
 
 /// Namespace and name of the Kubernetes Service that a binding is for.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]

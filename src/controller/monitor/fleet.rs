@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::super::mirror::Id;
+use super::super::mirror::{Id, object};
 use super::entry::Entry;
 use super::standing::{Share, Standing};
 use crate::api::policy::{EjectionMode, HealthCheckScheme};
@@ -11,7 +11,7 @@ use crate::domain::health::judge::Thresholds;
 use crate::domain::health::round::Known;
 use crate::domain::health::targets::{Behind, Targets, targets};
 use crate::domain::health::wanted::{Subject, Wanted};
-use crate::domain::names::BindingKey;
+use crate::domain::names::{BindingKey, ObjectKey};
 use crate::domain::one_to_many::OneToMany;
 use crate::domain::policy::HealthCheck;
 use crate::health::target::{self, Ask, Check, Peer, Scheme, ServiceTargets};
@@ -21,7 +21,7 @@ use crate::health::target::{self, Ask, Check, Peer, Scheme, ServiceTargets};
 pub(super) struct Fleet {
     /// Boxed, since a tree has room for half as many again.
     entries: BTreeMap<BindingKey, Box<Entry>>,
-    by_service: OneToMany<Id, BindingKey>,
+    by_service: OneToMany<ObjectKey, BindingKey>,
     standing: Standing,
 }
 
@@ -60,7 +60,11 @@ impl Fleet {
 
     /// The bindings that have this Service checked.
     pub(super) fn checking(&self, service: &Id) -> BTreeSet<BindingKey> {
-        self.by_service.of(service).iter().cloned().collect()
+        self.by_service
+            .of(&object(service))
+            .iter()
+            .cloned()
+            .collect()
     }
 
     /// The binding wants this; nothing where that is not known, so that what it
@@ -92,10 +96,10 @@ impl Fleet {
 
     fn index(&mut self, key: &BindingKey, before: Option<Id>, after: Option<Id>) {
         if let Some(service) = before {
-            self.by_service.remove(&service, key);
+            self.by_service.remove(&object(&service), key);
         }
         if let Some(service) = after {
-            self.by_service.insert(service, key.clone());
+            self.by_service.insert(object(&service), key.clone());
         }
     }
 

@@ -12,11 +12,11 @@ use super::slices::Slices;
 use super::sums::Sums;
 use super::touched::Touched;
 use crate::api::service_binding::ServiceBinding;
-use crate::controller::mirror::{Change, Id, Mirror};
+use crate::controller::mirror::{Change, Id, Mirror, id, object};
 use crate::controller::mirrors::Mirrors;
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{NamespaceView, Rival, ServiceView};
-use crate::domain::names::{BindingKey, ClusterDomain};
+use crate::domain::names::{BindingKey, ClusterDomain, ObjectKey};
 use crate::domain::one_to_many::OneToMany;
 use crate::domain::ownership;
 use crate::domain::rule::{Rule, covers, expand};
@@ -35,14 +35,14 @@ pub(super) struct Inner {
     pub(super) virtual_services: Mirrors<Arc<Rule>>,
     pub(super) destination_rules: Mirrors<Arc<Rule>>,
     /// Service → bindings that name it.
-    pub(super) by_service: OneToMany<Id, BindingKey>,
+    pub(super) by_service: OneToMany<ObjectKey, BindingKey>,
     /// ID in the catalog → bindings that name it.
-    pub(super) by_catalog_id: OneToMany<String, BindingKey>,
+    pub(super) by_catalog_id: OneToMany<Box<str>, BindingKey>,
     /// Uid → the binding that has it.
-    pub(super) by_uid: HashMap<String, BindingKey>,
+    pub(super) by_uid: HashMap<Box<str>, BindingKey>,
     /// Exact host → rules that claim it; and the rules with a wildcard.
-    pub(super) by_host: OneToMany<String, (MeshKind, Id)>,
-    pub(super) wildcards: BTreeSet<(MeshKind, Id)>,
+    pub(super) by_host: OneToMany<Box<str>, (MeshKind, ObjectKey)>,
+    pub(super) wildcards: BTreeSet<(MeshKind, ObjectKey)>,
     /// Why a kind of the mesh cannot be seen, by the part where it cannot.
     pub(super) missing: [BTreeMap<Part, Missing>; 2],
     /// Namespaces that could not be read since the start.
@@ -73,6 +73,10 @@ impl Inner {
         self.rules(kind).get(id)
     }
 
+    pub(super) fn rule_at(&self, kind: MeshKind, of: &ObjectKey) -> Option<&Arc<Rule>> {
+        self.rule(kind, &id(of))
+    }
+
     pub(super) fn namespace(&self, name: &str) -> Option<&NamespaceView> {
         self.namespaces.get(&(String::new(), name.to_owned()))
     }
@@ -83,12 +87,16 @@ impl Inner {
     }
 
     pub(super) fn bound_to(&self, service: &Id) -> BTreeSet<BindingKey> {
-        self.by_service.of(service).iter().cloned().collect()
+        self.by_service
+            .of(&object(service))
+            .iter()
+            .cloned()
+            .collect()
     }
 
     pub(super) fn rivals(&self, binding: &ServiceBinding, service: &Id) -> Vec<Rival> {
         let me = key(binding);
-        let others = self.by_service.of(service).iter();
+        let others = self.by_service.of(&object(service)).iter();
         let others = others.filter(|other| **other != me);
         others
             .filter_map(|other| {
@@ -100,7 +108,7 @@ impl Inner {
 
     /// The bindings that name the Service, each with its record's ID.
     pub(super) fn bindings_of(&self, service: &Id) -> Vec<(Rival, String)> {
-        let keys = self.by_service.of(service).iter();
+        let keys = self.by_service.of(&object(service)).iter();
         keys.filter_map(|key| {
             let id = (key.namespace.clone(), key.name.clone());
             let binding = &self.bindings.get(&id)?.binding;
@@ -118,10 +126,10 @@ impl Inner {
         domain: &ClusterDomain,
     ) -> Vec<Arc<Rule>> {
         let named = [MeshKind::DestinationRule, MeshKind::VirtualService]
-            .map(|kind| (kind, service.clone()));
+            .map(|kind| (kind, object(service)));
         let exact = self.by_host.of(host).iter().cloned();
         let wild = self.wildcards.iter().filter(|(kind, id)| {
-            self.rule(*kind, id)
+            self.rule_at(*kind, id)
                 .is_some_and(|rule| rule.claims(host, domain))
         });
         let ids: BTreeSet<_> = named
@@ -130,7 +138,7 @@ impl Inner {
             .chain(wild.cloned())
             .collect();
         ids.iter()
-            .filter_map(|(kind, id)| self.rule(*kind, id).cloned())
+            .filter_map(|(kind, id)| self.rule_at(*kind, id).cloned())
             .collect()
     }
 
@@ -143,18 +151,20 @@ impl Inner {
             self.touched.service(&service_of(binding));
         }
         if let Some(before) = before {
-            let id = &before.spec.catalog_service_id;
-            self.by_service.remove(&service_of(before), &key(before));
-            self.by_catalog_id.remove(id, &key(before));
+            let (me, service) = (key(before), object(&service_of(before)));
+            let id = before.spec.catalog_service_id.as_str();
+            self.by_service.remove(&service, &me);
+            self.by_catalog_id.remove(id, &me);
             self.by_uid
                 .remove(before.metadata.uid.as_deref().unwrap_or_default());
         }
         if let Some(after) = after {
-            let id = after.spec.catalog_service_id.clone();
-            self.by_service.insert(service_of(after), key(after));
-            self.by_catalog_id.insert(id, key(after));
-            self.by_uid
-                .insert(after.metadata.uid.clone().unwrap_or_default(), key(after));
+            let (me, service) = (key(after), object(&service_of(after)));
+            let id = after.spec.catalog_service_id.as_str();
+            let uid = after.metadata.uid.as_deref().unwrap_or_default();
+            self.by_service.insert(service, me.clone());
+            self.by_catalog_id.insert(id.into(), me.clone());
+            self.by_uid.insert(uid.into(), me);
         }
     }
 
@@ -215,7 +225,7 @@ impl Inner {
         change: &Change<Arc<Rule>>,
         domain: &ClusterDomain,
     ) {
-        let entry = (kind, change.id.clone());
+        let entry = (kind, object(&change.id));
         self.touched.service(&change.id);
         self.sums
             .rule(kind, change.before.as_deref(), change.after.as_deref());
@@ -228,14 +238,14 @@ impl Inner {
             }
         }
         for host in change.before.iter().flat_map(|rule| hosts(rule, domain)) {
-            self.by_host.remove(&host, &entry);
+            self.by_host.remove(host.as_str(), &entry);
         }
         self.wildcards.remove(&entry);
         for host in change.after.iter().flat_map(|rule| hosts(rule, domain)) {
             if host.starts_with('*') {
                 self.wildcards.insert(entry.clone());
             } else {
-                self.by_host.insert(host, entry.clone());
+                self.by_host.insert(host.into(), entry.clone());
             }
         }
     }
@@ -254,8 +264,11 @@ impl Inner {
             .flat_map(|rule| hosts(rule, domain))
         {
             if host.starts_with('*') {
-                let covered = |service: &Id| {
-                    covers(&host, &format!("{}.{}.svc.{domain}", service.1, service.0))
+                let covered = |service: &ObjectKey| {
+                    covers(
+                        &host,
+                        &format!("{}.{}.svc.{domain}", service.name, service.namespace),
+                    )
                 };
                 let bound = self
                     .by_service

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::index::Inner;
 use super::{World, known, until};
-use crate::controller::mirror::{Change, Id, Seen};
+use crate::controller::mirror::{Change, Id, Seen, object};
 use crate::controller::mirrors::{Mirrors, Told};
 use crate::domain::inputs::ServiceView;
+use crate::domain::names::ObjectKey;
 use crate::domain::one_to_many::OneToMany;
 use crate::domain::slice::SliceView;
 
@@ -16,7 +17,7 @@ use crate::domain::slice::SliceView;
 pub(super) struct Slices {
     pub(super) mirror: Mirrors<Arc<SliceView>>,
     /// Service → names of its slices, which are in its namespace.
-    by_service: OneToMany<Id, String>,
+    by_service: OneToMany<ObjectKey, Box<str>>,
 }
 
 impl Slices {
@@ -38,11 +39,13 @@ impl Slices {
             Some((namespace.clone(), view.service.to_string()))
         };
         if let Some(service) = service(&change.before) {
-            self.by_service.remove(&service, name);
+            self.by_service
+                .remove(&object(&service), &name.as_str().into());
             concerned.insert(service);
         }
         if let Some(service) = service(&change.after) {
-            self.by_service.insert(service.clone(), name.clone());
+            let name = name.as_str().into();
+            self.by_service.insert(object(&service), name);
             concerned.insert(service);
         }
     }
@@ -54,9 +57,13 @@ impl Slices {
     }
 
     pub(super) fn of(&self, service: &Id) -> Vec<Arc<SliceView>> {
-        let names = self.by_service.of(service).iter();
+        let names = self.by_service.of(&object(service)).iter();
         names
-            .filter_map(|name| self.mirror.get(&(service.0.clone(), name.clone())).cloned())
+            .filter_map(|name| {
+                self.mirror
+                    .get(&(service.0.clone(), name.to_string()))
+                    .cloned()
+            })
             .collect()
     }
 }

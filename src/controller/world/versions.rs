@@ -5,9 +5,9 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use super::World;
 use super::index::{Inner, service_of};
 use super::touched::Stamp;
-use crate::controller::mirror::Id;
+use crate::controller::mirror::{self, Id, object};
 use crate::domain::desired::MeshKind;
-use crate::domain::names::BindingKey;
+use crate::domain::names::{BindingKey, ObjectKey};
 
 /// What a look at a binding would read, by its versions.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +45,7 @@ impl World {
             let id = (String::new(), namespace.clone());
             inner.namespaces.version(&id).hash(&mut all);
         }
-        for rival in inner.by_service.of(&service) {
+        for rival in inner.by_service.of(&object(&service)) {
             let id = (rival.namespace.clone(), rival.name.clone());
             inner.bindings.version(&id).hash(&mut all);
         }
@@ -54,15 +54,15 @@ impl World {
         for kind in named {
             inner.rule_version(kind, &service).hash(&mut all);
         }
-        for (kind, id) in inner.by_host.of(&host) {
-            let of = inner.rule(*kind, id).map(|rule| &rule.binding_uid);
+        for (kind, id) in inner.by_host.of(host.as_str()) {
+            let of = inner.rule_at(*kind, id).map(|rule| &rule.binding_uid);
             if of.is_some_and(|of| of.is_some() && *of != binding.metadata.uid) {
                 return None;
             }
-            (id, inner.rule_version(*kind, id)).hash(&mut all);
+            (&**id, inner.rule_version_at(*kind, id)).hash(&mut all);
         }
         for (kind, id) in &inner.wildcards {
-            (id, inner.rule_version(*kind, id)).hash(&mut all);
+            (&**id, inner.rule_version_at(*kind, id)).hash(&mut all);
         }
         Some(Versions {
             number: all.finish(),
@@ -73,6 +73,10 @@ impl World {
 }
 
 impl Inner {
+    fn rule_version_at(&self, kind: MeshKind, of: &ObjectKey) -> Option<u64> {
+        self.rule_version(kind, &mirror::id(of))
+    }
+
     fn rule_version(&self, kind: MeshKind, id: &Id) -> Option<u64> {
         match kind {
             MeshKind::VirtualService => self.virtual_services.version(id),

@@ -11,7 +11,7 @@ use super::standing::{Overtaken, Position};
 use super::state::{AT_ONCE, SPACING, State};
 use crate::catalog::error::CatalogError;
 use crate::catalog::report::{HealthReport, ItemOutcome};
-use crate::controller::mirror::Id;
+use crate::controller::mirror::{self, Id};
 use crate::domain::names::CatalogServiceId;
 use crate::domain::retry;
 
@@ -63,7 +63,7 @@ impl State {
             }
             match self.services.get(&id) {
                 Some(service) if service.mode() == Mode::Reported => {
-                    return Some((id, service.target.clone()));
+                    return Some((id, service.target.as_ref().map(mirror::id)));
                 }
                 Some(service) if service.mode() == Mode::Withdrawn => return Some((id, None)),
                 _ => {}

@@ -5,8 +5,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::standing::Position;
-use crate::controller::mirror::Id;
-use crate::domain::names::BindingKey;
+use crate::domain::names::{BindingKey, ObjectKey};
 
 /// What is done about a service.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -73,7 +72,7 @@ impl Claimants {
 #[derive(Debug)]
 pub(super) struct Service {
     /// The Kubernetes Service.
-    pub(super) target: Option<Id>,
+    pub(super) target: Option<ObjectKey>,
     /// The bindings that have to do with it.
     pub(super) claimants: Claimants,
     /// When the catalog's service came, as far as that is known.

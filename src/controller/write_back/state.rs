@@ -16,8 +16,8 @@ use super::health::Health;
 use super::outage::Outage;
 use super::service::{Claim, Mode, Service};
 use super::standing::Standing;
-use crate::controller::mirror::Id;
-use crate::domain::names::{BindingKey, CatalogServiceId};
+use crate::controller::mirror::{self, Id, object};
+use crate::domain::names::{BindingKey, CatalogServiceId, ObjectKey};
 use crate::domain::one_to_many::OneToMany;
 use crate::domain::target::Target;
 
@@ -48,7 +48,7 @@ pub(super) struct State {
     pub(super) agenda: Agenda,
     pub(super) services: HashMap<CatalogServiceId, Service>,
     of_binding: HashMap<BindingKey, CatalogServiceId>,
-    of_service: OneToMany<Id, CatalogServiceId>,
+    of_service: OneToMany<ObjectKey, CatalogServiceId>,
     /// Services that may have to be reported, and how soon.
     unchecked: BTreeMap<CatalogServiceId, Lane>,
     /// Least time between two reports that tell nothing new.
@@ -87,10 +87,8 @@ impl State {
         if self.of_binding.get(key).is_some_and(|known| known != id) {
             self.release(key, now);
         }
-        let of = (
-            target.service.namespace.to_string(),
-            target.service.name.to_string(),
-        );
+        let (namespace, name) = (&target.service.namespace, &target.service.name);
+        let of = ObjectKey::new(namespace.as_str(), name.as_str());
         let service = self
             .services
             .entry(id.clone())
@@ -219,7 +217,9 @@ impl State {
 
     /// Who serves behind these Services changed.
     pub(super) fn touched(&mut self, services: &BTreeSet<Id>) {
-        let of = services.iter().flat_map(|id| self.of_service.of(id));
+        let of = services
+            .iter()
+            .flat_map(|id| self.of_service.of(&object(id)));
         let ids: Vec<_> = of.cloned().collect();
         for id in ids {
             self.check(&id, Lane::News);
@@ -260,7 +260,7 @@ impl State {
         while let Some((id, lane)) = self.unchecked.pop_first() {
             match self.services.get(&id) {
                 Some(service) if service.mode() == Mode::Reported => {
-                    return Some((id, lane, service.target.clone()));
+                    return Some((id, lane, service.target.as_ref().map(mirror::id)));
                 }
                 Some(service) if service.mode() == Mode::Withdrawn => {
                     return Some((id, lane, None));
@@ -327,7 +327,7 @@ impl State {
         }
     }
 
-    fn unindex(&mut self, id: &CatalogServiceId, target: Option<Id>) {
+    fn unindex(&mut self, id: &CatalogServiceId, target: Option<ObjectKey>) {
         if let Some(target) = target {
             self.of_service.remove(&target, id);
         }
