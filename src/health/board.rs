@@ -24,7 +24,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use service::{Endpoint, Service, Witnessed};
+use service::{Endpoint, Service, Trouble, Witnessed};
 
 use super::target::ServiceTargets;
 use crate::domain::health::doubt::{Doubt, Doubts, Heard};
@@ -113,10 +113,7 @@ impl Board {
             service
                 .endpoints
                 .entry(*address)
-                .or_insert_with(|| Endpoint {
-                    since: now.at,
-                    ..Endpoint::default()
-                });
+                .or_insert_with(|| Endpoint::new(now.at));
         }
         let heard = service.endpoints.values().filter(|e| e.is_heard).count();
         let before_heard = std::mem::replace(&mut service.heard, heard);
@@ -155,8 +152,10 @@ impl Board {
                     .flat_map(|s| s.endpoints.values_mut());
                 for endpoint in endpoints {
                     endpoint.judge.count_anew();
-                    endpoint.silent_since = None;
-                    endpoint.in_waiting = None;
+                    endpoint
+                        .known_trouble()
+                        .into_iter()
+                        .for_each(Trouble::heard);
                 }
             }
             self.held = held;
@@ -175,7 +174,7 @@ impl Board {
         outside: impl FnOnce() -> Option<Duration>,
     ) -> Option<Witnesses> {
         let service = self.services.get(key)?;
-        service.endpoints.get(&address)?.silent_since?;
+        service.endpoints.get(&address)?.trouble().silent_since?;
         Some(Witnesses {
             services: self.doubts.heard().clone(),
             endpoints: service.last_heard.clone(),
@@ -221,7 +220,7 @@ impl Board {
             return next;
         };
         if let Answer::Failed(failure) = answer {
-            endpoint.last_failure = Some((now.at, failure));
+            endpoint.trouble_mut().last_failure = Some((now.at, failure));
         }
         if let Answer::Unknown(_) = answer {
             next.set_aside = Some(SetAside::Unknown);
@@ -229,20 +228,22 @@ impl Board {
         let failed = matches!(answer, Answer::Failed(_));
         let confirms = failed
             && endpoint
+                .trouble()
                 .unconfirmed
                 .is_some_and(|since| told.began >= since);
         if confirms {
-            endpoint.unconfirmed = None;
+            endpoint.trouble_mut().unconfirmed = None;
         }
         let (moved, pause);
         if is_silence(answer) {
             let mut judge = endpoint.judge.clone();
             moved = judge.take(answer, &thresholds, now.at);
             pause = judge.pause(&thresholds);
-            let since = *endpoint.silent_since.get_or_insert(now.clock);
+            let silent_since = &mut endpoint.trouble_mut().silent_since;
+            let since = *silent_since.get_or_insert(now.clock);
             next.ask_others = !matches!(endpoint.judge.verdict(), Verdict::Unhealthy(_));
             if moved {
-                endpoint.in_waiting = Some(Box::new(judge));
+                endpoint.trouble_mut().in_waiting = Some(judge);
                 let Witnesses {
                     services,
                     endpoints,
@@ -274,10 +275,15 @@ impl Board {
             moved = endpoint.judge.take(answer, &thresholds, now.at);
             pause = endpoint.judge.pause(&thresholds);
             next.is_silent = false;
-            (endpoint.silent_since, endpoint.in_waiting) = (None, None);
+            endpoint
+                .known_trouble()
+                .into_iter()
+                .for_each(Trouble::heard);
             if moved {
                 endpoint.since = now.at;
-                endpoint.unconfirmed = None;
+                if let Some(trouble) = endpoint.known_trouble() {
+                    trouble.unconfirmed = None;
+                }
                 if endpoint.judge.verdict() == Verdict::Healthy {
                     service.healed(address, now);
                 }

@@ -240,12 +240,12 @@ impl<P: Probe> Engine<P> {
         let now = Instant::now();
         let ended = now - self.since_tick(now);
         while let Some((id, due)) = self.roster.schedule.due(ended) {
-            if let Some(entry) = self.roster.entries.get(&id) {
+            if let Some(entry) = self.roster.entries.get(id) {
                 self.roster.schedule.enqueue(id, &entry.service, due);
             }
         }
         while let Some((id, due)) = self.roster.schedule.start() {
-            let entry = self.roster.entries.get_mut(&id);
+            let entry = self.roster.entries.get_mut(id);
             let service = entry
                 .as_ref()
                 .and_then(|entry| self.roster.services.get(&entry.service));
@@ -293,7 +293,7 @@ impl<P: Probe> Engine<P> {
     /// Has an answer judged, and sets the time of the next check.
     fn ended(&mut self, done: Done<P::Kept>) {
         self.roster.schedule.ended(&done.service);
-        let Some(entry) = self.roster.entries.get_mut(&done.id) else {
+        let Some(entry) = self.roster.entries.get_mut(done.id) else {
             return;
         };
         let Some(service) = self.roster.services.get(&done.service) else {

@@ -1,12 +1,16 @@
 //! Who is checked? The endpoints, each with its place in time and its
 //! connection, and how they follow what is to be checked. Does no IO.
 
+mod entries;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use entries::Entries;
 
 use super::board::Moment;
 use super::probe::Asked;
@@ -24,10 +28,9 @@ const OTHERS: usize = 4;
 pub(super) struct Roster<K> {
     pub(super) schedule: Schedule,
     pub(super) services: BTreeMap<Arc<ServiceKey>, Service>,
-    pub(super) entries: BTreeMap<Id, Entry<K>>,
+    pub(super) entries: Entries<K>,
     /// How many connections are kept.
     pub(super) kept: usize,
-    next_id: Id,
     metrics: HealthMetrics,
     /// Whether the metrics name each service.
     service_label: bool,
@@ -68,9 +71,8 @@ impl<K> Roster<K> {
         Self {
             schedule: Schedule::new(in_flight),
             services: BTreeMap::new(),
-            entries: BTreeMap::new(),
+            entries: Entries::new(),
             kept: 0,
-            next_id: 0,
             metrics,
             service_label,
             asked_others: None,
@@ -95,10 +97,10 @@ impl<K> Roster<K> {
         }
         let elsewhere = self.entries.iter();
         let elsewhere = elsewhere.filter(|(_, entry)| *entry.service != *service);
-        let elsewhere = elsewhere.map(|(id, _)| *id);
+        let elsewhere = elsewhere.map(|(id, _)| id);
         others.extend(self.random.choose_multiple(elsewhere, OTHERS));
         for id in others {
-            if let Some(entry) = self.entries.get_mut(&id)
+            if let Some(entry) = self.entries.get_mut(id)
                 && self.schedule.hurry(id, entry.due, now)
             {
                 entry.due = now;
@@ -135,6 +137,7 @@ impl<K> Roster<K> {
             let (key, anew) = self.set_service(key, targets, now);
             view.board().set(&key, targets, anew, moment);
         }
+        self.entries.shrink();
         self.metrics.size(self.entries.len(), self.kept);
     }
 
@@ -175,7 +178,7 @@ impl<K> Roster<K> {
                 self.drop_entry(*id);
             } else if sooner {
                 let due = now + interval.mul_f64(self.random.f64());
-                if let Some(entry) = self.entries.get_mut(id)
+                if let Some(entry) = self.entries.get_mut(*id)
                     && due < entry.due
                     && self.schedule.hurry(*id, entry.due, due)
                 {
@@ -188,8 +191,6 @@ impl<K> Roster<K> {
             if service.ids.contains_key(address) {
                 continue;
             }
-            let id = self.next_id;
-            self.next_id += 1;
             let due = now + interval.mul_f64(self.random.f64());
             let entry = Entry {
                 service: Arc::clone(&key),
@@ -198,7 +199,7 @@ impl<K> Roster<K> {
                 kept: None,
                 is_silent: false,
             };
-            self.entries.insert(id, entry);
+            let id = self.entries.insert(entry);
             self.schedule.set(id, due);
             service.ids.insert(*address, id);
         }
@@ -208,7 +209,7 @@ impl<K> Roster<K> {
 
     /// Forgets an endpoint; a check of it that runs ends for nothing.
     fn drop_entry(&mut self, id: Id) {
-        if let Some(entry) = self.entries.remove(&id) {
+        if let Some(entry) = self.entries.remove(id) {
             self.kept -= usize::from(entry.kept.is_some());
             self.schedule.forget(id, &entry.service, entry.due);
         }
@@ -258,8 +259,10 @@ mod tests {
             for (n, endpoints) in [(0, 1), (2, 1), (1, 200)] {
                 roster.set_service(&service(&format!("s{n}")), &targets(n, endpoints), now);
             }
-            roster.ask_others(roster.next_id - 1, &silent, now);
-            let asked = roster.entries.values().filter(|entry| entry.due == now);
+            let last = *roster.services[&silent].ids.values().next_back().unwrap();
+            roster.ask_others(last, &silent, now);
+            let asked = roster.entries.iter().map(|(_, entry)| entry);
+            let asked = asked.filter(|entry| entry.due == now);
             let elsewhere = asked.filter(|entry| *entry.service != silent);
             assert_eq!(elsewhere.count(), 2, "{seed}");
         }

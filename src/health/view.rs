@@ -96,7 +96,8 @@ impl HealthView {
             (*address, held)
         });
         let unconfirmed = service.endpoints.iter();
-        let unconfirmed = unconfirmed.filter(|(_, endpoint)| endpoint.unconfirmed.is_some());
+        let unconfirmed =
+            unconfirmed.filter(|(_, endpoint)| endpoint.trouble().unconfirmed.is_some());
         Some(Verdicts {
             counts: service.counts(),
             proven: service.proven,
@@ -183,7 +184,7 @@ fn report(address: SocketAddr, endpoint: &Endpoint) -> EndpointReport {
         address,
         verdict: endpoint.judge.verdict(),
         since: endpoint.since,
-        last_failure: endpoint.last_failure,
+        last_failure: endpoint.trouble().last_failure,
         last: endpoint.last,
         history: endpoint.judge.history().cloned().collect(),
     }

@@ -18,17 +18,64 @@ use crate::metrics::health::SetAside;
 pub(in crate::health) struct Endpoint {
     pub(in crate::health) judge: Judge,
     pub(in crate::health) since: Timestamp,
-    pub(in crate::health) last_failure: Option<(Timestamp, Failure)>,
     /// What the last check came to, judged or not.
     pub(in crate::health) last: Option<(Timestamp, Result<Answer, SetAside>)>,
     pub(super) is_heard: bool,
+    /// Boxed, since most have had none.
+    trouble: Option<Box<Trouble>>,
+}
+
+/// What is held of an endpoint that has failed, or was suspected to.
+#[derive(Clone, Debug, Default)]
+pub(in crate::health) struct Trouble {
+    pub(in crate::health) last_failure: Option<(Timestamp, Failure)>,
     /// When the first check had failed without an answer since the last one.
     pub(super) silent_since: Option<Duration>,
-    /// Its judge as it will be once its silence is believed. Boxed, since few have one.
-    pub(super) in_waiting: Option<Box<Judge>>,
+    /// Its judge as it will be once its silence is believed.
+    pub(super) in_waiting: Option<Judge>,
     /// Since when another one is healthy again, where this one is unhealthy by
     /// checks of before, when none was.
     pub(in crate::health) unconfirmed: Option<Duration>,
+}
+
+impl Trouble {
+    /// What is held where there was none.
+    const NONE: &Self = &Self {
+        last_failure: None,
+        silent_since: None,
+        in_waiting: None,
+        unconfirmed: None,
+    };
+
+    /// It answers, so that nothing waits to be believed.
+    pub(super) fn heard(&mut self) {
+        (self.silent_since, self.in_waiting) = (None, None);
+    }
+}
+
+impl Endpoint {
+    /// One that is checked since then.
+    pub(super) fn new(since: Timestamp) -> Self {
+        Self {
+            since,
+            ..Self::default()
+        }
+    }
+
+    /// What is held of its failures.
+    pub(in crate::health) fn trouble(&self) -> &Trouble {
+        self.trouble.as_deref().unwrap_or(Trouble::NONE)
+    }
+
+    /// The same to change it.
+    pub(super) fn trouble_mut(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
+    }
+
+    /// The same where there was any.
+    pub(super) fn known_trouble(&mut self) -> Option<&mut Trouble> {
+        self.trouble.as_deref_mut()
+    }
 }
 
 /// What is held of a service.
@@ -100,8 +147,9 @@ impl Service {
     /// Since when none of those is heard that wait to be believed.
     pub(super) fn silent_since(&self) -> Option<Duration> {
         let waiting = self.endpoints.values();
-        let waiting = waiting.filter(|endpoint| endpoint.in_waiting.is_some());
-        waiting.filter_map(|endpoint| endpoint.silent_since).max()
+        let waiting = waiting.map(Endpoint::trouble);
+        let waiting = waiting.filter(|trouble| trouble.in_waiting.is_some());
+        waiting.filter_map(|trouble| trouble.silent_since).max()
     }
 
     /// An endpoint has become healthy. Where no other one is, all may have been
@@ -117,7 +165,10 @@ impl Service {
         }
         for (other, endpoint) in &mut self.endpoints {
             let unhealthy = matches!(endpoint.judge.verdict(), Verdict::Unhealthy(_));
-            endpoint.unconfirmed = (unhealthy && *other != address).then_some(now.clock);
+            let unconfirmed = (unhealthy && *other != address).then_some(now.clock);
+            if unconfirmed != endpoint.trouble().unconfirmed {
+                endpoint.trouble_mut().unconfirmed = unconfirmed;
+            }
         }
     }
 
@@ -141,7 +192,7 @@ impl Service {
             .iter()
             .filter(|(other, _)| **other != address);
         let waits = |other: &Endpoint| {
-            other.in_waiting.is_some() || other.judge.verdict() != Verdict::Healthy
+            other.trouble().in_waiting.is_some() || other.judge.verdict() != Verdict::Healthy
         };
         let believed = alone || (all && others.all(|(_, other)| waits(other)));
         if !believed {
@@ -149,9 +200,10 @@ impl Service {
         }
         for (other, endpoint) in &mut self.endpoints {
             if (!alone || *other == address)
-                && let Some(judge) = endpoint.in_waiting.take()
+                && let Some(trouble) = endpoint.known_trouble()
+                && let Some(judge) = trouble.in_waiting.take()
             {
-                endpoint.judge = *judge;
+                endpoint.judge = judge;
                 endpoint.since = now.at;
             }
         }

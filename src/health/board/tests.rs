@@ -68,7 +68,7 @@ fn a_verdict_is_told_with_its_time_and_the_last_failure() {
     let endpoint = &board.services[&keys[0]].endpoints[&address(0)];
     assert_eq!(endpoint.since, at(12).at);
     assert_eq!(
-        endpoint.last_failure,
+        endpoint.trouble().last_failure,
         Some((at(12).at, Failure::Answered5xx))
     );
     assert_eq!(board.changed.iter().collect::<Vec<_>>(), [&keys[0]]);
@@ -136,7 +136,7 @@ fn whoever_was_unhealthy_with_all_others_has_to_fail_again_once_one_is_well() {
     }
     let unconfirmed = |board: &Board| -> Vec<_> {
         let all = board.services[key].endpoints.iter();
-        let all = all.filter(|(_, endpoint)| endpoint.unconfirmed.is_some());
+        let all = all.filter(|(_, endpoint)| endpoint.trouble().unconfirmed.is_some());
         all.map(|(address, _)| *address).collect()
     };
     for answer in [REFUSED, BAD] {
