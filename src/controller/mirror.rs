@@ -8,13 +8,13 @@
 mod by_name;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use kube_runtime::watcher::Event;
 
 use by_name::ByName;
 
 use crate::domain::names::ObjectKey;
+use crate::domain::uid::Uid;
 
 /// Namespace and name.
 pub(crate) type Id = (String, String);
@@ -35,7 +35,7 @@ pub struct Seen<V> {
     /// Namespace and name.
     pub id: Id,
     /// Uid.
-    pub uid: Arc<str>,
+    pub uid: Uid,
     /// Resource version as a number; 0 where it is none.
     pub version: u64,
     /// What is remembered of it.
@@ -57,7 +57,7 @@ impl<V> Seen<V> {
 /// The same without its name, which is the key that it is kept under.
 #[derive(Debug)]
 struct Kept<V> {
-    uid: Arc<str>,
+    uid: Uid,
     version: u64,
     value: V,
 }
@@ -209,8 +209,8 @@ impl<V: Clone + PartialEq> Mirror<V> {
     }
 
     /// Whether there is an object of that uid.
-    pub fn has_uid(&self, uid: &str) -> bool {
-        self.live.values().any(|seen| *seen.uid == *uid)
+    pub fn has_uid(&self, uid: &Uid) -> bool {
+        self.live.values().any(|seen| seen.uid == *uid)
     }
 
     /// All objects, in no order.

@@ -10,6 +10,7 @@ use kube_runtime::watcher::Event;
 
 use super::mirror::{Change, Id, Mirror, Seen};
 use crate::domain::served::{Part, Served, WHOLE};
+use crate::domain::uid::Uid;
 
 /// An event, and which watch told of it.
 #[derive(Debug)]
@@ -137,7 +138,7 @@ impl<V: Clone + PartialEq> Mirrors<V> {
     }
 
     /// Whether there is an object of that uid.
-    pub(crate) fn has_uid(&self, uid: &str) -> bool {
+    pub(crate) fn has_uid(&self, uid: &Uid) -> bool {
         self.0.values().any(|mirror| mirror.has_uid(uid))
     }
 

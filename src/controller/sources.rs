@@ -16,6 +16,7 @@ use crate::domain::inputs::{NamespaceView, ServiceView};
 use crate::domain::labels;
 use crate::domain::ports::ServicePort;
 use crate::domain::rule::Rule;
+use crate::domain::uid::Uid;
 
 /// The object's identity around what is remembered of it.
 pub(crate) fn seen<V>(metadata: &ObjectMeta, value: V) -> Seen<V> {
@@ -136,13 +137,13 @@ pub(crate) fn rule_from(
         kind,
         namespace: metadata.namespace.clone().unwrap_or_default(),
         name: metadata.name.clone().unwrap_or_default(),
-        uid: metadata.uid.clone().unwrap_or_default(),
+        uid: metadata.uid.as_deref().unwrap_or_default().into(),
         generation: metadata.generation.unwrap_or_default(),
         resource_version: metadata.resource_version.clone().unwrap_or_default(),
         managed: label(labels::LABEL_MANAGED_BY) == Some(labels::MANAGER),
-        binding_uid: annotation(metadata, labels::ANNOTATION_BINDING_UID).map(str::to_owned),
+        binding_uid: annotation(metadata, labels::ANNOTATION_BINDING_UID).map(Uid::from),
         adopt: is_true(metadata, labels::ANNOTATION_ADOPT),
-        owners: owners.map(|owner| owner.uid.clone()).collect(),
+        owners: owners.map(|owner| owner.uid.as_str().into()).collect(),
         hosts,
         mesh,
     };

@@ -69,7 +69,7 @@ pub(crate) fn inputs(binding: ServiceBinding) -> Inputs {
         paused_by: None,
         rivals: Vec::new(),
         rules: Vec::new(),
-        living: BTreeSet::from([UID.to_owned()]),
+        living: BTreeSet::from([UID.into()]),
         mesh_api_missing: None,
     }
 }
@@ -94,7 +94,7 @@ pub(crate) fn foreign(kind: MeshKind, namespace: &str, name: &str, host: &str) -
         kind,
         namespace: namespace.to_owned(),
         name: name.to_owned(),
-        uid: format!("uid-of-{namespace}-{name}"),
+        uid: format!("uid-of-{namespace}-{name}").into(),
         generation: 1,
         resource_version: "7".to_owned(),
         managed: false,
@@ -110,8 +110,8 @@ pub(crate) fn foreign(kind: MeshKind, namespace: &str, name: &str, host: &str) -
 pub(crate) fn ours(kind: MeshKind) -> Rule {
     Rule {
         managed: true,
-        binding_uid: Some(UID.to_owned()),
-        owners: vec![UID.to_owned()],
+        binding_uid: Some(UID.into()),
+        owners: vec![UID.into()],
         ..foreign(kind, "shop", "web", HOST)
     }
 }

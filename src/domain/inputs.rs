@@ -8,6 +8,7 @@ use super::names::BindingKey;
 use super::ports::ServicePort;
 use super::record::{BadRecord, ServiceRecord};
 use super::rule::Rule;
+use super::uid::Uid;
 use crate::api::service_binding::ServiceBinding;
 
 /// What one look at a binding saw.
@@ -32,7 +33,7 @@ pub struct Inputs {
     /// Of the binding uids that `rules` name, those that exist, or may as far as
     /// bindings could be listed; an object of ours that names another one is an
     /// orphan.
-    pub living: BTreeSet<String>,
+    pub living: BTreeSet<Uid>,
     /// Why the mesh's API cannot be seen, where it cannot.
     pub mesh_api_missing: Option<String>,
 }

@@ -38,4 +38,5 @@ pub mod situation;
 pub mod slice;
 pub mod status;
 pub mod target;
+pub mod uid;
 pub mod validate;

@@ -7,6 +7,7 @@ use super::labels::{LABEL_SOURCE, SOURCE_CATALOG};
 use super::names::{ClusterDomain, ServiceKey};
 use super::reasons;
 use super::rule::Rule;
+use super::uid::Uid;
 use crate::api::service_binding::ServiceBinding;
 
 /// Obstacles by which a binding has nothing to do with the Service at all.
@@ -255,18 +256,24 @@ pub fn child<'a>(inputs: &'a Inputs, service: &ServiceKey, kind: MeshKind) -> Op
 /// Whose the object is. One of our two marks, label and binding uid, may have
 /// been removed by hand; without both it is no longer ours.
 pub fn whose(inputs: &Inputs, rule: &Rule) -> Whose {
-    let me = inputs.binding.metadata.uid.as_deref().unwrap_or_default();
+    let me: Uid = inputs
+        .binding
+        .metadata
+        .uid
+        .as_deref()
+        .unwrap_or_default()
+        .into();
     let recorded = inputs
         .binding
         .status
         .iter()
         .flat_map(|status| &status.children)
         .any(|c| c.uid == rule.uid && c.kind == rule.kind.as_str());
-    match rule.binding_uid.as_deref() {
-        Some(uid) if uid == me && (rule.managed || recorded) => Whose::Ours,
+    match &rule.binding_uid {
+        Some(uid) if *uid == me && (rule.managed || recorded) => Whose::Ours,
         None if rule.managed && recorded => Whose::Ours,
-        Some(uid) if rule.managed && uid != me => {
-            let rival = inputs.rivals.iter().find(|rival| rival.uid == uid);
+        Some(uid) if rule.managed && *uid != me => {
+            let rival = inputs.rivals.iter().find(|rival| rival.uid == *uid);
             match rival {
                 _ if !inputs.living.contains(uid) => Whose::Orphan,
                 // It says so itself, and writes nothing any more.
@@ -326,10 +333,10 @@ mod tests {
     #[test]
     fn an_object_of_a_binding_that_exists_is_in_the_way_and_an_orphan_is_not() {
         let mut rule = ours(VirtualService);
-        rule.binding_uid = Some("uid-of-another".to_owned());
+        rule.binding_uid = Some("uid-of-another".into());
         let mut seen = with(vec![rule]);
         assert_eq!(reason(&seen), None);
-        seen.living.insert("uid-of-another".to_owned());
+        seen.living.insert("uid-of-another".into());
         assert_eq!(reason(&seen), Some(reasons::ANOTHER_BINDING));
     }
 
@@ -340,7 +347,7 @@ mod tests {
             binding.status = Some(ServiceBindingStatus {
                 children: vec![ChildStatus {
                     kind: rule.kind.as_str().to_owned(),
-                    uid: rule.uid.clone(),
+                    uid: rule.uid.to_string(),
                     ..ChildStatus::default()
                 }],
                 ..ServiceBindingStatus::default()
@@ -454,9 +461,9 @@ mod tests {
     fn an_object_of_a_binding_that_stands_back_behind_ours_is_taken_over() {
         let taken = |namespace: &str, created, allowed: bool| {
             let mut rule = ours(VirtualService);
-            rule.binding_uid = Some("rival".to_owned());
+            rule.binding_uid = Some("rival".into());
             let mut seen = with(vec![rule.clone()]);
-            seen.living.insert("rival".to_owned());
+            seen.living.insert("rival".into());
             seen.rivals.push(Rival {
                 key: BindingKey::new(namespace.to_owned(), "rival"),
                 created,
@@ -519,12 +526,12 @@ mod tests {
         let relieved = |mine: ServiceBinding, rival: Rival, rules: Vec<Rule>| {
             let mut seen = with(rules);
             seen.binding = Arc::new(mine);
-            seen.living.insert("rival".to_owned());
+            seen.living.insert("rival".into());
             seen.rivals.push(rival);
             is_relieved(&seen, &target(&seen).service)
         };
         let theirs = |kind| Rule {
-            binding_uid: Some("rival".to_owned()),
+            binding_uid: Some("rival".into()),
             ..ours(kind)
         };
         let users = || rival("shop", 9999, false);

@@ -9,6 +9,7 @@ use super::inputs::Inputs;
 use super::names::ServiceKey;
 use super::ownership::{Whose, child, whose};
 use super::rule::Rule;
+use super::uid::Uid;
 use crate::api::service_binding::{ChildStatus, DeletionPolicy};
 
 /// What the server must find for a write to count.
@@ -83,11 +84,11 @@ fn guard(inputs: &Inputs, present: Option<&Rule>) -> Guard {
     match present {
         None => Guard::Absent,
         Some(rule) if whose(inputs, rule) == Whose::HandedOver => Guard::HandedOver {
-            uid: rule.uid.clone(),
+            uid: rule.uid.to_string(),
             resource_version: rule.resource_version.clone(),
         },
         Some(rule) => Guard::Present {
-            uid: rule.uid.clone(),
+            uid: rule.uid.to_string(),
         },
     }
 }
@@ -100,11 +101,12 @@ fn unchanged(inputs: &Inputs, rule: &Rule, object: &DesiredObject) -> Option<Chi
         .status
         .iter()
         .flat_map(|status| &status.children);
-    let marked = rule.managed && rule.binding_uid == inputs.binding.metadata.uid;
+    let marked =
+        rule.managed && rule.binding_uid == inputs.binding.metadata.uid.as_deref().map(Uid::from);
     let owned = object
         .owner_references
         .iter()
-        .all(|owner| rule.owners.contains(&owner.uid));
+        .all(|owner| rule.owners.contains(&owner.uid.as_str().into()));
     recorded
         .filter(|c| c.kind == rule.kind.as_str() && c.uid == rule.uid)
         .find(|c| marked && owned && c.generation == rule.generation && c.hash == object.hash())
@@ -162,7 +164,7 @@ pub fn removal(inputs: &Inputs, service: &ServiceKey, frozen: bool) -> Vec<Remov
         .filter_map(|rule| {
             let (kind, namespace, name) = (rule.kind, rule.namespace.clone(), rule.name.clone());
             if retain {
-                let index = rule.owners.iter().position(|owner| *owner == me)?;
+                let index = rule.owners.iter().position(|owner| me == *owner)?;
                 Some(Removal::Release {
                     kind,
                     namespace,
@@ -175,7 +177,7 @@ pub fn removal(inputs: &Inputs, service: &ServiceKey, frozen: bool) -> Vec<Remov
                     kind,
                     namespace,
                     name,
-                    uid: rule.uid.clone(),
+                    uid: rule.uid.to_string(),
                 })
             }
         })
@@ -215,7 +217,7 @@ mod tests {
                 kind: object.kind().as_str().to_owned(),
                 namespace: object.namespace.clone(),
                 name: object.name.clone(),
-                uid: ours(object.kind()).uid,
+                uid: ours(object.kind()).uid.to_string(),
                 generation: 1,
                 hash: object.hash(),
             });
@@ -265,7 +267,7 @@ mod tests {
         assert_eq!(
             plan.writes[0].guard,
             Guard::Present {
-                uid: rules[1].uid.clone()
+                uid: rules[1].uid.to_string()
             }
         );
     }
@@ -274,7 +276,7 @@ mod tests {
     #[test]
     fn an_object_that_was_made_anew_or_lost_a_mark_is_written() {
         let changes: [fn(&mut Rule); 4] = [
-            |rule| rule.uid = "another".to_owned(),
+            |rule| rule.uid = "another".into(),
             |rule| rule.managed = false,
             |rule| rule.binding_uid = None,
             |rule| rule.owners.clear(),
@@ -292,7 +294,7 @@ mod tests {
         rule.adopt = true;
         let plan = planned(&seen(binding(), vec![rule.clone()]));
         let expected = Guard::HandedOver {
-            uid: rule.uid,
+            uid: rule.uid.to_string(),
             resource_version: "7".to_owned(),
         };
         assert_eq!(plan.writes[1].guard, expected);
@@ -310,7 +312,7 @@ mod tests {
                 Removal::Release { .. } => panic!("{step:?}"),
             })
             .collect();
-        let uid = ours(VirtualService).uid;
+        let uid = ours(VirtualService).uid.to_string();
         assert_eq!(
             kinds,
             [
@@ -323,7 +325,7 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_not_removed() {
         let mut orphan = ours(VirtualService);
-        orphan.binding_uid = Some("another".to_owned());
+        orphan.binding_uid = Some("another".into());
         let stranger = foreign(DestinationRule, "shop", "web", "web");
         let seen = seen(binding(), vec![orphan, stranger]);
         assert_eq!(removal(&seen, &target(&seen).service, false), []);
@@ -332,7 +334,7 @@ mod tests {
     #[test]
     fn frozen_or_to_be_retained_objects_only_lose_their_owner() {
         let (binding, mut rules) = in_force();
-        rules[0].owners = vec!["somebody".to_owned(), UID.to_owned()];
+        rules[0].owners = vec!["somebody".into(), UID.into()];
         rules[1].owners.clear();
         let mut retained = binding.clone();
         retained.spec.deletion_policy = Some(DeletionPolicy::Retain);

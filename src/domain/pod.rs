@@ -2,7 +2,8 @@
 //! is packed. No IO.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+
+use super::uid::Uid;
 
 /// What is remembered of a Pod.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -32,7 +33,7 @@ pub struct Marks {
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct KnownPod {
     /// Its uid: another Pod of the same name has another one.
-    pub uid: Arc<str>,
+    pub uid: Uid,
     /// Its resource version; 0 where that is no number.
     pub version: u64,
     /// What is remembered of it.

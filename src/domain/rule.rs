@@ -3,6 +3,7 @@
 
 use super::desired::MeshKind;
 use super::names::ClusterDomain;
+use super::uid::Uid;
 
 /// A VirtualService or DestinationRule as the cluster holds it.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -14,7 +15,7 @@ pub struct Rule {
     /// Name of the object.
     pub name: String,
     /// Uid of the object.
-    pub uid: String,
+    pub uid: Uid,
     /// Generation; moves with the spec alone.
     pub generation: i64,
     /// Resource version.
@@ -22,11 +23,11 @@ pub struct Rule {
     /// Whether it carries our label.
     pub managed: bool,
     /// The binding that it was made for, by our annotation.
-    pub binding_uid: Option<String>,
+    pub binding_uid: Option<Uid>,
     /// Whether its owner handed it over.
     pub adopt: bool,
     /// Uids of its owners.
-    pub owners: Vec<String>,
+    pub owners: Vec<Uid>,
     /// Hosts as they are written in it.
     pub hosts: Vec<String>,
     /// Whether sidecars see it: always for a DestinationRule; for a

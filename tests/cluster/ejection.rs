@@ -195,7 +195,7 @@ async fn refuses_what_was_decided_for_another(web: &Workload) -> Result<()> {
         .parse()?;
     let uid = pod.metadata.uid.context("no uid")?;
     for (uid, version) in [(uid.as_str(), version - 1), ("another", version)] {
-        let patch = Patch::Merge(Change::Release.patch(uid, version));
+        let patch = Patch::Merge(Change::Release.patch(&uid.into(), version));
         let answer = web
             .pods_api()
             .patch(&web.pods[0].name, &PatchParams::default(), &patch)
@@ -218,7 +218,7 @@ async fn eject(web: &Workload, place: usize) -> Result<()> {
     });
     let version = pod.metadata.resource_version.context("no version")?;
     let uid = pod.metadata.uid.context("no uid")?;
-    let patch = change.patch(&uid, version.parse()?);
+    let patch = change.patch(&uid.into(), version.parse()?);
     web.pods_api()
         .patch(
             &web.pods[place].name,

@@ -26,6 +26,7 @@ use catalog_mesh_controller::domain::ports::ServicePort;
 use catalog_mesh_controller::domain::record::ServiceRecord;
 use catalog_mesh_controller::domain::rule::Rule;
 use catalog_mesh_controller::domain::situation::Situation;
+use catalog_mesh_controller::domain::uid::Uid;
 use catalog_mesh_controller::domain::{build, reasons, validate};
 use fastrand::Rng;
 use kube_runtime::watcher::Event;
@@ -174,13 +175,13 @@ fn a_rule(rng: &mut Rng, number: usize) -> Rule {
         kind: pick(rng, &[MeshKind::VirtualService, MeshKind::DestinationRule]),
         namespace: namespace.to_owned(),
         name: pick(rng, &SERVICES).to_owned(),
-        uid: format!("uid-of-rule-{number}"),
+        uid: format!("uid-of-rule-{number}").into(),
         generation: 1,
         resource_version: "1".to_owned(),
         managed: rng.bool(),
-        binding_uid: pick(rng, &uids).map(str::to_owned),
+        binding_uid: pick(rng, &uids).map(Uid::from),
         adopt: rng.u32(..3) == 0,
-        owners: pick(rng, &uids).map(str::to_owned).into_iter().collect(),
+        owners: pick(rng, &uids).map(Uid::from).into_iter().collect(),
         hosts: vec![host],
         mesh: rng.u32(..4) != 0,
     }
@@ -218,7 +219,7 @@ impl Case {
             let known = seen(
                 &rule.namespace,
                 &rule.name,
-                &rule.uid,
+                &rule.uid.to_string(),
                 Arc::new(rule.clone()),
             );
             world.rules(rule.kind, Event::Apply(known));
@@ -229,7 +230,7 @@ impl Case {
                 kind: rule.kind.as_str().to_owned(),
                 namespace: rule.namespace.clone(),
                 name: rule.name.clone(),
-                uid: rule.uid.clone(),
+                uid: rule.uid.to_string(),
                 ..ChildStatus::default()
             });
             binding.status = Some(ServiceBindingStatus {
@@ -380,8 +381,8 @@ impl Case {
                 .iter()
                 .flat_map(|status| &status.children)
                 .any(|child| child.uid == rule.uid);
-            let marked = match rule.binding_uid.as_deref() {
-                Some(uid) => uid == ME && (rule.managed || recorded),
+            let marked = match &rule.binding_uid {
+                Some(uid) => *uid == ME.into() && (rule.managed || recorded),
                 None => rule.managed && recorded,
             };
             let named = namespace == service.namespace.as_str() && name == service.name.as_str();

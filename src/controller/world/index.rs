@@ -21,6 +21,7 @@ use crate::domain::one_to_many::OneToMany;
 use crate::domain::ownership;
 use crate::domain::rule::{Rule, covers, expand};
 use crate::domain::served::{Part, Served};
+use crate::domain::uid::Uid;
 use crate::domain::validate::key;
 
 #[derive(Debug, Default)]
@@ -39,7 +40,7 @@ pub(super) struct Inner {
     /// ID in the catalog → bindings that name it.
     pub(super) by_catalog_id: OneToMany<Box<str>, BindingKey>,
     /// Uid → the binding that has it.
-    pub(super) by_uid: HashMap<Box<str>, BindingKey>,
+    pub(super) by_uid: HashMap<Uid, BindingKey>,
     /// Exact host → rules that claim it; and the rules with a wildcard.
     pub(super) by_host: OneToMany<Box<str>, (MeshKind, ObjectKey)>,
     pub(super) wildcards: BTreeSet<(MeshKind, ObjectKey)>,
@@ -82,7 +83,7 @@ impl Inner {
     }
 
     /// Whether there is a binding of that uid, decodable or not.
-    pub(super) fn lives(&self, uid: &str) -> bool {
+    pub(super) fn lives(&self, uid: &Uid) -> bool {
         self.by_uid.contains_key(uid) || self.unreadable.has_uid(uid)
     }
 
@@ -156,7 +157,7 @@ impl Inner {
             self.by_service.remove(&service, &me);
             self.by_catalog_id.remove(id, &me);
             self.by_uid
-                .remove(before.metadata.uid.as_deref().unwrap_or_default());
+                .remove(&before.metadata.uid.as_deref().unwrap_or_default().into());
         }
         if let Some(after) = after {
             let (me, service) = (key(after), object(&service_of(after)));

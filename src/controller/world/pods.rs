@@ -11,6 +11,7 @@ use crate::domain::health::mark;
 use crate::domain::health::targets::Behind;
 use crate::domain::names::BindingKey;
 use crate::domain::pod::{KnownPod, Marks, PodView};
+use crate::domain::uid::Uid;
 
 /// All Pods, and which of them bear a mark.
 #[derive(Debug, Default)]
@@ -118,9 +119,9 @@ impl World {
 
     /// Takes the server's answer to a write of ours: these marks in this
     /// version of the Pod, which was as we knew it otherwise.
-    pub fn wrote_pod(&self, key: &PodKey, uid: &str, version: u64, marks: Option<Box<Marks>>) {
+    pub fn wrote_pod(&self, key: &PodKey, uid: &Uid, version: u64, marks: Option<Box<Marks>>) {
         let mut inner = self.lock();
-        let Some(known) = inner.pods.known(key).filter(|known| *known.uid == *uid) else {
+        let Some(known) = inner.pods.known(key).filter(|known| known.uid == *uid) else {
             return;
         };
         inner.pods.mirror.wrote(Seen {
@@ -266,13 +267,13 @@ mod tests {
         let marked = |world: &World| world.marked().into_keys().collect::<Vec<_>>();
         assert_eq!(marked(&world), [key("a")]);
         // The answer to a write of ours, before the watch tells of it.
-        world.wrote_pod(&key("a"), "uid-of-a", 7, None);
+        world.wrote_pod(&key("a"), &"uid-of-a".into(), 7, None);
         assert_eq!(marked(&world), Vec::<PodKey>::new());
         let late = pod("a", 5, "10.0.0.1", Some("x"));
         world.pods(Event::Apply(late));
         assert_eq!(marked(&world), Vec::<PodKey>::new());
         // Another Pod of that name is none of our writes.
-        world.wrote_pod(&key("b"), "uid-of-another", 9, Some(Box::default()));
+        world.wrote_pod(&key("b"), &"uid-of-another".into(), 9, Some(Box::default()));
         assert_eq!(marked(&world), Vec::<PodKey>::new());
         world.pods(Event::Delete(pod("a", 10, "10.0.0.1", None)));
         assert_eq!(world.pod(&key("a")), None);

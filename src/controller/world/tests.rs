@@ -45,7 +45,7 @@ fn event(binding: ServiceBinding) -> Event<Seen<Arc<ServiceBinding>>> {
 fn rule(rule: &Rule, version: u64) -> Seen<Arc<Rule>> {
     Seen {
         id: (rule.namespace.clone(), rule.name.clone()),
-        uid: rule.uid.as_str().into(),
+        uid: rule.uid.clone(),
         version,
         value: Arc::new(rule.clone()),
     }
@@ -320,15 +320,15 @@ fn the_owner_of_a_rule_lives_though_it_cannot_be_decoded() {
     let mut theirs = ours(VirtualService);
     theirs.namespace = "shop".to_owned();
     theirs.name = "web".to_owned();
-    theirs.binding_uid = Some("uid-of-shop-poison".to_owned());
+    theirs.binding_uid = Some("uid-of-shop-poison".into());
     world.rules(VirtualService, Event::Apply(rule(&theirs, 1)));
     let living = || world.inputs(Arc::new(heir.clone()), &target).living;
     assert!(living().is_empty());
     world.unreadable(Event::Apply(object("shop", "poison", 2, String::new())));
-    assert!(living().contains("uid-of-shop-poison"));
+    assert!(living().contains(&"uid-of-shop-poison".into()));
     world.unreadable(Event::Init);
     assert!(
-        living().contains("uid-of-shop-poison"),
+        living().contains(&"uid-of-shop-poison".into()),
         "not before the list ends"
     );
     world.unreadable(Event::InitDone);
@@ -413,7 +413,7 @@ fn who_may_bind_from_a_namespace_that_was_not_listed_is_not_taken_for_absent() {
     let view = object("shop", "web", 3, ServiceView::default());
     world.services(Told::of("shop", Event::Apply(view)));
     let mut theirs = ours(VirtualService);
-    theirs.binding_uid = Some("uid-of-billing-web".to_owned());
+    theirs.binding_uid = Some("uid-of-billing-web".into());
     let theirs = Event::Apply(rule(&theirs, 4));
     world.rules(VirtualService, Told::of("shop", theirs));
     world.bindings(Told::of("shop", Event::Init));
@@ -425,7 +425,7 @@ fn who_may_bind_from_a_namespace_that_was_not_listed_is_not_taken_for_absent() {
     let known = || {
         let living = world.inputs(Arc::new(heir.clone()), &target).living;
         let registers = world.around(&target.service).service.is_some();
-        (living.contains("uid-of-billing-web"), registers)
+        (living.contains(&"uid-of-billing-web".into()), registers)
     };
     assert_eq!(known(), (true, false));
 

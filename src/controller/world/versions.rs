@@ -8,6 +8,7 @@ use super::touched::Stamp;
 use crate::controller::mirror::{self, Id, object};
 use crate::domain::desired::MeshKind;
 use crate::domain::names::{BindingKey, ObjectKey};
+use crate::domain::uid::Uid;
 
 /// What a look at a binding would read, by its versions.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,8 +39,9 @@ impl World {
         if inner.unreadable.get(&id).is_some() || inner.missing_in(&service.0).is_some() {
             return None;
         }
+        let uid = binding.metadata.uid.as_deref().map(Uid::from);
         let mut all = DefaultHasher::new();
-        (&binding.metadata.uid, own).hash(&mut all);
+        (&uid, own).hash(&mut all);
         inner.services.version(&service).hash(&mut all);
         for namespace in [&id.0, &service.0, &self.own_namespace] {
             let id = (String::new(), namespace.clone());
@@ -56,7 +58,7 @@ impl World {
         }
         for (kind, id) in inner.by_host.of(host.as_str()) {
             let of = inner.rule_at(*kind, id).map(|rule| &rule.binding_uid);
-            if of.is_some_and(|of| of.is_some() && *of != binding.metadata.uid) {
+            if of.is_some_and(|of| of.is_some() && *of != uid) {
                 return None;
             }
             (&**id, inner.rule_version_at(*kind, id)).hash(&mut all);

@@ -12,6 +12,7 @@ use super::round::Checked;
 use super::targets::Targets;
 use crate::api::policy::EjectionMode;
 use crate::domain::names::BindingKey;
+use crate::domain::uid::Uid;
 
 /// What is known of a bound service as a whole.
 #[derive(Clone, Debug)]
@@ -41,7 +42,7 @@ pub fn checked(
         let (verdict, since) = verdict(target.address).unwrap_or(unknown);
         Member {
             pod: Arc::clone(&target.pod),
-            uid: Arc::clone(&target.uid),
+            uid: target.uid.clone(),
             ready: true,
             verdict,
             since,
@@ -49,7 +50,7 @@ pub fn checked(
     });
     let unready = targets.unready().map(|pod| Member {
         pod: Arc::clone(pod),
-        uid: "".into(),
+        uid: Uid::default(),
         ready: false,
         verdict: unknown.0,
         since: unknown.1,
@@ -106,14 +107,22 @@ mod tests {
             (address == first).then_some((Verdict::Healthy, since))
         });
         let members = found.service.members.iter();
-        let members = members.map(|m| (m.pod.1.as_str(), &*m.uid, m.ready, m.verdict, m.since));
+        let members = members.map(|m| {
+            (
+                m.pod.1.as_str(),
+                m.uid.to_string(),
+                m.ready,
+                m.verdict,
+                m.since,
+            )
+        });
         let begin = Timestamp::UNIX_EPOCH;
         assert_eq!(
             members.collect::<Vec<_>>(),
             [
-                ("a", "uid-of-a", true, Verdict::Healthy, since),
-                ("b", "uid-of-b", true, Verdict::Pending, begin),
-                ("c", "", false, Verdict::Pending, begin),
+                ("a", "uid-of-a".to_owned(), true, Verdict::Healthy, since),
+                ("b", "uid-of-b".to_owned(), true, Verdict::Pending, begin),
+                ("c", String::new(), false, Verdict::Pending, begin),
             ]
         );
         assert!(!found.service.ejects);

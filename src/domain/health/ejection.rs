@@ -26,6 +26,7 @@ use jiff::Timestamp;
 
 use super::judge::Verdict;
 use crate::domain::names::BindingKey;
+use crate::domain::uid::Uid;
 
 /// Namespace and name of a Pod.
 pub type PodKey = (String, String);
@@ -53,7 +54,7 @@ pub struct Member {
     /// Which.
     pub pod: Arc<PodKey>,
     /// The uid of the Pod that was judged; empty where none was.
-    pub uid: Arc<str>,
+    pub uid: Uid,
     /// Whether it is ready, and so in the mesh unless it was taken out.
     pub ready: bool,
     /// What is held of it as an endpoint of this service.

@@ -9,7 +9,6 @@
 //!    took the label off or set another one: it alone is taken away.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -19,6 +18,7 @@ use super::ejection::{Out, Plan, PodKey, Stays};
 use crate::api::pod::{DRAINING, EJECTED};
 use crate::domain::names::{BindingKey, shown};
 use crate::domain::pod::{KnownPod, Marks, PodView};
+use crate::domain::uid::Uid;
 
 /// The value of Istio's label where we set it.
 pub const OURS: &str = "catalog-mesh";
@@ -166,8 +166,9 @@ pub enum Change {
 impl Change {
     /// What is sent: a merge patch that the server refuses where the Pod is
     /// another one, or not as it was seen.
-    pub fn patch(&self, uid: &str, version: u64) -> Value {
-        let mut metadata = json!({ "uid": uid, "resourceVersion": version.to_string() });
+    pub fn patch(&self, uid: &Uid, version: u64) -> Value {
+        let mut metadata =
+            json!({ "uid": uid.to_string(), "resourceVersion": version.to_string() });
         if let Some(label) = self.label() {
             metadata["labels"] = json!({ DRAINING: label });
         }
@@ -210,7 +211,7 @@ pub struct Step {
     /// The Pod.
     pub pod: PodKey,
     /// Its uid.
-    pub uid: Arc<str>,
+    pub uid: Uid,
     /// Its resource version.
     pub version: u64,
     /// The marks that it has.
@@ -302,7 +303,7 @@ mod tests {
 
     #[test]
     fn a_patch_is_for_this_pod_in_this_version_and_names_only_what_is_ours() {
-        let patch = |change: Change| change.patch("u", 7)["metadata"].clone();
+        let patch = |change: Change| change.patch(&"u".into(), 7)["metadata"].clone();
         let text = note().text();
         let base = |label: Option<Value>, annotation: Value| {
             let mut all = json!({"uid": "u", "resourceVersion": "7",

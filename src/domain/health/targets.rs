@@ -26,6 +26,7 @@ use crate::domain::pod::KnownPod;
 use crate::domain::policy::HealthCheck;
 use crate::domain::ports::is_http;
 use crate::domain::slice::{SliceEndpoint, SliceView};
+use crate::domain::uid::Uid;
 
 /// Most endpoints of one Service that are checked; as many as the catalog is
 /// told of.
@@ -53,7 +54,7 @@ pub struct Target {
     /// The Pod.
     pub pod: Arc<PodKey>,
     /// Its uid: what is known of another Pod of that name says nothing of it.
-    pub uid: Arc<str>,
+    pub uid: Uid,
     /// Where it is checked.
     pub address: SocketAddr,
 }

@@ -170,7 +170,7 @@ fn an_unhealthy_pod_is_marked_with_why_since_when_and_for_whom() {
         ["a eject for web since 1970-01-01T00:01:40Z: no answer came in time"]
     );
     let step = &decided.steps[0];
-    assert_eq!((&*step.uid, step.version), ("uid-of-a", 7));
+    assert_eq!((step.uid.clone(), step.version), ("uid-of-a".into(), 7));
     assert_eq!(step.bindings, BTreeSet::from([key("web")]));
 }
 
