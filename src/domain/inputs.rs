@@ -96,7 +96,7 @@ pub struct Rival {
     /// When it was made, as seconds since 1970.
     pub created: i64,
     /// Its uid; decides where both were made in the same second.
-    pub uid: String,
+    pub uid: Uid,
     /// Whether it was made for an entry of the catalog; a user's goes first.
     pub made_for_catalog: bool,
 }

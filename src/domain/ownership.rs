@@ -128,7 +128,7 @@ fn counts_before_us(inputs: &Inputs, rival: &Rival, target: &str) -> bool {
 }
 
 /// The lowest rank counts.
-fn rank(rival: &Rival) -> (bool, i64, &str) {
+fn rank(rival: &Rival) -> (bool, i64, &Uid) {
     (rival.made_for_catalog, rival.created, &rival.uid)
 }
 
@@ -139,7 +139,7 @@ pub fn as_rival(binding: &ServiceBinding) -> Rival {
     Rival {
         key: super::validate::key(binding),
         created: created.map_or(i64::MAX, |t| t.0.as_second()),
-        uid: metadata.uid.clone().unwrap_or_default(),
+        uid: metadata.uid.as_deref().unwrap_or_default().into(),
         made_for_catalog: made_for_catalog(binding),
     }
 }
@@ -445,7 +445,7 @@ mod tests {
             rivals: vec![Rival {
                 key: BindingKey::new("shop", "rival"),
                 created,
-                uid: uid.to_owned(),
+                uid: uid.into(),
                 made_for_catalog: false,
             }],
             ..inputs(binding())
@@ -467,7 +467,7 @@ mod tests {
             seen.rivals.push(Rival {
                 key: BindingKey::new(namespace.to_owned(), "rival"),
                 created,
-                uid: "rival".to_owned(),
+                uid: "rival".into(),
                 made_for_catalog: false,
             });
             if allowed {
@@ -495,7 +495,7 @@ mod tests {
         Rival {
             key: BindingKey::new(namespace.to_owned(), "rival"),
             created,
-            uid: "rival".to_owned(),
+            uid: "rival".into(),
             made_for_catalog,
         }
     }

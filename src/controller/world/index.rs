@@ -18,7 +18,6 @@ use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{NamespaceView, Rival, ServiceView};
 use crate::domain::names::{BindingKey, ClusterDomain, ObjectKey};
 use crate::domain::one_to_many::OneToMany;
-use crate::domain::ownership;
 use crate::domain::rule::{Rule, covers, expand};
 use crate::domain::served::{Part, Served};
 use crate::domain::uid::Uid;
@@ -87,6 +86,11 @@ impl Inner {
         self.by_uid.contains_key(uid) || self.unreadable.has_uid(uid)
     }
 
+    pub(super) fn keys(&self) -> impl Iterator<Item = BindingKey> {
+        let bindings = self.bindings.values();
+        bindings.map(|binding| binding.rival.key.clone())
+    }
+
     pub(super) fn bound_to(&self, service: &Id) -> BTreeSet<BindingKey> {
         self.by_service
             .of(&object(service))
@@ -102,7 +106,7 @@ impl Inner {
         others
             .filter_map(|other| {
                 let id = (other.namespace.clone(), other.name.clone());
-                Some(ownership::as_rival(&self.bindings.get(&id)?.binding))
+                Some(self.bindings.get(&id)?.rival.clone())
             })
             .collect()
     }
@@ -112,9 +116,8 @@ impl Inner {
         let keys = self.by_service.of(&object(service)).iter();
         keys.filter_map(|key| {
             let id = (key.namespace.clone(), key.name.clone());
-            let binding = &self.bindings.get(&id)?.binding;
-            let of = binding.spec.catalog_service_id.clone();
-            Some((ownership::as_rival(binding), of))
+            let binding = self.bindings.get(&id)?;
+            Some((binding.rival.clone(), binding.catalog_id.to_string()))
         })
         .collect()
     }
@@ -146,59 +149,48 @@ impl Inner {
     pub(super) fn index_binding(&mut self, change: &Change<Kept>) {
         self.sums
             .binding(change.before.as_ref(), change.after.as_ref());
-        let before = change.before.as_ref().map(|kept| &kept.binding);
-        let after = change.after.as_ref().map(|kept| &kept.binding);
-        for binding in before.iter().chain(&after) {
-            self.touched.service(&service_of(binding));
+        for binding in change.before.iter().chain(&change.after) {
+            self.touched.service(&id(&binding.service));
         }
-        if let Some(before) = before {
-            let (me, service) = (key(before), object(&service_of(before)));
-            let id = before.spec.catalog_service_id.as_str();
-            self.by_service.remove(&service, &me);
-            self.by_catalog_id.remove(id, &me);
-            self.by_uid
-                .remove(&before.metadata.uid.as_deref().unwrap_or_default().into());
+        if let Some(before) = &change.before {
+            let Rival { key, uid, .. } = &before.rival;
+            self.by_service.remove(&before.service, key);
+            self.by_catalog_id.remove(&before.catalog_id, key);
+            self.by_uid.remove(uid);
         }
-        if let Some(after) = after {
-            let (me, service) = (key(after), object(&service_of(after)));
-            let id = after.spec.catalog_service_id.as_str();
-            let uid = after.metadata.uid.as_deref().unwrap_or_default();
-            self.by_service.insert(service, me.clone());
-            self.by_catalog_id.insert(id.into(), me.clone());
-            self.by_uid.insert(uid.into(), me);
+        if let Some(after) = &change.after {
+            let Rival { key, uid, .. } = &after.rival;
+            let of = after.catalog_id.clone();
+            self.by_service.insert(after.service.clone(), key.clone());
+            self.by_catalog_id.insert(of, key.clone());
+            self.by_uid.insert(uid.clone(), key.clone());
         }
     }
 
     pub(super) fn concerned_by_binding(&self, change: &Change<Kept>, concerned: &mut Concerned) {
         let me = BindingKey::new(change.id.0.clone(), change.id.1.clone());
-        let same_words = |before: &Kept, after: &Kept| {
-            let (before, after) = (&before.binding, &after.binding);
-            before.metadata.uid == after.metadata.uid
-                && before.metadata.generation == after.metadata.generation
-                && before.metadata.deletion_timestamp == after.metadata.deletion_timestamp
-        };
         if let Some(after) = &change.after
             && !change
                 .before
                 .as_ref()
-                .is_some_and(|before| same_words(before, after))
+                .is_some_and(|before| before.has_same_words(after))
         {
             concerned.edited.insert(me.clone());
         }
         let unchanged = matches!((&change.before, &change.after),
-            (Some(before), Some(after)) if same_to_us(before, after));
+            (Some(before), Some(after)) if before.is_same_to_us(after));
         if !unchanged {
             concerned.services.insert(change.id.clone());
             let both = change.before.iter().chain(&change.after);
             concerned
                 .services
-                .extend(both.map(|kept| service_of(&kept.binding)));
+                .extend(both.map(|binding| id(&binding.service)));
         }
         match (&change.before, &change.after) {
             (_, None) => {
                 concerned.gone.insert(me.clone());
             }
-            (_, Some(after)) if after.binding.metadata.deletion_timestamp.is_some() => {
+            (_, Some(after)) if after.is_deleted() => {
                 concerned.urgent.insert(me.clone());
             }
             (Some(_), Some(_)) if unchanged => return,
@@ -211,9 +203,9 @@ impl Inner {
             }
         }
         // Whoever binds the same Service may win, or lose, by this change.
-        for kept in change.before.iter().chain(&change.after) {
+        for binding in change.before.iter().chain(&change.after) {
             concerned.now.extend(
-                self.bound_to(&service_of(&kept.binding))
+                self.bound_to(&id(&binding.service))
                     .into_iter()
                     .filter(|other| *other != me),
             );
@@ -304,17 +296,4 @@ pub(super) fn service_of(binding: &ServiceBinding) -> Id {
         binding.spec.namespace.clone().unwrap_or(own),
         binding.spec.service_name.clone(),
     )
-}
-
-/// Whether nothing changed that a look would read.
-fn same_to_us(before: &Kept, after: &Kept) -> bool {
-    let (b, a) = (&before.binding.metadata, &after.binding.metadata);
-    b.uid == a.uid
-        && b.generation == a.generation
-        && b.deletion_timestamp == a.deletion_timestamp
-        && b.finalizers == a.finalizers
-        && b.annotations == a.annotations
-        && ownership::made_for_catalog(&before.binding)
-            == ownership::made_for_catalog(&after.binding)
-        && before.says_the_same(after)
 }

@@ -1,99 +1,140 @@
-//! How is a binding kept between two looks? Its status takes most of its room, and is
-//! read by looks alone: so it is kept packed, and a look unpacks it. No IO.
+//! How is a binding kept between two looks? Looks alone read all of it: so it is kept
+//! packed, and a look unpacks it. What decides which bindings a change concerns stands
+//! beside. No IO.
 //!
-//! What all statuses have in common (the names of fields, conditions and reasons) is in
-//! a dictionary, so that packed they take a sixth of the room or less
+//! What all bindings have in common (the names of fields, conditions and reasons) is in
+//! a dictionary, so that packed they take a quarter of the room or less
 //! (docs/benchmarks/scale.md).
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 
-use crate::api::service_binding::{ServiceBinding, ServiceBindingStatus};
+use super::index::service_of;
+use crate::api::service_binding::ServiceBinding;
+use crate::controller::mirror::object;
+use crate::domain::inputs::Rival;
+use crate::domain::names::ObjectKey;
 use crate::domain::situation::Truth;
-use crate::domain::{readiness, status};
+use crate::domain::{ownership, readiness, status};
 
-/// A binding, its status packed. Two are equal where the bindings are.
+/// A binding. Two are equal where all of them is.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Kept {
-    /// All but the status.
-    pub(super) binding: Arc<ServiceBinding>,
-    status: Status,
+pub(super) struct Kept(Arc<Facts>);
+
+/// What is known of a binding without unpacking it.
+#[derive(Debug, PartialEq)]
+pub(super) struct Facts {
+    whole: Whole,
+    /// The binding as the others for its Service see it.
+    pub(super) rival: Rival,
+    /// The Service that it names.
+    pub(super) service: ObjectKey,
+    /// The ID in the catalog that it names.
+    pub(super) catalog_id: Box<str>,
+    generation: Option<i64>,
+    /// When its deletion was asked for, as seconds since 1970.
+    deletion: Option<i64>,
+    /// Finalizers, annotations and status, as a number.
+    rest: u64,
     /// What the status says of Ready.
     pub(super) ready: (Truth, &'static str),
     /// Whether it says that the service was denied, and no more.
     pub(super) denied: bool,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-enum Status {
-    Nothing,
-    Packed(Arc<[u8]>),
+#[derive(Debug, PartialEq)]
+enum Whole {
+    Packed(Box<[u8]>),
     /// One that could not be packed.
-    Plain(Arc<ServiceBindingStatus>),
+    Plain(Box<ServiceBinding>),
 }
 
 impl Kept {
     pub(super) fn of(binding: Arc<ServiceBinding>) -> Self {
         let status = binding.status.as_ref();
         let (ready, denied) = (readiness::of(status), status::is_denied(status));
-        let status = status.map_or(Status::Nothing, Status::of);
-        Self {
-            binding: without_status(binding),
-            status,
+        let deletion = binding.metadata.deletion_timestamp.as_ref();
+        Self(Arc::new(Facts {
+            rival: ownership::as_rival(&binding),
+            service: object(&service_of(&binding)),
+            catalog_id: binding.spec.catalog_service_id.as_str().into(),
+            generation: binding.metadata.generation,
+            deletion: deletion.map(|at| at.0.as_second()),
+            rest: rest(&binding),
             ready,
             denied,
-        }
+            whole: Whole::of(binding),
+        }))
     }
 
     /// The binding as it was.
-    pub(super) fn whole(&self) -> Arc<ServiceBinding> {
-        let status = match &self.status {
-            Status::Nothing => return Arc::clone(&self.binding),
-            Status::Packed(packed) => unpack(packed),
-            Status::Plain(status) => Some(ServiceBindingStatus::clone(status)),
-        };
-        Arc::new(ServiceBinding {
-            status,
-            ..ServiceBinding::clone(&self.binding)
-        })
+    pub(super) fn whole(&self) -> Option<Arc<ServiceBinding>> {
+        match &self.0.whole {
+            Whole::Packed(packed) => unpack(packed).map(Arc::new),
+            Whole::Plain(binding) => Some(Arc::new(ServiceBinding::clone(binding))),
+        }
     }
 
-    /// Whether both have the same status.
-    pub(super) fn says_the_same(&self, other: &Self) -> bool {
-        self.status == other.status
+    /// Whether its owner has changed nothing.
+    pub(super) fn has_same_words(&self, other: &Self) -> bool {
+        let words = |of: &Self| (of.rival.uid.clone(), of.generation, of.deletion);
+        words(self) == words(other)
+    }
+
+    /// Whether nothing changed that a look would read.
+    pub(super) fn is_same_to_us(&self, other: &Self) -> bool {
+        self.has_same_words(other)
+            && self.rest == other.rest
+            && self.rival.made_for_catalog == other.rival.made_for_catalog
+    }
+
+    /// Whether it is being deleted.
+    pub(super) fn is_deleted(&self) -> bool {
+        self.deletion.is_some()
     }
 }
 
-impl Status {
-    fn of(status: &ServiceBindingStatus) -> Self {
-        let packed = pack(status);
-        let plain = || Self::Plain(Arc::new(status.clone()));
-        packed.map_or_else(plain, |packed| Self::Packed(packed.into()))
+impl std::ops::Deref for Kept {
+    type Target = Facts;
+
+    fn deref(&self) -> &Facts {
+        &self.0
     }
 }
 
-fn without_status(binding: Arc<ServiceBinding>) -> Arc<ServiceBinding> {
-    if binding.status.is_none() {
-        return binding;
+impl Whole {
+    fn of(binding: Arc<ServiceBinding>) -> Self {
+        match pack(&binding) {
+            Some(packed) => Self::Packed(packed.into()),
+            None => Self::Plain(Box::new(Arc::unwrap_or_clone(binding))),
+        }
     }
-    let mut binding = Arc::unwrap_or_clone(binding);
-    binding.status = None;
-    Arc::new(binding)
 }
 
-/// What statuses have in common: one that says much of what can be said. It may be any
-/// text: the better it is, the less room is taken. What is kept at one time is read with
-/// the same text.
+fn rest(binding: &ServiceBinding) -> u64 {
+    let mut all = DefaultHasher::new();
+    let metadata = &binding.metadata;
+    (&metadata.finalizers, &metadata.annotations).hash(&mut all);
+    serde_json::to_vec(&binding.status)
+        .unwrap_or_default()
+        .hash(&mut all);
+    all.finish()
+}
+
+/// What bindings have in common: one whose status says much of what can be said. It may
+/// be any text: the better it is, the less room is taken. What is kept at one time is read
+/// with the same text.
 static COMMON: &[u8] = include_bytes!("kept/common.json");
 
 /// Nothing where it cannot be written as JSON.
-fn pack(status: &ServiceBindingStatus) -> Option<Vec<u8>> {
-    let text = serde_json::to_vec(status).ok()?;
+fn pack(binding: &ServiceBinding) -> Option<Vec<u8>> {
+    let text = serde_json::to_vec(binding).ok()?;
     Some(compress_prepend_size_with_dict(&text, COMMON))
 }
 
-fn unpack(packed: &[u8]) -> Option<ServiceBindingStatus> {
+fn unpack(packed: &[u8]) -> Option<ServiceBinding> {
     let text = decompress_size_prepended_with_dict(packed, COMMON).ok()?;
     serde_json::from_slice(&text).ok()
 }
@@ -165,9 +206,8 @@ mod tests {
         for status in [json!(null), json!({}), typical(), unusual] {
             let binding = binding(status);
             let kept = Kept::of(Arc::clone(&binding));
-            assert_eq!(kept.whole(), binding);
-            assert_eq!(kept.binding.status, None);
-            assert!(!matches!(kept.status, Status::Plain(_)));
+            assert_eq!(kept.whole(), Some(binding));
+            assert!(matches!(kept.whole, Whole::Packed(_)));
         }
     }
 
@@ -177,28 +217,28 @@ mod tests {
         other["children"][0]["generation"] = json!(8);
         let [one, same, other, none] =
             [typical(), typical(), other, json!(null)].map(|status| Kept::of(binding(status)));
-        assert!(one.says_the_same(&same));
+        assert!(one.is_same_to_us(&same));
         assert_eq!(one, same);
         for another in [other, none] {
-            assert!(!one.says_the_same(&another));
+            assert!(one.has_same_words(&another));
+            assert!(!one.is_same_to_us(&another));
             assert_ne!(one, another);
         }
     }
 
     #[test]
-    fn a_typical_status_takes_a_quarter_of_its_text() {
-        let kept = Kept::of(binding(typical()));
-        let Status::Packed(packed) = kept.status else {
-            panic!("it is not packed");
-        };
-        let text = serde_json::to_vec(&typical()).unwrap().len();
+    fn a_typical_binding_takes_a_quarter_of_its_text() {
+        let binding = binding(typical());
+        let packed = pack(&binding).unwrap();
+        let text = serde_json::to_vec(&binding).unwrap().len();
         assert!(4 * packed.len() <= text, "{} of {text}", packed.len());
     }
 
     #[test]
-    fn what_is_in_common_is_a_status_that_says_all_that_a_typical_one_says() {
-        let common: ServiceBindingStatus = serde_json::from_slice(COMMON).unwrap();
-        let typical: ServiceBindingStatus = serde_json::from_value(typical()).unwrap();
+    fn what_is_in_common_is_a_binding_that_says_all_that_a_typical_one_says() {
+        let common: ServiceBinding = serde_json::from_slice(COMMON).unwrap();
+        let common = common.status.unwrap();
+        let typical = binding(typical()).status.clone().unwrap();
         for condition in typical.conditions {
             let says = |c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
                 (c.type_.clone(), c.status.clone(), c.reason.clone())

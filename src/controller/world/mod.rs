@@ -34,7 +34,6 @@ use crate::domain::names::{BindingKey, CatalogServiceId, ClusterDomain};
 use crate::domain::rule::Rule;
 use crate::domain::served::Served;
 use crate::domain::target::Target;
-use crate::domain::validate::key;
 
 /// Which bindings a change concerns, and whether it came with a list.
 #[derive(Debug, Default, PartialEq)]
@@ -140,7 +139,7 @@ impl World {
     pub fn last_readable(&self, metadata: &ObjectMeta) -> Option<ServiceBinding> {
         let id = (metadata.namespace.clone()?, metadata.name.clone()?);
         let inner = self.lock();
-        let last = inner.bindings.get(&id)?.whole();
+        let last = inner.bindings.get(&id)?.whole()?;
         (last.metadata.uid == metadata.uid).then(|| ServiceBinding {
             metadata: ObjectMeta {
                 generation: last.metadata.generation,
@@ -179,12 +178,13 @@ impl World {
             let all = *name == self.own_namespace;
             concerned.namespaces.insert(name.clone());
             concerned.all |= all;
-            let concerns = |b: &&ServiceBinding| {
-                let own = b.metadata.namespace.as_ref();
-                all || own == Some(name) || b.spec.namespace.as_ref() == Some(name)
+            let concerns = |binding: &&Kept| {
+                let of = [&binding.rival.key.namespace, &binding.service.namespace];
+                all || of.contains(&name)
             };
-            let bindings = inner.bindings.values().map(|kept| &*kept.binding);
-            concerned.now.extend(bindings.filter(concerns).map(key));
+            let bindings = inner.bindings.values().filter(concerns);
+            let keys = bindings.map(|binding| binding.rival.key.clone());
+            concerned.now.extend(keys);
         }
         self.note_complete(&inner);
         concerned
@@ -199,7 +199,7 @@ impl World {
         if !matches!(told.event, Event::Init | Event::InitApply(_))
             && inner.missing[kind as usize].remove(&told.part).is_some()
         {
-            let all = inner.bindings.values().map(|kept| key(&kept.binding));
+            let all = inner.keys();
             concerned.listed.extend(all);
         }
         for change in inner.rules_mut(kind).take(told) {
@@ -228,7 +228,7 @@ impl World {
         let before = inner.missing[kind as usize].insert(part.to_owned(), why);
         inner.touched.everything();
         if before.is_none() {
-            let all = inner.bindings.values().map(|kept| key(&kept.binding));
+            let all = inner.keys();
             concerned.listed.extend(all);
         }
         self.note_complete(&inner);
@@ -291,7 +291,7 @@ impl World {
             .bindings
             .get(&(key.namespace.clone(), key.name.clone()))
             .cloned()?;
-        Some(kept.whole())
+        kept.whole()
     }
 
     /// The bindings that name this service of the catalog.
@@ -311,11 +311,7 @@ impl World {
     /// Every binding there is.
     pub fn keys(&self) -> Vec<BindingKey> {
         let inner = self.lock();
-        inner
-            .bindings
-            .values()
-            .map(|kept| key(&kept.binding))
-            .collect()
+        inner.keys().collect()
     }
 
     /// What is known about a binding, but for the catalog's answer.

@@ -1,13 +1,12 @@
 //! How much of the world is known: what was listed, in which part of it.
 
-use super::index::{Inner, service_of};
+use super::index::Inner;
 use super::watched::Watched;
 use super::{Concerned, World};
 use crate::controller::mirrors::Mirrors;
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::NamespaceView;
 use crate::domain::served::{Part, Served, WHOLE};
-use crate::domain::validate::key;
 
 impl Inner {
     /// An empty world of what is served.
@@ -108,11 +107,10 @@ impl Inner {
         let into = |namespace: &str| self.may_bind(part, namespace);
         let namespaces = self.served.parts().into_iter();
         concerned.namespaces.extend(namespaces.filter(|n| into(n)));
-        let bindings = self.bindings.values().map(|kept| &kept.binding);
-        let bindings = bindings.filter(|binding| into(&service_of(binding).0));
-        concerned
-            .listed
-            .extend(bindings.map(|binding| key(binding)));
+        let bindings = self.bindings.values();
+        let bindings = bindings.filter(|binding| into(&binding.service.namespace));
+        let keys = bindings.map(|binding| binding.rival.key.clone());
+        concerned.listed.extend(keys);
     }
 
     /// Whether bindings of the one namespace may name Services of the other.

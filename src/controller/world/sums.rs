@@ -15,7 +15,6 @@ use crate::domain::names::{BindingKey, ServiceKey};
 use crate::domain::reasons;
 use crate::domain::registration::Surroundings;
 use crate::domain::rule::Rule;
-use crate::domain::validate::key;
 
 /// What the condition Ready says: its value, and its reason.
 type Ready = (&'static str, &'static str);
@@ -86,7 +85,7 @@ impl World {
     pub fn denied(&self) -> Vec<BindingKey> {
         let inner = self.lock();
         let denied = inner.bindings.values().filter(|kept| kept.denied);
-        denied.map(|kept| key(&kept.binding)).collect()
+        denied.map(|kept| kept.rival.key.clone()).collect()
     }
 
     /// How many bindings there are by what their condition Ready says: its

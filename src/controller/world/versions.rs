@@ -3,12 +3,11 @@
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use super::World;
-use super::index::{Inner, service_of};
+use super::index::Inner;
 use super::touched::Stamp;
 use crate::controller::mirror::{self, Id, object};
 use crate::domain::desired::MeshKind;
 use crate::domain::names::{BindingKey, ObjectKey};
-use crate::domain::uid::Uid;
 
 /// What a look at a binding would read, by its versions.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,15 +32,15 @@ impl World {
     pub fn versions(&self, key: &BindingKey) -> Option<Versions> {
         let inner = self.lock();
         let id = (key.namespace.clone(), key.name.clone());
-        let binding = &inner.bindings.get(&id)?.binding;
+        let binding = inner.bindings.get(&id)?;
         let own = inner.bindings.version(&id)?;
-        let service = service_of(binding);
+        let service = mirror::id(&binding.service);
         if inner.unreadable.get(&id).is_some() || inner.missing_in(&service.0).is_some() {
             return None;
         }
-        let uid = binding.metadata.uid.as_deref().map(Uid::from);
+        let uid = Some(&binding.rival.uid);
         let mut all = DefaultHasher::new();
-        (&uid, own).hash(&mut all);
+        (uid, own).hash(&mut all);
         inner.services.version(&service).hash(&mut all);
         for namespace in [&id.0, &service.0, &self.own_namespace] {
             let id = (String::new(), namespace.clone());
@@ -58,7 +57,7 @@ impl World {
         }
         for (kind, id) in inner.by_host.of(host.as_str()) {
             let of = inner.rule_at(*kind, id).map(|rule| &rule.binding_uid);
-            if of.is_some_and(|of| of.is_some() && *of != uid) {
+            if of.is_some_and(|of| of.is_some() && of.as_ref() != uid) {
                 return None;
             }
             (&**id, inner.rule_version_at(*kind, id)).hash(&mut all);
@@ -69,7 +68,7 @@ impl World {
         Some(Versions {
             number: all.finish(),
             stamp: inner.touched.stamp(&service),
-            catalog_id: binding.spec.catalog_service_id.clone(),
+            catalog_id: binding.catalog_id.to_string(),
         })
     }
 }

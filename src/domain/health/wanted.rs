@@ -223,7 +223,7 @@ mod tests {
         younger.rivals = vec![Rival {
             key: BindingKey::new("shop", "older"),
             created: 1,
-            uid: "a".to_owned(),
+            uid: "a".into(),
             made_for_catalog: false,
         }];
         let mut without = asking();

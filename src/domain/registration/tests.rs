@@ -35,7 +35,7 @@ fn bound(namespace: &str, of: &str, made_for_catalog: bool) -> (Rival, String) {
     let rival = Rival {
         key: BindingKey::new(namespace.to_owned(), "somebodys"),
         created: 1,
-        uid: "somebodys".to_owned(),
+        uid: "somebodys".into(),
         made_for_catalog,
     };
     (rival, of.to_owned())
