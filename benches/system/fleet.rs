@@ -23,6 +23,10 @@ const AT_ONCE: usize = 16;
 /// How long a removal may take.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
+/// From so many on each Service gets the address that it is told: the API server's own
+/// search for a free one takes longer the more there are.
+const TOO_MANY_TO_SEARCH: usize = 20_000;
+
 /// Services of one namespace, or their names, and the bindings to them.
 pub(crate) struct Fleet {
     pub(crate) namespace: String,
@@ -53,12 +57,25 @@ impl Fleet {
     pub(crate) async fn make(client: kube::Client, namespace: &str, size: usize) -> Result<Self> {
         let fleet = Self::without_services(client, namespace, size);
         let services = Api::<Service>::namespaced(fleet.client.clone(), namespace);
-        for_each(&fleet.names, AT_ONCE, async |name: &String| {
-            let service = serde_json::from_value(json!({
+        let numbered: Vec<_> = fleet.names.iter().enumerate().collect();
+        for_each(&numbered, AT_ONCE, async |(number, name)| {
+            let mut service = json!({
                 "metadata": { "name": name },
                 "spec": { "ports": [{ "name": "http", "port": 80 }] },
-            }))?;
-            services.create(&PostParams::default(), &service).await?;
+            });
+            let create = async |service: &Value| {
+                let service = serde_json::from_value(service.clone())?;
+                anyhow::Ok(services.create(&PostParams::default(), &service).await?)
+            };
+            if size >= TOO_MANY_TO_SEARCH {
+                service["spec"]["clusterIP"] = json!(address(*number)?);
+                // Another one may have been given it.
+                if create(&service).await.is_ok() {
+                    return Ok(());
+                }
+                service["spec"]["clusterIP"] = Value::Null;
+            }
+            create(&service).await?;
             Ok(())
         })
         .await?;
@@ -152,6 +169,13 @@ impl Fleet {
     pub(crate) fn rules(&self, kind: &str) -> Api<DynamicObject> {
         rules(&self.client, kind, &self.namespace)
     }
+}
+
+/// An address of the rig's range of them, above those that are given without being asked
+/// for.
+fn address(number: usize) -> Result<String> {
+    let [_, _, high, low] = u32::try_from(number + 8192)?.to_be_bytes();
+    Ok(format!("10.0.{high}.{low}"))
 }
 
 /// The rules of the mesh in this namespace, as this client may see them.
