@@ -39,7 +39,7 @@ pub(crate) async fn ask_catalog(
         Ok(record) => CatalogAnswer::Record(record),
         Err(CatalogError::NotFound) => {
             let confirmed = ctx.memory.not_found(&key, uid, id) >= CONFIRM_AFTER;
-            if ctx.world.binding(&key).is_none() {
+            if !ctx.world.has(&key) {
                 // It went while the catalog was asked.
                 ctx.memory.found(&key);
             }

@@ -88,7 +88,7 @@ pub(crate) async fn finish(
         return no_longer_leading(worked);
     }
     let key = validate::key(binding);
-    if ctx.world.binding(&key).is_some() {
+    if ctx.world.has(&key) {
         let look = looks::Look {
             at: Timestamp::now(),
             took: started.elapsed(),

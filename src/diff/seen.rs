@@ -280,7 +280,7 @@ fn fresh_one(given: &ServiceBinding, created: i64) -> ServiceBinding {
 impl Cluster {
     /// Whether there is a binding of that name, whatever it holds.
     pub(super) fn has(&self, key: &BindingKey) -> bool {
-        self.world.binding(key).is_some() || self.wrong.contains_key(key)
+        self.world.has(key) || self.wrong.contains_key(key)
     }
 
     /// Takes a binding for stored that the operator would make.

@@ -68,9 +68,9 @@ impl Known {
         self.state().is_live()
     }
 
-    /// A number that stays while the service is the same one, whatever its owners write
-    /// of it, and is another one where it may have gone and come again. Nothing before
-    /// the first complete list.
+    /// A number that stays while the service is the same one, as far as the stream tells,
+    /// and is another one where it may have gone and come again: also where its record
+    /// changed and only a list says so. Nothing before the first complete list.
     pub fn came(&self, id: &CatalogServiceId) -> Option<u64> {
         self.state().came(id)
     }

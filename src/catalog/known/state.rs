@@ -308,6 +308,9 @@ impl State {
                 let gone = self.absent.is_later(id, at);
                 if self.rewound || !(known || gone) {
                     self.stale.mark(id, at.revision);
+                } else if known && matches!(kind, EventKind::Registered(_)) {
+                    // A read was quicker than this, and told nobody that it came anew.
+                    self.changed.insert(id.clone());
                 }
             }
             // What is known may be of another history, in which this event

@@ -619,7 +619,15 @@ fn a_service_stays_the_same_one_through_updates_and_is_another_one_once_register
     // An end that this stream told late, or not at all.
     s.registered(15, "a");
     assert_ne!(s.came("a"), again);
-    s.deregistered(16, "a");
+    // Nor is it missed where a read was quicker than the stream.
+    let again = s.came("a");
+    s.wait(300);
+    s.reads(read("a", 16));
+    s.changed();
+    s.registered(16, "a");
+    assert_ne!(s.came("a"), again);
+    assert_eq!(s.changed(), "a", "nobody looks");
+    s.deregistered(17, "a");
     assert!(s.0.came.is_empty(), "those that are gone are remembered");
 }
 
@@ -639,4 +647,23 @@ fn a_service_whose_record_moved_between_two_lists_may_be_another_one() {
     s.list("e", 40, &[("a", 1), ("b", 17), ("d", 18)]);
     assert_ne!(s.came("d"), known.1, "it was away");
     assert_eq!(s.0.came.len(), 2);
+}
+
+#[test]
+fn a_service_that_was_read_ahead_of_the_stream_may_be_another_one_than_it_tells() {
+    let mut s = Scene::new();
+    let first = s.came("a");
+    s.updated(11, "a");
+    // It was taken out and entered again before it was read.
+    s.reads(read("a", 13));
+    assert_eq!((s.came("a"), s.changed()), (first, "a".into()));
+    s.list("e", 14, &[("a", 13), ("b", 2), ("c", 3)]);
+    assert_ne!(s.came("a"), first);
+    assert_eq!(s.changed(), "a", "nobody looks");
+    let listed = s.came("a");
+    s.deregistered(12, "a");
+    s.registered(13, "a");
+    assert_eq!((s.presence("a"), s.came("a")), ("13".into(), listed));
+    s.list("e", 15, &[("a", 13), ("b", 2), ("c", 3)]);
+    assert_eq!(s.came("a"), listed, "once is enough");
 }

@@ -370,8 +370,7 @@ fn stay(ctx: &Context, now: BTreeMap<BindingKey, Stays>) {
         .collect();
     for key in &moved {
         // One that is about to end waits for its Pods.
-        let binding = ctx.world.binding(key);
-        if binding.is_some_and(|b| b.metadata.deletion_timestamp.is_some()) {
+        if ctx.world.is_deleted(key) {
             ctx.queue.add(key, Lane::Urgent);
         }
     }

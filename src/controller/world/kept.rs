@@ -107,7 +107,10 @@ impl std::ops::Deref for Kept {
 impl Whole {
     fn of(binding: Arc<ServiceBinding>) -> Self {
         match pack(&binding) {
-            Some(packed) => Self::Packed(packed.into()),
+            Some(packed) => {
+                debug_assert_eq!(unpack(&packed).as_ref(), Some(&*binding));
+                Self::Packed(packed.into())
+            }
             None => Self::Plain(Box::new(Arc::unwrap_or_clone(binding))),
         }
     }

@@ -138,8 +138,8 @@ impl World {
     /// understood, so that its status does not claim more.
     pub fn last_readable(&self, metadata: &ObjectMeta) -> Option<ServiceBinding> {
         let id = (metadata.namespace.clone()?, metadata.name.clone()?);
-        let inner = self.lock();
-        let last = inner.bindings.get(&id)?.whole()?;
+        let last = self.lock().bindings.get(&id)?.clone();
+        let last = last.whole()?;
         (last.metadata.uid == metadata.uid).then(|| ServiceBinding {
             metadata: ObjectMeta {
                 generation: last.metadata.generation,
@@ -292,6 +292,19 @@ impl World {
             .get(&(key.namespace.clone(), key.name.clone()))
             .cloned()?;
         kept.whole()
+    }
+
+    /// Whether there is such a binding.
+    pub fn has(&self, key: &BindingKey) -> bool {
+        let id = (key.namespace.clone(), key.name.clone());
+        self.lock().bindings.get(&id).is_some()
+    }
+
+    /// Whether there is such a binding, which is being deleted.
+    pub fn is_deleted(&self, key: &BindingKey) -> bool {
+        let id = (key.namespace.clone(), key.name.clone());
+        let inner = self.lock();
+        inner.bindings.get(&id).is_some_and(Kept::is_deleted)
     }
 
     /// The bindings that name this service of the catalog.

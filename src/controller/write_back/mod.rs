@@ -45,7 +45,7 @@ pub struct WriteBack {
 
 impl WriteBack {
     /// Nothing is to be told yet. Of the `calls` that the catalog takes in a second a
-    /// third may tell nothing new.
+    /// third may tell what it knows already, as after a start.
     pub fn new(calls: u32) -> Self {
         Self {
             state: Mutex::new(State::new(calls)),

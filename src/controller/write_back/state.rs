@@ -27,8 +27,8 @@ pub(super) const SPACING: Duration = Duration::from_millis(300);
 /// How long a withdrawal waits for another binding to take the service over.
 pub(super) const HANDOVER: Duration = Duration::from_secs(1);
 
-/// What tells nothing new takes one of so many calls that the catalog bears, so that
-/// changes are read at once meanwhile.
+/// What may tell nothing new, as all does that is told after a start, takes one of so many
+/// calls that the catalog bears, so that changes are read at once meanwhile.
 const REPETITIONS: u32 = 3;
 
 /// Most reports of endpoints that are under way at once. One place is kept
@@ -51,7 +51,7 @@ pub(super) struct State {
     of_service: OneToMany<ObjectKey, CatalogServiceId>,
     /// Services that may have to be reported, and how soon.
     unchecked: BTreeMap<CatalogServiceId, Lane>,
-    /// Least time between two reports that tell nothing new.
+    /// Least time between two reports that may tell nothing new.
     pub(super) between_repetitions: Duration,
     /// When the next one may be sent.
     pub(super) repetition: Option<Instant>,
@@ -94,7 +94,11 @@ impl State {
             .entry(id.clone())
             .or_insert_with(|| Service::new(now));
         let before = service.target.replace(of.clone());
+        let mut lane = Lane::Again;
         if came.is_some() && service.came != came {
+            if service.came.is_some() {
+                lane = Lane::News;
+            }
             service.came = came;
             service.lost();
             self.health.tell_again(id, now);
@@ -106,7 +110,7 @@ impl State {
             self.of_service.insert(of, id.clone());
         }
         self.health.resume(now);
-        self.check(id, Lane::Again);
+        self.check(id, lane);
     }
 
     /// The binding names a service, and the catalog does not say whether that

@@ -58,9 +58,11 @@ impl<K> Entries<K> {
         self.places.is_empty()
     }
 
-    /// Gives back what is not needed any more.
+    /// Gives back room that is not needed, but for what a few more would take.
     pub(super) fn shrink(&mut self) {
-        self.places.shrink_to_fit();
+        if self.places.capacity() > self.places.len() * 9 / 8 {
+            self.places.shrink_to_fit();
+        }
     }
 }
 
