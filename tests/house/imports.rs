@@ -48,7 +48,7 @@ const LAYERS: &[Layer] = &[
     Layer { module: "diff",       own: &["api", "args", "domain", "files", "catalog::Catalog", "catalog::error", "controller::apply::in_time", "controller::error", "controller::mesh_api", "controller::mirror", "controller::readable", "controller::sources", "controller::world"], libraries: AllBut(&["reqwest", "hyper_util", "sqlx", "axum", "anyhow", "clap", "prometheus"]) },
     Layer { module: "domain",     own: &["api"], libraries: Only(&["internment", "serde", "serde_json", "sha2", "smallvec", "thiserror", "jiff", "k8s_openapi::apimachinery", "k8s_openapi::jiff"]) },
     Layer { module: "files",      own: &["api", "domain"], libraries: AllBut(&["kube", "kube_runtime", "tokio", "reqwest", "hyper_util", "sqlx", "anyhow", "clap", "prometheus"]) },
-    Layer { module: "health",     own: &["domain", "metrics"], libraries: Only(&["fastrand", "futures::FutureExt", "httparse", "jiff", "rustls", "thiserror", "tokio", "tokio_rustls", "tracing", "webpki"]) },
+    Layer { module: "health",     own: &["domain", "metrics"], libraries: Only(&["fastrand", "futures::FutureExt", "httparse", "jiff", "rustls", "slab", "thiserror", "tokio", "tokio_rustls", "tracing", "webpki"]) },
     Layer { module: "main",       own: &["*"], libraries: AllBut(&[]) },
     Layer { module: "metrics",    own: &[], libraries: Only(&["prometheus", "thiserror"]) },
     Layer { module: "render",     own: &["api", "args", "domain", "files"], libraries: AllBut(&["kube", "kube_runtime", "tokio", "reqwest", "hyper_util", "sqlx", "anyhow", "prometheus"]) },

@@ -97,21 +97,6 @@ impl State {
                 self.put(&id, service);
             }
         }
-        let (services, stale) = (&self.services, &self.stale);
-        self.came
-            .retain(|id, _| services.contains_key(id) || stale.holds(id));
-    }
-    /// A service may have gone and come again where the list shows another record than
-    /// was known, or the one that was known had been read before the stream told of it:
-    /// what the list covers will not be told any more.
-    fn may_have_come(&mut self, id: &CatalogServiceId, listed: &Service, at: u64) {
-        let told = self.position.as_ref().map_or(0, |at| at.revision);
-        let known = self.services.get(id);
-        let same = known
-            .is_some_and(|known| known.revision() == listed.revision() && !known.is_later(told));
-        if self.lists > 0 && !same {
-            self.came.insert(id.clone(), at);
-            self.changed.insert(id.clone());
-        }
+        self.forget_who_did_not_come();
     }
 }

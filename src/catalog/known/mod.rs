@@ -3,6 +3,7 @@
 //! Plain values behind a lock; no IO.
 
 mod absent;
+mod came;
 mod failing;
 pub mod glimpse;
 mod listed;

@@ -214,13 +214,6 @@ impl State {
         self.lists
     }
 
-    /// Says of one and the same service the same number, whatever its owners write, and
-    /// another one where it may have gone and come again.
-    pub(super) fn came(&self, id: &CatalogServiceId) -> Option<u64> {
-        self.position.as_ref()?;
-        Some(self.came.get(id).copied().unwrap_or_default())
-    }
-
     pub(super) fn history(&self) -> Option<u64> {
         (self.histories > 0).then_some(self.histories)
     }
