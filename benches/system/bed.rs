@@ -167,9 +167,13 @@ impl Bed {
         self.rig.audit_mark().await
     }
 
-    /// Waits until it writes nothing for a while.
-    pub(crate) async fn calm(&self) -> Result<()> {
+    /// Waits until it writes nothing for a while, and has told the catalog all: after a
+    /// start that takes minutes.
+    pub(crate) async fn calm(&self, running: &Running) -> Result<()> {
         wait::until("no more writes", PATIENCE, async || {
+            let pending = running.metrics().await?;
+            let pending = pending.sum("catalog_mesh_reports_pending", &[]);
+            ensure!(pending == Some(0.0), "{pending:?} reports to the catalog");
             let mark = self.mark().await?;
             tokio::time::sleep(CALM).await;
             let asked = self.requests(mark).await?;

@@ -53,7 +53,7 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     eprintln!("{changes} changes in the catalog, {rate}/s ...");
     let running = bed.in_force(PERIOD).await?;
     let sightings = Sightings::watch(bed);
-    settle().await;
+    bed.calm(&running).await?;
     let (mark, before) = (bed.mark().await?, running.usage()?);
     let spent = Costs::begin(bed).await?;
     let committed = open_loop(rate, changes, async |turn| {

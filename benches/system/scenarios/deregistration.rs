@@ -47,7 +47,7 @@ pub(super) async fn measure(bed: &Bed, template: &Template, report: &mut Report)
     let flags = ["--max-delete-percent", "100"];
     let running = bed.made_in_force(PERIOD, &flags).await?;
     let ends = Ends::watch(bed);
-    settle().await;
+    bed.calm(&running).await?;
     let mark = bed.mark().await?;
     let committed = open_loop(rate, count, async |turn| {
         let name = &bed.ours.names[turn];

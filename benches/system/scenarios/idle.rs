@@ -9,7 +9,7 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
     let mut report = Report::new();
     let running = bed.in_force(PERIOD).await?;
     // Of ten thousand first looks the Events come for a while longer.
-    bed.calm().await?;
+    bed.calm(&running).await?;
     let span = bed.options.span();
     eprintln!("{} s of nothing ...", span.as_secs());
     let (mark, before) = (bed.mark().await?, running.usage()?);

@@ -41,7 +41,7 @@ pub(super) async fn run(bed: &Bed) -> Result<Report> {
             healthy(&running, size * EACH).await?;
         }
         // Ten thousand bindings are told of their health one after the other.
-        bed.calm().await?;
+        bed.calm(&running).await?;
         sleep(SETTLED).await;
         let peak = running.usage()?.peak_rss_mib;
         // One whole round at least.
