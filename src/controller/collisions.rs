@@ -10,7 +10,7 @@ use super::report;
 use crate::domain::names::{BindingKey, CatalogServiceId};
 use crate::domain::reasons;
 use crate::domain::registration::{self, Problem, Surroundings};
-use crate::domain::status::{self, Transition};
+use crate::domain::status::Transition;
 
 /// Tells whoever has the name of the binding that would be made, where that is
 /// the problem. That another record names the Service stands in a condition.
@@ -40,9 +40,7 @@ pub(crate) fn look_again(ctx: &Context, around: &Surroundings, ids: &BTreeSet<Ca
     for (rival, of) in &around.bindings {
         let bound = CatalogServiceId::parse(of).ok();
         let now = bound.and_then(|id| registration::beside(ids, &id));
-        let binding = ctx.world.binding(&rival.key);
-        let status = binding.as_ref().and_then(|binding| binding.status.as_ref());
-        if now.as_deref() != status::another_record(status) {
+        if now.as_deref() != ctx.world.another_record(&rival.key).as_deref() {
             ctx.queue.add(&rival.key, Lane::Normal);
         }
     }

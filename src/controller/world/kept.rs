@@ -10,12 +10,14 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
+use serde::Deserialize as _;
 
+use super::World;
 use super::index::service_of;
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::object;
 use crate::domain::inputs::Rival;
-use crate::domain::names::ObjectKey;
+use crate::domain::names::{BindingKey, ObjectKey};
 use crate::domain::situation::Truth;
 use crate::domain::{ownership, readiness, status};
 
@@ -42,6 +44,8 @@ pub(super) struct Facts {
     pub(super) ready: (Truth, &'static str),
     /// Whether it says that the service was denied, and no more.
     pub(super) denied: bool,
+    /// What it says of other records that name the Service.
+    pub(super) another_record: Option<Box<str>>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -55,17 +59,25 @@ impl Kept {
     pub(super) fn of(binding: Arc<ServiceBinding>) -> Self {
         let status = binding.status.as_ref();
         let (ready, denied) = (readiness::of(status), status::is_denied(status));
+        let another_record = status::another_record(status).map(Into::into);
         let deletion = binding.metadata.deletion_timestamp.as_ref();
+        let deletion = deletion.map(|at| at.0.as_second());
+        let generation = binding.metadata.generation;
+        let rival = ownership::as_rival(&binding);
+        let service = object(&service_of(&binding));
+        let catalog_id = binding.spec.catalog_service_id.as_str().into();
+        let (whole, rest) = Whole::of(binding);
         Self(Arc::new(Facts {
-            rival: ownership::as_rival(&binding),
-            service: object(&service_of(&binding)),
-            catalog_id: binding.spec.catalog_service_id.as_str().into(),
-            generation: binding.metadata.generation,
-            deletion: deletion.map(|at| at.0.as_second()),
-            rest: rest(&binding),
+            whole,
+            rival,
+            service,
+            catalog_id,
+            generation,
+            deletion,
+            rest,
             ready,
             denied,
-            whole: Whole::of(binding),
+            another_record,
         }))
     }
 
@@ -105,41 +117,65 @@ impl std::ops::Deref for Kept {
 }
 
 impl Whole {
-    fn of(binding: Arc<ServiceBinding>) -> Self {
-        match pack(&binding) {
-            Some(packed) => {
-                debug_assert_eq!(unpack(&packed).as_ref(), Some(&*binding));
-                Self::Packed(packed.into())
-            }
-            None => Self::Plain(Box::new(Arc::unwrap_or_clone(binding))),
-        }
+    /// The binding, and its finalizers, annotations and status as a number.
+    fn of(binding: Arc<ServiceBinding>) -> (Self, u64) {
+        let mut binding = Arc::unwrap_or_clone(binding);
+        let mut rest = DefaultHasher::new();
+        let metadata = &binding.metadata;
+        (&metadata.finalizers, &metadata.annotations).hash(&mut rest);
+        let status = binding.status.take();
+        let texts = serde_json::to_vec(&binding)
+            .and_then(|words| Ok((words, serde_json::to_vec(&status)?)));
+        binding.status = status;
+        let Ok((mut text, said)) = texts else {
+            return (Self::Plain(Box::new(binding)), rest.finish());
+        };
+        said.hash(&mut rest);
+        text.extend(said);
+        let packed = compress_prepend_size_with_dict(&text, COMMON);
+        debug_assert_eq!(unpack(&packed).as_ref(), Some(&binding));
+        (Self::Packed(packed.into()), rest.finish())
     }
 }
 
-fn rest(binding: &ServiceBinding) -> u64 {
-    let mut all = DefaultHasher::new();
-    let metadata = &binding.metadata;
-    (&metadata.finalizers, &metadata.annotations).hash(&mut all);
-    serde_json::to_vec(&binding.status)
-        .unwrap_or_default()
-        .hash(&mut all);
-    all.finish()
+/// What looks at nothing of a binding but these facts asks for no more.
+impl World {
+    /// Whether there is such a binding.
+    pub fn has(&self, key: &BindingKey) -> bool {
+        let id = (key.namespace.clone(), key.name.clone());
+        self.lock().bindings.get(&id).is_some()
+    }
+
+    /// Whether there is such a binding, which is being deleted.
+    pub fn is_deleted(&self, key: &BindingKey) -> bool {
+        let id = (key.namespace.clone(), key.name.clone());
+        let inner = self.lock();
+        inner.bindings.get(&id).is_some_and(Kept::is_deleted)
+    }
+
+    /// What the binding's status says of other records that name its Service.
+    pub fn another_record(&self, key: &BindingKey) -> Option<Box<str>> {
+        let id = (key.namespace.clone(), key.name.clone());
+        self.lock().bindings.get(&id)?.another_record.clone()
+    }
 }
 
 /// What bindings have in common: one whose status says much of what can be said. It may
 /// be any text: the better it is, the less room is taken. What is kept at one time is read
 /// with the same text.
-static COMMON: &[u8] = include_bytes!("kept/common.json");
+static COMMON: &[u8] = include_bytes!("kept/common.txt");
 
-/// Nothing where it cannot be written as JSON.
-fn pack(binding: &ServiceBinding) -> Option<Vec<u8>> {
-    let text = serde_json::to_vec(binding).ok()?;
-    Some(compress_prepend_size_with_dict(&text, COMMON))
-}
-
+/// The text is that of the binding without its status, and then that of the status.
 fn unpack(packed: &[u8]) -> Option<ServiceBinding> {
     let text = decompress_size_prepended_with_dict(packed, COMMON).ok()?;
-    serde_json::from_slice(&text).ok()
+    read(&text)
+}
+
+fn read(text: &[u8]) -> Option<ServiceBinding> {
+    let mut text = serde_json::Deserializer::from_slice(text);
+    let binding = ServiceBinding::deserialize(&mut text).ok()?;
+    let status = Option::deserialize(&mut text).ok()?;
+    Some(ServiceBinding { status, ..binding })
 }
 
 #[cfg(test)]
@@ -232,15 +268,17 @@ mod tests {
     #[test]
     fn a_typical_binding_takes_a_quarter_of_its_text() {
         let binding = binding(typical());
-        let packed = pack(&binding).unwrap();
+        let kept = Kept::of(Arc::clone(&binding));
+        let Whole::Packed(packed) = &kept.whole else {
+            panic!("it is not packed");
+        };
         let text = serde_json::to_vec(&binding).unwrap().len();
         assert!(4 * packed.len() <= text, "{} of {text}", packed.len());
     }
 
     #[test]
     fn what_is_in_common_is_a_binding_that_says_all_that_a_typical_one_says() {
-        let common: ServiceBinding = serde_json::from_slice(COMMON).unwrap();
-        let common = common.status.unwrap();
+        let common = read(COMMON).and_then(|common| common.status).unwrap();
         let typical = binding(typical()).status.clone().unwrap();
         for condition in typical.conditions {
             let says = |c: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {

@@ -294,19 +294,6 @@ impl World {
         kept.whole()
     }
 
-    /// Whether there is such a binding.
-    pub fn has(&self, key: &BindingKey) -> bool {
-        let id = (key.namespace.clone(), key.name.clone());
-        self.lock().bindings.get(&id).is_some()
-    }
-
-    /// Whether there is such a binding, which is being deleted.
-    pub fn is_deleted(&self, key: &BindingKey) -> bool {
-        let id = (key.namespace.clone(), key.name.clone());
-        let inner = self.lock();
-        inner.bindings.get(&id).is_some_and(Kept::is_deleted)
-    }
-
     /// The bindings that name this service of the catalog.
     pub fn naming(&self, id: &CatalogServiceId) -> BTreeSet<BindingKey> {
         let inner = self.lock();
