@@ -109,14 +109,17 @@ pub(crate) async fn finish(
         };
     }
     // The finalizer was written meanwhile: the latest binding counts.
-    let latest = ctx
-        .world
-        .binding(&key)
+    let owed = ctx.owed.take(&key);
+    let latest = match owed {
+        // The one at hand says what its status is yet to say.
+        Some(_) => ctx.world.binding(&key),
+        None => ctx.world.latest(&key, binding),
+    };
+    let latest = latest
         .filter(|latest| latest.metadata.uid == binding.metadata.uid)
         .unwrap_or_else(|| Arc::clone(binding));
     findings.health = ctx.monitor.shown(&key);
     findings.transitions = ctx.monitor.transitions(&key);
-    let owed = ctx.owed.take(&key);
     findings.wrote |= owed.is_some();
     seam::judged(ctx, &latest, &situation, findings.health.as_ref());
     let generation = binding.metadata.generation;

@@ -75,9 +75,6 @@ pub(super) fn due(ctx: &Context, fleet: &mut Fleet, now: Duration) {
 
 /// The last changes of the endpoints, with those that the status tells of.
 fn transitions(ctx: &Context, key: &BindingKey, entry: &Entry) -> Vec<EndpointTransition> {
-    let binding = ctx.world.binding(key);
-    let status = binding.as_ref().and_then(|binding| binding.status.as_ref());
-    let said = status.map_or(&[][..], |status| &status.endpoint_transitions);
     let report = entry.subject();
     let report = report.and_then(|subject| ctx.monitor.view.service(&subject.service));
     let mut seen = Vec::new();
@@ -87,7 +84,7 @@ fn transitions(ctx: &Context, key: &BindingKey, entry: &Entry) -> Vec<EndpointTr
         let all = endpoint.history.iter();
         seen.extend(all.filter_map(|t| transitions::seen(endpoint.address, pod, t)));
     }
-    transitions::shown(said, &seen)
+    transitions::shown(&ctx.world.transitions(key), &seen)
 }
 
 /// Says who became unhealthy, and who answers again.

@@ -14,11 +14,12 @@ use serde::Deserialize as _;
 
 use super::World;
 use super::index::service_of;
-use crate::api::service_binding::ServiceBinding;
+use crate::api::service_binding::{EndpointTransition, ServiceBinding};
 use crate::controller::mirror::object;
 use crate::domain::inputs::Rival;
 use crate::domain::names::{BindingKey, ObjectKey};
 use crate::domain::situation::Truth;
+use crate::domain::uid::Uid;
 use crate::domain::{ownership, readiness, status};
 
 /// A binding. Two are equal where all of them is.
@@ -46,6 +47,8 @@ pub(super) struct Facts {
     pub(super) denied: bool,
     /// What it says of other records that name the Service.
     pub(super) another_record: Option<Box<str>>,
+    /// Whether it tells of changes of endpoints.
+    tells_of_transitions: bool,
 }
 
 #[derive(Debug, PartialEq)]
@@ -60,6 +63,8 @@ impl Kept {
         let status = binding.status.as_ref();
         let (ready, denied) = (readiness::of(status), status::is_denied(status));
         let another_record = status::another_record(status).map(Into::into);
+        let told = status.map(|status| &status.endpoint_transitions);
+        let tells_of_transitions = told.is_some_and(|told| !told.is_empty());
         let deletion = binding.metadata.deletion_timestamp.as_ref();
         let deletion = deletion.map(|at| at.0.as_second());
         let generation = binding.metadata.generation;
@@ -78,6 +83,7 @@ impl Kept {
             ready,
             denied,
             another_record,
+            tells_of_transitions,
         }))
     }
 
@@ -128,6 +134,7 @@ impl Whole {
             .and_then(|words| Ok((words, serde_json::to_vec(&status)?)));
         binding.status = status;
         let Ok((mut text, said)) = texts else {
+            format!("{:?}", binding.status).hash(&mut rest);
             return (Self::Plain(Box::new(binding)), rest.finish());
         };
         said.hash(&mut rest);
@@ -157,6 +164,32 @@ impl World {
     pub fn another_record(&self, key: &BindingKey) -> Option<Box<str>> {
         let id = (key.namespace.clone(), key.name.clone());
         self.lock().bindings.get(&id)?.another_record.clone()
+    }
+
+    /// The changes of endpoints that the binding's status tells of.
+    pub fn transitions(&self, key: &BindingKey) -> Vec<EndpointTransition> {
+        let id = (key.namespace.clone(), key.name.clone());
+        let kept = self.lock().bindings.get(&id).cloned();
+        let kept = kept.filter(|kept| kept.tells_of_transitions);
+        let status = kept.and_then(|kept| kept.whole()?.status.clone());
+        status.map_or_else(Vec::new, |status| status.endpoint_transitions)
+    }
+
+    /// The binding as it is known now: the one at hand where that is of the same version.
+    pub fn latest(
+        &self,
+        key: &BindingKey,
+        at_hand: &Arc<ServiceBinding>,
+    ) -> Option<Arc<ServiceBinding>> {
+        let id = (key.namespace.clone(), key.name.clone());
+        let seen = self.lock().bindings.seen(&id)?;
+        let metadata = &at_hand.metadata;
+        let same = metadata.resource_version.as_deref() == Some(&*seen.version.to_string())
+            && metadata.uid.as_deref().map(Uid::from) == Some(seen.uid);
+        if same {
+            return Some(Arc::clone(at_hand));
+        }
+        seen.value.whole()
     }
 }
 

@@ -1,9 +1,12 @@
 //! Which bindings does a change concern?
 
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube_runtime::watcher::Event;
 
 use super::watched::{WATCHED, Watched};
 use super::*;
+use crate::api::service_binding::{EndpointState, EndpointTransition};
 use crate::controller::sources::seen;
 use crate::domain::fixtures::{HOST, binding, foreign, ours};
 use crate::domain::names::Namespace;
@@ -441,4 +444,55 @@ fn who_may_bind_from_a_namespace_that_was_not_listed_is_not_taken_for_absent() {
     let both = ["billing", "shop"].map(str::to_owned);
     assert_eq!(concerned.namespaces, BTreeSet::from(both));
     assert_eq!(concerned.listed, keys(&[("shop", "web")]));
+}
+
+#[test]
+fn the_latest_of_a_binding_is_the_one_at_hand_until_there_is_another() {
+    let world = world();
+    let key = BindingKey::new("shop", "web");
+    drop(world.bindings(event(named("shop", "web", 5))));
+    let at_hand = world.binding(&key).unwrap();
+    let latest = world.latest(&key, &at_hand).unwrap();
+    assert!(Arc::ptr_eq(&latest, &at_hand), "it is not unpacked again");
+    let mut labelled = named("shop", "web", 6);
+    labelled.metadata.labels = Some([("team".to_owned(), "a".to_owned())].into());
+    drop(world.bindings(event(labelled.clone())));
+    assert_eq!(world.latest(&key, &at_hand).as_deref(), Some(&labelled));
+    // Another one of the same name, and one that says no version.
+    let mut other = ServiceBinding::clone(&labelled);
+    other.metadata.uid = Some("another".to_owned());
+    other.metadata.labels = None;
+    assert_eq!(
+        world.latest(&key, &Arc::new(other)).as_deref(),
+        Some(&labelled)
+    );
+    let mut unnumbered = labelled.clone();
+    unnumbered.metadata.resource_version = None;
+    unnumbered.metadata.labels = None;
+    let latest = world.latest(&key, &Arc::new(unnumbered));
+    assert_eq!(latest.as_deref(), Some(&labelled));
+    assert_eq!(
+        world.latest(&BindingKey::new("shop", "gone"), &at_hand),
+        None
+    );
+}
+
+#[test]
+fn the_changes_of_endpoints_that_a_status_tells_of_are_known_of_the_binding() {
+    let world = world();
+    let key = BindingKey::new("shop", "web");
+    assert_eq!(world.transitions(&key), []);
+    drop(world.bindings(event(named("shop", "web", 5))));
+    assert_eq!(world.transitions(&key), []);
+    let told = EndpointTransition {
+        address: "10.0.0.1:80".to_owned(),
+        pod: None,
+        to: EndpointState::Unhealthy,
+        why: None,
+        time: Time(Timestamp::UNIX_EPOCH),
+    };
+    let mut telling = named("shop", "web", 6);
+    telling.status.get_or_insert_default().endpoint_transitions = vec![told.clone()];
+    drop(world.bindings(event(telling)));
+    assert_eq!(world.transitions(&key), [told]);
 }
