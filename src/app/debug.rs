@@ -75,7 +75,7 @@ fn checks(view: &HealthView, key: &ServiceKey) -> Option<Value> {
 fn endpoint(report: &EndpointReport) -> Value {
     let history = report.history.iter().map(|transition| {
         json!({
-            "at": transition.at.to_string(),
+            "at": transition.at.timestamp().to_string(),
             "from": words(transition.from),
             "to": words(transition.to),
         })

@@ -430,7 +430,7 @@ mod tests {
         let change = |second| {
             let address = ([10, 0, 0, 1], 80).into();
             let transition = judge::Transition {
-                at: at(second),
+                at: at(second).into(),
                 from: Verdict::Healthy,
                 to: Verdict::Unhealthy(Failure::Refused),
             };

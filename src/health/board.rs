@@ -18,7 +18,6 @@
 pub(super) mod service;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +26,8 @@ use jiff::Timestamp;
 use service::{Endpoint, Service, Trouble, Witnessed};
 
 use super::target::ServiceTargets;
+use crate::domain::health::address::Address;
+use crate::domain::health::by_address::ByAddress;
 use crate::domain::health::doubt::{Doubt, Doubts, Heard};
 use crate::domain::health::judge::{Answer, Failure, Unknown, Verdict};
 use crate::domain::names::ServiceKey;
@@ -55,7 +56,7 @@ pub(super) struct Told {
 pub(super) struct Witnesses {
     services: Heard<Arc<ServiceKey>>,
     /// Of the same service.
-    endpoints: Heard<SocketAddr>,
+    endpoints: Heard<Address>,
     /// When the last request began that somebody outside answered.
     outside: Option<Duration>,
 }
@@ -101,20 +102,14 @@ impl Board {
             .entry(Arc::clone(key))
             .or_insert_with(|| Service::new(thresholds));
         service.thresholds = thresholds;
-        let before: BTreeSet<_> = service.endpoints.keys().copied().collect();
+        let before = service.endpoints.addresses().clone();
         if anew {
-            service.endpoints.clear();
+            service.endpoints = ByAddress::default();
             service.proven = false;
         }
         service
             .endpoints
-            .retain(|address, _| targets.endpoints.contains(address));
-        for address in &targets.endpoints {
-            service
-                .endpoints
-                .entry(*address)
-                .or_insert_with(|| Endpoint::new(now.at));
-        }
+            .become_of(&targets.endpoints, |_| Endpoint::new(now.at), |_, _| {});
         let heard = service.endpoints.values().filter(|e| e.is_heard).count();
         let before_heard = std::mem::replace(&mut service.heard, heard);
         // Whoever was heard is gone, or there is nobody left who could be. One that
@@ -170,11 +165,11 @@ impl Board {
     pub(super) fn witnesses(
         &self,
         key: &ServiceKey,
-        address: SocketAddr,
+        address: Address,
         outside: impl FnOnce() -> Option<Duration>,
     ) -> Option<Witnesses> {
         let service = self.services.get(key)?;
-        service.endpoints.get(&address)?.trouble().silent_since?;
+        service.endpoints.get(address)?.trouble().silent_since?;
         Some(Witnesses {
             services: self.doubts.heard().clone(),
             endpoints: service.last_heard.clone(),
@@ -186,7 +181,7 @@ impl Board {
     pub(super) fn take(
         &mut self,
         key: &Arc<ServiceKey>,
-        address: SocketAddr,
+        address: Address,
         told: Told,
         now: Moment,
     ) -> Next {
@@ -216,7 +211,7 @@ impl Board {
             return next;
         };
         let thresholds = service.thresholds;
-        let Some(endpoint) = service.endpoints.get_mut(&address) else {
+        let Some(endpoint) = service.endpoints.get_mut(address) else {
             return next;
         };
         if let Answer::Failed(failure) = answer {
@@ -280,7 +275,7 @@ impl Board {
                 .into_iter()
                 .for_each(Trouble::heard);
             if moved {
-                endpoint.since = now.at;
+                endpoint.since = now.at.into();
                 if let Some(trouble) = endpoint.known_trouble() {
                     trouble.unconfirmed = None;
                 }
@@ -300,7 +295,7 @@ impl Board {
 
     /// Notes what a check came to, judged or not, and who is heard by that and who
     /// is not.
-    fn note(&mut self, key: &Arc<ServiceKey>, address: SocketAddr, told: &Told, now: Moment) {
+    fn note(&mut self, key: &Arc<ServiceKey>, address: Address, told: &Told, now: Moment) {
         let Some(service) = self.services.get_mut(key) else {
             return;
         };

@@ -271,7 +271,8 @@ impl<P: Probe> Engine<P> {
             self.running.spawn(async move {
                 let began = Instant::now();
                 let timeout = asked.check.ask.timeout;
-                let attempt = AssertUnwindSafe(probe.probe(asked, address, kept)).catch_unwind();
+                let attempt =
+                    AssertUnwindSafe(probe.probe(asked, address.socket(), kept)).catch_unwind();
                 let outcome = attempt.await.unwrap_or_else(|_| Outcome {
                     answer: Err(SetAside::Own),
                     took: began.elapsed(),

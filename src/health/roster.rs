@@ -4,7 +4,6 @@
 mod entries;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,8 @@ use super::probe::Asked;
 use super::schedule::{Id, Schedule};
 use super::target::{ServiceTargets, Targets};
 use super::view::HealthView;
+use crate::domain::health::address::Address;
+use crate::domain::health::by_address::{Addresses, ByAddress};
 use crate::domain::names::ServiceKey;
 use crate::metrics::health::{HealthMetrics, ServiceChecks};
 
@@ -41,7 +42,7 @@ pub(super) struct Roster<K> {
 /// A service that is checked.
 pub(super) struct Service {
     pub(super) asked: Arc<Asked>,
-    ids: BTreeMap<SocketAddr, Id>,
+    ids: ByAddress<Id>,
     /// The ports of the last endpoints that there were.
     ports: BTreeSet<u16>,
     pub(super) checks: ServiceChecks,
@@ -50,7 +51,7 @@ pub(super) struct Service {
 /// An endpoint that is checked.
 pub(super) struct Entry<K> {
     pub(super) service: Arc<ServiceKey>,
-    pub(super) address: SocketAddr,
+    pub(super) address: Address,
     /// When it was to be checked last, or is to be next.
     pub(super) due: Instant,
     /// Boxed, since most keep none.
@@ -124,8 +125,8 @@ impl<K> Roster<K> {
             .collect();
         for key in gone {
             if let Some(service) = self.services.remove(&key) {
-                for id in service.ids.into_values() {
-                    self.drop_entry(id);
+                for id in service.ids.values() {
+                    self.drop_entry(*id);
                 }
             }
             view.board().remove(&key, moment);
@@ -155,7 +156,7 @@ impl<K> Roster<K> {
         let mut service = known.map_or_else(
             || Service {
                 asked: Arc::new(Asked::new(targets.check.clone())),
-                ids: BTreeMap::new(),
+                ids: ByAddress::default(),
                 ports: BTreeSet::new(),
                 checks: self.metrics.service(&self.label(&key)),
             },
@@ -172,11 +173,12 @@ impl<K> Roster<K> {
             service.asked = Arc::new(Asked::new(targets.check.clone()));
         }
         let interval = targets.check.thresholds.interval;
-        service.ids.retain(|address, id| {
-            let stays = !anew && targets.endpoints.contains(address);
-            if !stays {
-                self.drop_entry(*id);
-            } else if sooner {
+        if anew {
+            let gone = std::mem::take(&mut service.ids);
+            gone.values().for_each(|id| self.drop_entry(*id));
+        }
+        if sooner {
+            for id in service.ids.values() {
                 let due = now + interval.mul_f64(self.random.f64());
                 if let Some(entry) = self.entries.get_mut(*id)
                     && due < entry.due
@@ -185,24 +187,24 @@ impl<K> Roster<K> {
                     entry.due = due;
                 }
             }
-            stays
-        });
-        for address in &targets.endpoints {
-            if service.ids.contains_key(address) {
-                continue;
-            }
+        }
+        let mut gone = Vec::new();
+        let come = |address| {
             let due = now + interval.mul_f64(self.random.f64());
             let entry = Entry {
                 service: Arc::clone(&key),
-                address: *address,
+                address,
                 due,
                 kept: None,
                 is_silent: false,
             };
             let id = self.entries.insert(entry);
             self.schedule.set(id, due);
-            service.ids.insert(*address, id);
-        }
+            id
+        };
+        let ids = &mut service.ids;
+        ids.become_of(&targets.endpoints, come, |_, id| gone.push(id));
+        gone.into_iter().for_each(|id| self.drop_entry(id));
         self.services.insert(Arc::clone(&key), service);
         (key, anew)
     }
@@ -226,12 +228,12 @@ impl<K> Roster<K> {
 
 /// Whether another port is checked now. That is a change of what is asked,
 /// unlike that of the addresses, which come and go.
-fn are_other_ports(before: &BTreeSet<u16>, now: &BTreeSet<SocketAddr>) -> bool {
+fn are_other_ports(before: &BTreeSet<u16>, now: &Addresses) -> bool {
     !before.is_empty() && !now.is_empty() && before.is_disjoint(&ports(now))
 }
 
-fn ports(of: &BTreeSet<SocketAddr>) -> BTreeSet<u16> {
-    of.iter().map(SocketAddr::port).collect()
+fn ports(of: &Addresses) -> BTreeSet<u16> {
+    of.iter().map(|address| address.port).collect()
 }
 
 #[cfg(test)]
@@ -244,7 +246,7 @@ mod tests {
         let hosts = 0..endpoints;
         ServiceTargets {
             check: check(),
-            endpoints: hosts.map(|n| ([10, 0, service, n], 80).into()).collect(),
+            endpoints: hosts.map(|n| ([10, 0, service, n], 80)).collect(),
         }
     }
 

@@ -1,10 +1,10 @@
 //! What is checked, and how. Plain values.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt::Write;
-use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::domain::health::by_address::Addresses;
 use crate::domain::health::judge::Thresholds;
 use crate::domain::names::ServiceKey;
 
@@ -17,7 +17,7 @@ pub struct ServiceTargets {
     /// How.
     pub check: Check,
     /// Where. Nothing but these addresses is ever connected to.
-    pub endpoints: BTreeSet<SocketAddr>,
+    pub endpoints: Addresses,
 }
 
 /// How an endpoint is checked.

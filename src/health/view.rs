@@ -1,7 +1,6 @@
 //! What others read of the health checks.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +9,9 @@ use tokio::sync::Notify;
 
 use super::board::Board;
 use super::board::service::Endpoint;
+use crate::domain::health::address::Address;
+use crate::domain::health::at::At;
+use crate::domain::health::by_address::ByAddress;
 use crate::domain::health::doubt::Doubt;
 use crate::domain::health::judge::{Answer, Failure, Transition, Verdict};
 use crate::domain::health::service::Counts;
@@ -49,7 +51,7 @@ pub struct ServiceReport {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct EndpointReport {
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What is held of it.
     pub verdict: Verdict,
     /// Since when, or since when it is checked.
@@ -70,10 +72,10 @@ pub struct Verdicts {
     /// Whether one of them has answered as it should since the check was set.
     pub proven: bool,
     /// What is held of each, and since when.
-    pub endpoints: BTreeMap<SocketAddr, (Verdict, Timestamp)>,
+    pub endpoints: ByAddress<(Verdict, At)>,
     /// Those of them that are unhealthy by checks of before another one was
     /// healthy again, when none was: what kept all from answering may be over.
-    pub unconfirmed: BTreeSet<SocketAddr>,
+    pub unconfirmed: BTreeSet<Address>,
 }
 
 impl HealthView {
@@ -90,19 +92,15 @@ impl HealthView {
     pub fn verdicts(&self, key: &ServiceKey) -> Option<Verdicts> {
         let board = self.board();
         let service = board.services.get(key)?;
-        let endpoints = service.endpoints.iter();
-        let held = endpoints.map(|(address, endpoint)| {
-            let held = (endpoint.judge.verdict(), endpoint.since);
-            (*address, held)
-        });
+        let held = |endpoint: &Endpoint| (endpoint.judge.verdict(), endpoint.since);
         let unconfirmed = service.endpoints.iter();
         let unconfirmed =
             unconfirmed.filter(|(_, endpoint)| endpoint.trouble().unconfirmed.is_some());
         Some(Verdicts {
             counts: service.counts(),
             proven: service.proven,
-            endpoints: held.collect(),
-            unconfirmed: unconfirmed.map(|(address, _)| *address).collect(),
+            endpoints: service.endpoints.map(held),
+            unconfirmed: unconfirmed.map(|(address, _)| address).collect(),
         })
     }
 
@@ -117,15 +115,15 @@ impl HealthView {
             endpoints: service
                 .endpoints
                 .iter()
-                .map(|(address, endpoint)| report(*address, endpoint))
+                .map(|(address, endpoint)| report(address, endpoint))
                 .collect(),
         })
     }
 
     /// What is held of one endpoint of a service; none where it is not checked.
-    pub fn endpoint(&self, key: &ServiceKey, address: SocketAddr) -> Option<EndpointReport> {
+    pub fn endpoint(&self, key: &ServiceKey, address: Address) -> Option<EndpointReport> {
         let board = self.board();
-        let endpoint = board.services.get(key)?.endpoints.get(&address)?;
+        let endpoint = board.services.get(key)?.endpoints.get(address)?;
         Some(report(address, endpoint))
     }
 
@@ -179,13 +177,13 @@ impl HealthView {
     }
 }
 
-fn report(address: SocketAddr, endpoint: &Endpoint) -> EndpointReport {
+fn report(address: Address, endpoint: &Endpoint) -> EndpointReport {
     EndpointReport {
         address,
         verdict: endpoint.judge.verdict(),
-        since: endpoint.since,
+        since: endpoint.since.timestamp(),
         last_failure: endpoint.trouble().last_failure,
-        last: endpoint.last,
+        last: endpoint.last.map(|(at, came)| (at.timestamp(), came)),
         history: endpoint.judge.history().cloned().collect(),
     }
 }

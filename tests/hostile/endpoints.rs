@@ -92,7 +92,7 @@ fn checked(listed: &[IpAddr], named: Option<&str>, pods: &[(&str, KnownPod)]) ->
     found
         .targets
         .iter()
-        .map(|target| target.address.ip())
+        .map(|target| target.address.ip)
         .collect()
 }
 

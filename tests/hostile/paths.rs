@@ -113,7 +113,7 @@ async fn whatever_path_and_host_a_check_has_the_endpoint_is_asked_and_nobody_els
             };
             let targets = ServiceTargets {
                 check: Check { ask, thresholds },
-                endpoints: BTreeSet::from([site.address]),
+                endpoints: [site.address].into_iter().collect(),
             };
             wanted.insert(key, targets);
         }
@@ -121,7 +121,7 @@ async fn whatever_path_and_host_a_check_has_the_endpoint_is_asked_and_nobody_els
     prober.set(wanted.clone());
     let judged = timeout(Duration::from_secs(300), async {
         for key in wanted.keys() {
-            let verdict = || view.endpoint(key, site.address).map(|e| e.verdict);
+            let verdict = || view.endpoint(key, site.address.into()).map(|e| e.verdict);
             while verdict() != Some(Verdict::Healthy) {
                 sleep(Duration::from_millis(5)).await;
             }

@@ -1,6 +1,5 @@
 //! A prober, one service after the other that it checks, and what it says.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
@@ -51,13 +50,13 @@ impl Bed {
 
     /// Checks these endpoints as service `shop/web`, and nothing else.
     pub(crate) fn check(&self, check: Check, endpoints: impl IntoIterator<Item = SocketAddr>) {
-        let endpoints: BTreeSet<_> = endpoints.into_iter().collect();
+        let endpoints = endpoints.into_iter().collect();
         let targets = ServiceTargets { check, endpoints };
         self.prober.set(Targets::from([(key(), targets)]));
     }
 
     pub(crate) fn verdict(&self, address: SocketAddr) -> Verdict {
-        let endpoint = self.view.endpoint(&key(), address);
+        let endpoint = self.view.endpoint(&key(), address.into());
         endpoint.map_or(Verdict::Pending, |endpoint| endpoint.verdict)
     }
 

@@ -7,7 +7,7 @@
 //! the others was due. Prober and good servers have a thread each.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
@@ -155,7 +155,7 @@ fn targets(port: u16, peers: &[Peer]) -> Result<Targets> {
     for of in 0..SERVICES {
         let endpoints = (1..=ENDPOINTS).map(|number| {
             let address = Ipv4Addr::new(127, 1, of, number);
-            (address, port).into()
+            SocketAddr::from((address, port))
         });
         let service = ServiceTargets {
             check: check.clone(),

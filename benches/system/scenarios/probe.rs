@@ -6,7 +6,6 @@
 //! Whoever checks has one thread, the servers another one, so that on two cores
 //! neither is in the other's way.
 
-use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -175,7 +174,7 @@ pub(super) fn targets(endpoints: u32, interval: Duration, port: u16) -> Result<T
     };
     let mut targets = Targets::new();
     for service in 0..SERVICES {
-        let endpoints: BTreeSet<_> = (1..=of_each)
+        let endpoints = (1..=of_each)
             .map(|host| address(service, host, port))
             .collect();
         let key = ServiceKey {

@@ -7,7 +7,7 @@
 //! not the other. At the end a server really dies, and comes back: whoever
 //! takes nobody for dead is not to pass for careful.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -324,7 +324,7 @@ impl Soak {
     }
 
     fn verdict(&self, address: SocketAddr) -> Option<Verdict> {
-        let endpoint = self.view.endpoint(&service(7).ok()?, address)?;
+        let endpoint = self.view.endpoint(&service(7).ok()?, address.into())?;
         Some(endpoint.verdict)
     }
 
@@ -409,8 +409,8 @@ fn targets(port: u16, each: u16, interval: Duration) -> Result<Targets> {
     };
     let mut targets = Targets::new();
     for of in 0..SERVICES {
-        let endpoints: BTreeSet<_> = (1..=each)
-            .map(|number| (address(of, number), port).into())
+        let endpoints = (1..=each)
+            .map(|number| SocketAddr::from((address(of, number), port)))
             .collect();
         let check = check.clone();
         targets.insert(service(of)?, ServiceTargets { check, endpoints });

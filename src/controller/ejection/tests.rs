@@ -279,7 +279,7 @@ fn checked(members: &[(&str, Verdict)]) -> Checked {
         uid: format!("uid-of-{name}").into(),
         ready: true,
         verdict: *verdict,
-        since: Timestamp::UNIX_EPOCH,
+        since: Timestamp::UNIX_EPOCH.into(),
     };
     Checked {
         mode: EjectionMode::Draining,

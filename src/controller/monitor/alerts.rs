@@ -51,7 +51,7 @@ fn of(ctx: &Context, entry: &Entry, service: impl FnOnce() -> Arc<Service>, all:
             since,
             what: What::Endpoint {
                 pod: target.pod.1.clone(),
-                address: target.address,
+                address: target.address.socket(),
                 failure,
                 out: pod.is_some_and(|pod| mark::whose(&pod.view) == Whose::Ours),
             },

@@ -1,7 +1,6 @@
 //! How others learn of it: the status by a look, Events, the log and metrics.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::super::context::Context;
@@ -10,6 +9,7 @@ use super::super::report;
 use super::entry::{Entry, Snapshot};
 use super::fleet::Fleet;
 use crate::api::service_binding::EndpointTransition;
+use crate::domain::health::address::Address;
 use crate::domain::health::judge::Verdict;
 use crate::domain::health::service::ServiceHealth;
 use crate::domain::health::summary::Shown;
@@ -29,7 +29,7 @@ const MOST_LINES: usize = 20;
 
 /// Counts the verdicts that are others than before.
 pub(super) fn moved(metrics: &Metrics, before: &Verdicts, after: &Verdicts) {
-    for (address, (verdict, _)) in &after.endpoints {
+    for (address, (verdict, _)) in after.endpoints.iter() {
         let known = before.endpoints.get(address).map(|(verdict, _)| *verdict);
         let from = known.and_then(to);
         if let Some(to) = to(*verdict).filter(|to| Some(*to) != from) {
@@ -154,7 +154,7 @@ pub(super) fn others(
     entry: &Entry,
     before: Option<&Snapshot>,
     after: &Snapshot,
-) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+) -> (Vec<Address>, Vec<Address>) {
     let nobody = BTreeSet::new();
     let was = before.map_or(&nobody, |before| &before.unhealthy);
     let bad = after.unhealthy.difference(was).copied();
@@ -166,7 +166,7 @@ pub(super) fn others(
 }
 
 /// Names endpoints, and says how they fail.
-fn note(entry: &Entry, addresses: &[SocketAddr], unhealthy: bool) -> String {
+fn note(entry: &Entry, addresses: &[Address], unhealthy: bool) -> String {
     let named = addresses.iter().take(MOST_NAMED).map(|address| {
         let pod = entry.target(*address).map(|target| &*target.pod.1);
         let of = pod.map(|pod| format!(" of Pod {pod}")).unwrap_or_default();

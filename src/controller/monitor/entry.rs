@@ -2,12 +2,12 @@
 //! what is held of them, and what follows for whoever says it or ejects by it.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
 use crate::api::policy::EjectionMode;
+use crate::domain::health::address::Address;
 use crate::domain::health::checked::{Bound, checked};
 use crate::domain::health::doubt::Doubt;
 use crate::domain::health::ejection::Stays;
@@ -47,7 +47,7 @@ struct Told {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Snapshot {
     pub(super) shown: Shown,
-    pub(super) unhealthy: BTreeSet<SocketAddr>,
+    pub(super) unhealthy: BTreeSet<Address>,
 }
 
 impl Entry {
@@ -110,29 +110,29 @@ impl Entry {
         self.told = None;
     }
 
-    pub(super) fn target(&self, address: SocketAddr) -> Option<&Target> {
+    pub(super) fn target(&self, address: Address) -> Option<&Target> {
         let mut all = self.targets.targets.iter();
         all.find(|target| target.address == address)
     }
 
     /// How the endpoint fails, if it does.
-    pub(super) fn failure(&self, address: SocketAddr) -> Option<(Failure, Timestamp)> {
-        match self.verdicts.endpoints.get(&address)? {
-            (Verdict::Unhealthy(failure), since) => Some((*failure, *since)),
+    pub(super) fn failure(&self, address: Address) -> Option<(Failure, Timestamp)> {
+        match self.verdicts.endpoints.get(address)? {
+            (Verdict::Unhealthy(failure), since) => Some((*failure, since.timestamp())),
             _ => None,
         }
     }
 
-    pub(super) fn is_healthy(&self, address: SocketAddr) -> bool {
-        let held = self.verdicts.endpoints.get(&address);
+    pub(super) fn is_healthy(&self, address: Address) -> bool {
+        let held = self.verdicts.endpoints.get(address);
         let healthy = held.is_some_and(|(verdict, _)| *verdict == Verdict::Healthy);
         healthy && self.target(address).is_some()
     }
 
-    pub(super) fn unhealthy(&self) -> impl Iterator<Item = SocketAddr> {
+    pub(super) fn unhealthy(&self) -> impl Iterator<Item = Address> {
         let all = self.verdicts.endpoints.iter();
         all.filter(|(_, (verdict, _))| matches!(verdict, Verdict::Unhealthy(_)))
-            .map(|(address, _)| *address)
+            .map(|(address, _)| address)
     }
 
     /// What could be said now; nothing while it is not known.
@@ -209,7 +209,7 @@ impl Entry {
             held: held || subject.frozen,
         };
         checked(bound, &self.targets, |address| {
-            let (verdict, since) = *self.verdicts.endpoints.get(&address)?;
+            let (verdict, since) = *self.verdicts.endpoints.get(address)?;
             // By what was found before another one was well again nobody leaves.
             let confirmed = !self.verdicts.unconfirmed.contains(&address);
             Some((if confirmed { verdict } else { Verdict::Pending }, since))

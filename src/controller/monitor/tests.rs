@@ -7,6 +7,7 @@ use super::entry::{Entry, Snapshot};
 use super::fleet::Fleet;
 use crate::api::policy::EjectionMode;
 use crate::domain::fixtures::{binding, inputs, settings, target};
+use crate::domain::health::address::Address;
 use crate::domain::health::doubt::Doubt;
 use crate::domain::health::ejection::Stays;
 use crate::domain::health::judge::{Failure, Unknown, Verdict};
@@ -37,7 +38,7 @@ fn check() -> Wanted {
     wanted(&inputs, &target(&inputs), &settings()).unwrap()
 }
 
-fn address(n: usize) -> std::net::SocketAddr {
+fn address(n: usize) -> Address {
     format!("10.0.0.{}:80", n + 1).parse().unwrap()
 }
 
@@ -64,7 +65,7 @@ fn judge(entry: &mut Entry, verdicts: &[Verdict]) {
         counts: Counts::of(verdicts.iter().copied()),
         proven: true,
         endpoints: (0..verdicts.len())
-            .map(|n| (address(n), (verdicts[n], since)))
+            .map(|n| (address(n), (verdicts[n], since.into())))
             .collect(),
         unconfirmed: std::collections::BTreeSet::new(),
     };

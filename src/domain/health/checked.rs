@@ -1,11 +1,10 @@
 //! From who is checked and what is held of them to what the ejection decides
 //! by: each Pod behind the service once, also those that are not ready.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
+use super::address::Address;
+use super::at::At;
 use super::ejection::{Member, Service};
 use super::judge::Verdict;
 use super::round::Checked;
@@ -35,9 +34,9 @@ pub struct Bound {
 pub fn checked(
     bound: Bound,
     targets: &Targets,
-    verdict: impl Fn(SocketAddr) -> Option<(Verdict, Timestamp)>,
+    verdict: impl Fn(Address) -> Option<(Verdict, At)>,
 ) -> Checked {
-    let unknown = (Verdict::Pending, Timestamp::UNIX_EPOCH);
+    let unknown = (Verdict::Pending, At::default());
     let ready = targets.targets.iter().map(|target| {
         let (verdict, since) = verdict(target.address).unwrap_or(unknown);
         Member {
@@ -101,7 +100,7 @@ mod tests {
             proven: true,
             held: false,
         };
-        let since = Timestamp::from_second(7).unwrap();
+        let since = At::from(jiff::Timestamp::from_second(7).unwrap());
         let first = "10.0.0.1:80".parse().unwrap();
         let found = checked(bound, &targets, |address| {
             (address == first).then_some((Verdict::Healthy, since))
@@ -116,7 +115,7 @@ mod tests {
                 m.since,
             )
         });
-        let begin = Timestamp::UNIX_EPOCH;
+        let begin = At::default();
         assert_eq!(
             members.collect::<Vec<_>>(),
             [

@@ -22,8 +22,7 @@ use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use jiff::Timestamp;
-
+use super::at::At;
 use super::judge::Verdict;
 use crate::domain::names::BindingKey;
 use crate::domain::uid::Uid;
@@ -60,7 +59,7 @@ pub struct Member {
     /// What is held of it as an endpoint of this service.
     pub verdict: Verdict,
     /// Since when.
-    pub since: Timestamp,
+    pub since: At,
 }
 
 /// Who took a Pod out of the mesh.
@@ -184,7 +183,7 @@ struct Wish<'a> {
     fixed: bool,
     /// It is not out yet.
     new: bool,
-    since: Timestamp,
+    since: At,
     of: BTreeSet<&'a BindingKey>,
 }
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::at::At;
+
 /// Changes that are remembered of each endpoint.
 pub const HISTORY: usize = 8;
 
@@ -95,7 +97,7 @@ pub enum Verdict {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Transition {
     /// When.
-    pub at: Timestamp,
+    pub at: At,
     /// What was held before.
     pub from: Verdict,
     /// What is held now.
@@ -106,10 +108,10 @@ pub struct Transition {
 #[derive(Clone, Debug, Default)]
 pub struct Judge {
     verdict: Verdict,
-    good: u32,
-    failed: u32,
+    good: u16,
+    failed: u16,
     /// Of most endpoints there is one, that it was found healthy.
-    history: Vec<Transition>,
+    history: Box<[Transition]>,
 }
 
 impl Judge {
@@ -139,12 +141,13 @@ impl Judge {
             Answer::Good => {
                 self.failed = 0;
                 self.good = self.good.saturating_add(1);
-                (self.good >= thresholds.successes.max(1)).then_some(Verdict::Healthy)
+                (u32::from(self.good) >= thresholds.successes.max(1)).then_some(Verdict::Healthy)
             }
             Answer::Failed(failure) => {
                 self.good = 0;
                 self.failed = self.failed.saturating_add(1);
-                (self.failed >= thresholds.failures.max(1)).then_some(Verdict::Unhealthy(failure))
+                (u32::from(self.failed) >= thresholds.failures.max(1))
+                    .then_some(Verdict::Unhealthy(failure))
             }
             Answer::Unknown(why) => {
                 (self.good, self.failed) = (0, 0);
@@ -156,15 +159,11 @@ impl Judge {
         let same =
             from == next || matches!((from, next), (Verdict::Unhealthy(_), Verdict::Unhealthy(_)));
         if !same {
-            if self.history.len() == HISTORY {
-                self.history.remove(0);
-            }
-            self.history.reserve_exact(1);
-            self.history.push(Transition {
-                at: now,
-                from,
-                to: next,
-            });
+            let at = now.into();
+            let to = next;
+            let older = self.history.len().saturating_sub(HISTORY - 1);
+            let kept = self.history.iter().skip(older).cloned();
+            self.history = kept.chain([Transition { at, from, to }]).collect();
         }
         !same
     }
@@ -177,7 +176,7 @@ impl Judge {
 
     /// How long to wait before the next check.
     pub fn pause(&self, thresholds: &Thresholds) -> Duration {
-        let undecided = self.failed > 0 && self.failed < thresholds.failures;
+        let undecided = self.failed > 0 && u32::from(self.failed) < thresholds.failures;
         if undecided && !matches!(self.verdict, Verdict::Unhealthy(_)) {
             thresholds.confirm.min(thresholds.interval)
         } else {
@@ -309,12 +308,12 @@ mod tests {
         assert_eq!(told, 50);
         let remembered: Vec<_> = judge.history().map(|t| t.at).collect();
         assert_eq!(remembered.len(), HISTORY);
-        assert_eq!(remembered.last(), Some(&at(98)));
+        assert_eq!(remembered.last(), Some(&at(98).into()));
         // Another kind of failure is no change, but it is what is told.
         judge.take(Answer::Failed(Failure::TimedOut), &once, at(101));
         assert_eq!(judge.verdict(), Verdict::Unhealthy(Failure::TimedOut));
         assert_eq!(judge.history().count(), HISTORY);
-        assert_eq!(judge.history().last().map(|t| t.at), Some(at(98)));
+        assert_eq!(judge.history().last().map(|t| t.at), Some(at(98).into()));
     }
 
     #[test]

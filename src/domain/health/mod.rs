@@ -15,6 +15,9 @@
 //! checked, [`summary`] what the status says of them, [`transitions`] which changes
 //! it shows, and [`telling`] when.
 
+pub mod address;
+pub mod at;
+pub mod by_address;
 pub mod checked;
 pub mod doubt;
 pub mod ejection;

@@ -362,7 +362,7 @@ mod tests {
             uid: "".into(),
             ready: true,
             verdict: *verdict,
-            since: jiff::Timestamp::UNIX_EPOCH,
+            since: jiff::Timestamp::UNIX_EPOCH.into(),
         };
         Checked {
             mode,

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::at::At;
 use super::ejection::{Member, Out, Plan, PodKey, Service, plan};
 use super::judge::Verdict;
 use super::mark::{self, Change, Note, Step, Whose};
@@ -163,7 +164,7 @@ fn keep_out(
             uid: known.uid.clone(),
             ready: known.view.ready,
             verdict: Verdict::Pending,
-            since: Timestamp::UNIX_EPOCH,
+            since: At::default(),
         };
         service.to_mut().members.push(member);
     }

@@ -17,9 +17,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
+use super::address::Address;
 use super::ejection::PodKey;
 use crate::domain::inputs::ServiceView;
 use crate::domain::pod::KnownPod;
@@ -56,7 +57,7 @@ pub struct Target {
     /// Its uid: what is known of another Pod of that name says nothing of it.
     pub uid: Uid,
     /// Where it is checked.
-    pub address: SocketAddr,
+    pub address: Address,
 }
 
 /// Why an address is not checked, in the order in which it is looked at.
@@ -147,7 +148,7 @@ pub fn targets(behind: &Behind, check: &HealthCheck) -> Targets {
 /// Which of two judgements on an address counts.
 fn rank(judged: &Result<Target, Exclusion>) -> (bool, Option<Excluded>, Option<u16>) {
     match judged {
-        Ok(target) => (true, None, Some(target.address.port())),
+        Ok(target) => (true, None, Some(target.address.port)),
         Err(exclusion) => (false, Some(exclusion.why), None),
     }
 }
@@ -190,7 +191,7 @@ fn judge(
     Ok(Target {
         pod: key,
         uid: pod.uid.clone(),
-        address: SocketAddr::new(endpoint.address, port),
+        address: (endpoint.address, port).into(),
     })
 }
 
@@ -200,12 +201,12 @@ fn one_each(behind: &Behind, judged: BTreeMap<IpAddr, Result<Target, Exclusion>>
         let pod = behind.pods.get(&target.pod.1);
         pod.and_then(|pod| {
             let mut addresses = pod.view.addresses.iter();
-            addresses.position(|address| *address == target.address.ip())
+            addresses.position(|address| *address == target.address.ip)
         })
     };
     let mut first: BTreeMap<Arc<PodKey>, (Option<usize>, IpAddr)> = BTreeMap::new();
     for target in judged.values().filter_map(|judged| judged.as_ref().ok()) {
-        let this = (place(target), target.address.ip());
+        let this = (place(target), target.address.ip);
         let known = first.entry(Arc::clone(&target.pod)).or_insert(this);
         *known = this.min(*known);
     }

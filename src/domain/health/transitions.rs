@@ -9,10 +9,10 @@
 //!    later changes push it out.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::address::Address;
 use super::judge::{Transition, Verdict};
 use crate::api::service_binding::{EndpointState, EndpointTransition};
 
@@ -21,7 +21,7 @@ pub const SHOWN: usize = 10;
 
 /// What was seen of an endpoint of that Pod; nothing where it was not judged.
 pub fn seen(
-    address: SocketAddr,
+    address: Address,
     pod: Option<&str>,
     transition: &Transition,
 ) -> Option<EndpointTransition> {
@@ -36,7 +36,7 @@ pub fn seen(
         pod: pod.map(str::to_owned),
         to,
         why,
-        time: Time(transition.at),
+        time: Time(transition.at.timestamp()),
     })
 }
 
@@ -79,9 +79,9 @@ mod tests {
     const BAD: Verdict = Verdict::Unhealthy(Failure::TimedOut);
 
     fn change(endpoint: u16, second: i64, to: Verdict) -> EndpointTransition {
-        let address = SocketAddr::from(([10, 0, 0, 1], endpoint));
+        let address = Address::from(([10, 0, 0, 1], endpoint));
         let transition = Transition {
-            at: at(second),
+            at: at(second).into(),
             from: Verdict::Pending,
             to,
         };

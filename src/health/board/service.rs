@@ -1,13 +1,14 @@
 //! What is held of one service and its endpoints, and whether the silence of
 //! one of them is believed. Does no IO.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::Moment;
+use crate::domain::health::address::Address;
+use crate::domain::health::at::At;
+use crate::domain::health::by_address::ByAddress;
 use crate::domain::health::doubt::Heard;
 use crate::domain::health::judge::{Answer, Failure, Judge, Thresholds, Verdict};
 use crate::domain::health::service::Counts;
@@ -17,9 +18,9 @@ use crate::metrics::health::SetAside;
 #[derive(Clone, Debug, Default)]
 pub(in crate::health) struct Endpoint {
     pub(in crate::health) judge: Judge,
-    pub(in crate::health) since: Timestamp,
+    pub(in crate::health) since: At,
     /// What the last check came to, judged or not.
-    pub(in crate::health) last: Option<(Timestamp, Result<Answer, SetAside>)>,
+    pub(in crate::health) last: Option<(At, Result<Answer, SetAside>)>,
     pub(super) is_heard: bool,
     /// Boxed, since most have had none.
     trouble: Option<Box<Trouble>>,
@@ -57,7 +58,7 @@ impl Endpoint {
     /// One that is checked since then.
     pub(super) fn new(since: Timestamp) -> Self {
         Self {
-            since,
+            since: since.into(),
             ..Self::default()
         }
     }
@@ -80,12 +81,12 @@ impl Endpoint {
 
 /// What is held of a service.
 pub(in crate::health) struct Service {
-    pub(in crate::health) endpoints: BTreeMap<SocketAddr, Endpoint>,
+    pub(in crate::health) endpoints: ByAddress<Endpoint>,
     pub(in crate::health) proven: bool,
     pub(super) thresholds: Thresholds,
     /// Endpoints whose last answer was no silence.
     pub(super) heard: usize,
-    pub(super) last_heard: Heard<SocketAddr>,
+    pub(super) last_heard: Heard<Address>,
 }
 
 /// Whether another service was heard since an endpoint is silent.
@@ -104,7 +105,7 @@ impl Service {
     /// One without endpoints.
     pub(super) fn new(thresholds: Thresholds) -> Self {
         Self {
-            endpoints: BTreeMap::new(),
+            endpoints: ByAddress::default(),
             proven: false,
             thresholds,
             heard: 0,
@@ -125,14 +126,14 @@ impl Service {
     /// that tells; says whether there is such a one.
     pub(super) fn told(
         &mut self,
-        address: SocketAddr,
+        address: Address,
         last: (Timestamp, Result<Answer, SetAside>),
         is_heard: Option<bool>,
     ) -> bool {
-        let Some(endpoint) = self.endpoints.get_mut(&address) else {
+        let Some(endpoint) = self.endpoints.get_mut(address) else {
             return false;
         };
-        endpoint.last = Some(last);
+        endpoint.last = Some((last.0.into(), last.1));
         if let Some(is_heard) = is_heard.filter(|is_heard| *is_heard != endpoint.is_heard) {
             endpoint.is_heard = is_heard;
             if is_heard {
@@ -155,17 +156,14 @@ impl Service {
     /// An endpoint has become healthy. Where no other one is, all may have been
     /// silent for the same reason, and may be as well as this one: whoever is
     /// unhealthy has to fail once more.
-    pub(super) fn healed(&mut self, address: SocketAddr, now: Moment) {
-        let mut others = self
-            .endpoints
-            .iter()
-            .filter(|(other, _)| **other != address);
+    pub(super) fn healed(&mut self, address: Address, now: Moment) {
+        let mut others = self.endpoints.iter().filter(|(other, _)| *other != address);
         if others.any(|(_, other)| other.judge.verdict() == Verdict::Healthy) {
             return;
         }
-        for (other, endpoint) in &mut self.endpoints {
+        for (other, endpoint) in self.endpoints.iter_mut() {
             let unhealthy = matches!(endpoint.judge.verdict(), Verdict::Unhealthy(_));
-            let unconfirmed = (unhealthy && *other != address).then_some(now.clock);
+            let unconfirmed = (unhealthy && other != address).then_some(now.clock);
             if unconfirmed != endpoint.trouble().unconfirmed {
                 endpoint.trouble_mut().unconfirmed = unconfirmed;
             }
@@ -176,10 +174,10 @@ impl Service {
     /// with it whoever else it is true of.
     pub(super) fn believe(
         &mut self,
-        address: SocketAddr,
+        address: Address,
         since: Duration,
         witnessed: Witnessed,
-        heard: &Heard<SocketAddr>,
+        heard: &Heard<Address>,
         now: Moment,
     ) -> bool {
         let (alone, all) = match witnessed {
@@ -187,10 +185,7 @@ impl Service {
             Witnessed::Nobody => (false, false),
             Witnessed::Few { cut_off } => (heard.another_since(&address, since), !cut_off),
         };
-        let mut others = self
-            .endpoints
-            .iter()
-            .filter(|(other, _)| **other != address);
+        let mut others = self.endpoints.iter().filter(|(other, _)| *other != address);
         let waits = |other: &Endpoint| {
             other.trouble().in_waiting.is_some() || other.judge.verdict() != Verdict::Healthy
         };
@@ -198,13 +193,13 @@ impl Service {
         if !believed {
             return false;
         }
-        for (other, endpoint) in &mut self.endpoints {
-            if (!alone || *other == address)
+        for (other, endpoint) in self.endpoints.iter_mut() {
+            if (!alone || other == address)
                 && let Some(trouble) = endpoint.known_trouble()
                 && let Some(judge) = trouble.in_waiting.take()
             {
                 endpoint.judge = judge;
-                endpoint.since = now.at;
+                endpoint.since = now.at.into();
             }
         }
         true

@@ -15,7 +15,7 @@ fn at(seconds: u64) -> Moment {
     }
 }
 
-fn address(host: u8) -> SocketAddr {
+fn address(host: u8) -> Address {
     ([10, 0, 0, host], 80).into()
 }
 
@@ -52,7 +52,10 @@ fn told(board: &mut Board, key: &Arc<ServiceKey>, host: u8, answer: Answer, seco
 }
 
 fn verdict(board: &Board, key: &ServiceKey, host: u8) -> Verdict {
-    board.services[key].endpoints[&address(host)]
+    board.services[key]
+        .endpoints
+        .get(address(host))
+        .unwrap()
         .judge
         .verdict()
 }
@@ -65,8 +68,9 @@ fn a_verdict_is_told_with_its_time_and_the_last_failure() {
         .collect();
     let confirm = Some(check().thresholds.confirm);
     assert_eq!(next, [confirm, confirm, None]);
-    let endpoint = &board.services[&keys[0]].endpoints[&address(0)];
-    assert_eq!(endpoint.since, at(12).at);
+    let endpoints = &board.services[&keys[0]].endpoints;
+    let endpoint = endpoints.get(address(0)).unwrap();
+    assert_eq!(endpoint.since, at(12).at.into());
     assert_eq!(
         endpoint.trouble().last_failure,
         Some((at(12).at, Failure::Answered5xx))
@@ -137,7 +141,7 @@ fn whoever_was_unhealthy_with_all_others_has_to_fail_again_once_one_is_well() {
     let unconfirmed = |board: &Board| -> Vec<_> {
         let all = board.services[key].endpoints.iter();
         let all = all.filter(|(_, endpoint)| endpoint.trouble().unconfirmed.is_some());
-        all.map(|(address, _)| *address).collect()
+        all.map(|(address, _)| address).collect()
     };
     for answer in [REFUSED, BAD] {
         for second in 10..13 {

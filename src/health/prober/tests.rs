@@ -14,6 +14,8 @@ use super::super::fixtures::{check, service};
 use super::super::probe::Asked;
 use super::super::target::ServiceTargets;
 use super::*;
+use crate::domain::health::address::Address;
+use crate::domain::health::by_address::Addresses;
 use crate::domain::health::judge::{Failure, Thresholds, Verdict};
 use crate::domain::names::ServiceKey;
 use crate::metrics::Metrics;
@@ -50,9 +52,9 @@ struct Net(Arc<Mutex<NetState>>);
 
 struct NetState {
     all: Does,
-    some: BTreeMap<SocketAddr, Does>,
+    some: BTreeMap<Address, Does>,
     cut: Option<Cut>,
-    asked: Vec<(Instant, SocketAddr)>,
+    asked: Vec<(Instant, Address)>,
     running: usize,
     most_running: usize,
     reused: usize,
@@ -76,11 +78,11 @@ impl Probe for Net {
         let began = Instant::now();
         let does = {
             let mut net = self.state();
-            net.asked.push((began, address));
+            net.asked.push((began, address.into()));
             net.running += 1;
             net.most_running = net.most_running.max(net.running);
             net.reused += usize::from(kept == Some(address));
-            *net.some.get(&address).unwrap_or(&net.all)
+            *net.some.get(&address.into()).unwrap_or(&net.all)
         };
         let timeout = asked.check.ask.timeout;
         let deadline = began + timeout;
@@ -175,7 +177,7 @@ impl Bed {
         self.prober.set(self.targets.clone());
     }
 
-    fn asked(&self, address: SocketAddr) -> Vec<Instant> {
+    fn asked(&self, address: Address) -> Vec<Instant> {
         let net = self.net.state();
         let of = net.asked.iter().filter(|(_, asked)| *asked == address);
         of.map(|(at, _)| *at).collect()
@@ -221,7 +223,7 @@ fn key(number: u8) -> ServiceKey {
     service(&format!("s{number}"))
 }
 
-fn address(service: u8, host: u16) -> SocketAddr {
+fn address(service: u8, host: u16) -> Address {
     let [high, low] = host.to_be_bytes();
     ([10, service, high, low], 80).into()
 }
@@ -368,7 +370,7 @@ async fn a_service_whose_endpoints_all_hang_does_not_make_others_late() {
     let hanging = net
         .asked
         .iter()
-        .filter(|(_, asked)| asked.ip() < address(1, 0).ip());
+        .filter(|(_, asked)| asked.ip < address(1, 0).ip);
     let hanging = hanging.count();
     assert!((150..=164).contains(&hanging), "{hanging}");
     assert!(net.most_running <= 16);
@@ -583,7 +585,7 @@ async fn where_something_else_is_asked_all_begins_anew() {
         ask(|targets| targets.check.ask.path = "/other".to_owned()),
         ask(|targets| targets.check.ask.timeout = s(1)),
         ask(|targets| {
-            let other = targets.endpoints.iter().map(|a| (a.ip(), 81).into());
+            let other = targets.endpoints.iter().map(|a| (a.ip, 81));
             targets.endpoints = other.collect();
         }),
     ];
@@ -637,7 +639,7 @@ async fn the_label_of_the_service_can_be_left_out() {
     let random = fastrand::Rng::with_seed(7);
     let (prober, _view, engine) = Engine::new(net, limits, metrics.health.clone(), random);
     tokio::spawn(engine.run());
-    let endpoints = [address(0, 0)].into();
+    let endpoints = [address(0, 0)].into_iter().collect();
     let targets = ServiceTargets {
         check: check(),
         endpoints,

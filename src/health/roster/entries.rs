@@ -94,12 +94,12 @@ mod tests {
     fn a_number_stands_for_one_endpoint_and_never_for_the_next_in_its_place() {
         let mut entries = Entries::new();
         let (first, other) = (entries.insert(entry(1)), entries.insert(entry(2)));
-        assert_eq!(entries.remove(first).map(|of| of.address.port()), Some(1));
+        assert_eq!(entries.remove(first).map(|of| of.address.port), Some(1));
         let second = entries.insert(entry(3));
         assert_eq!(place(second), place(first), "its place is free again");
         assert!(entries.get(first).is_none() && entries.get_mut(first).is_none());
         assert!(entries.remove(first).is_none());
-        let port = |id| entries.get(id).map(|of| of.address.port());
+        let port = |id| entries.get(id).map(|of| of.address.port);
         assert_eq!((port(second), port(other)), (Some(3), Some(2)));
         let mut ids: Vec<_> = entries.iter().map(|(id, _)| id).collect();
         ids.sort_unstable();

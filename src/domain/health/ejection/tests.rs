@@ -22,7 +22,7 @@ fn service(name: &str, verdicts: &[Verdict]) -> Service {
         uid: "".into(),
         ready: true,
         verdict: *verdict,
-        since: at(1_000 - n as i64),
+        since: at(1_000 - n as i64).into(),
     });
     Service {
         binding: binding(name),

@@ -104,7 +104,7 @@ fn checked(name: &str, mode: EjectionMode, members: &[(&str, Verdict)]) -> Check
                     uid: format!("uid-of-{pod}").into(),
                     ready: true,
                     verdict: *verdict,
-                    since: at(50),
+                    since: at(50).into(),
                 })
                 .collect(),
         },

@@ -212,7 +212,9 @@ async fn a_doubt_ends_also_where_nobody_is_left_who_is_checked() {
         assert_eq!(bed.view.held(), Some(Doubt::AllAtOnce));
         assert_eq!(bed.metric(HELD), 1.0);
 
-        bed.targets.values_mut().for_each(|it| it.endpoints.clear());
+        for it in bed.targets.values_mut() {
+            it.endpoints = Addresses::default();
+        }
         bed.targets.retain(|_, _| services_stay);
         bed.prober.set(bed.targets.clone());
         sleep(s(10)).await;
