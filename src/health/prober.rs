@@ -123,7 +123,7 @@ impl<P: Probe> Engine<P> {
         let engine = Self {
             probe,
             limits,
-            roster: Roster::new(limits.in_flight, label, metrics.clone(), random),
+            roster: Roster::new(now, limits.in_flight, label, metrics.clone(), random),
             metrics,
             view: view.clone(),
             targets,

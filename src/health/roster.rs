@@ -62,15 +62,17 @@ pub(super) struct Entry<K> {
 }
 
 impl<K> Roster<K> {
-    /// One of nobody, of whom so many are checked at once.
+    /// One of nobody, of whom so many are checked at once; nobody is due before
+    /// `start`.
     pub(super) fn new(
+        start: Instant,
         in_flight: usize,
         service_label: bool,
         metrics: HealthMetrics,
         random: fastrand::Rng,
     ) -> Self {
         Self {
-            schedule: Schedule::new(in_flight),
+            schedule: Schedule::new(in_flight, start),
             services: BTreeMap::new(),
             entries: Entries::new(),
             kept: 0,
@@ -257,7 +259,7 @@ mod tests {
         let silent = service("s1");
         for seed in 0..20 {
             let random = fastrand::Rng::with_seed(seed);
-            let mut roster = Roster::<()>::new(8, false, metrics.clone(), random);
+            let mut roster = Roster::<()>::new(now, 8, false, metrics.clone(), random);
             for (n, endpoints) in [(0, 1), (2, 1), (1, 200)] {
                 roster.set_service(&service(&format!("s{n}")), &targets(n, endpoints), now);
             }

@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -19,7 +20,9 @@ pub(super) type Id = u64;
 
 /// Whom to check next.
 pub(super) struct Schedule {
-    wheel: BTreeSet<(Instant, Id)>,
+    start: Instant,
+    /// By nanoseconds since the start: half as large as instants.
+    wheel: BTreeSet<(u64, Id)>,
     queues: BTreeMap<Arc<ServiceKey>, Queue>,
     /// Services whose turn comes, each once.
     turns: VecDeque<Arc<ServiceKey>>,
@@ -37,9 +40,10 @@ struct Queue {
 }
 
 impl Schedule {
-    /// One by which so many are checked at once.
-    pub(super) fn new(most: usize) -> Self {
+    /// One by which so many are checked at once. Nobody is due before `start`.
+    pub(super) fn new(most: usize, start: Instant) -> Self {
         Self {
+            start,
             wheel: BTreeSet::new(),
             queues: BTreeMap::new(),
             turns: VecDeque::new(),
@@ -52,21 +56,21 @@ impl Schedule {
 
     /// Sets the time of an endpoint that stands nowhere.
     pub(super) fn set(&mut self, id: Id, due: Instant) {
-        self.wheel.insert((due, id));
+        self.wheel.insert((self.nanos(due), id));
     }
 
     /// Moves an endpoint on the wheel; says whether it was there.
     pub(super) fn hurry(&mut self, id: Id, from: Instant, to: Instant) -> bool {
-        let there = self.wheel.remove(&(from, id));
+        let there = self.wheel.remove(&(self.nanos(from), id));
         if there {
-            self.wheel.insert((to, id));
+            self.wheel.insert((self.nanos(to), id));
         }
         there
     }
 
     /// Takes an endpoint out, wherever it stands but running.
     pub(super) fn forget(&mut self, id: Id, service: &ServiceKey, due: Instant) {
-        if self.wheel.remove(&(due, id)) {
+        if self.wheel.remove(&(self.nanos(due), id)) {
             return;
         }
         if let Some(queue) = self.queues.get_mut(service) {
@@ -79,14 +83,15 @@ impl Schedule {
 
     /// When the next endpoint is due.
     pub(super) fn next(&self) -> Option<Instant> {
-        self.wheel.first().map(|(due, _)| *due)
+        self.wheel.first().map(|(due, _)| self.instant(*due))
     }
 
     /// Whoever is due by now leaves the wheel.
     pub(super) fn due(&mut self, now: Instant) -> Option<(Id, Instant)> {
-        let (due, id) = *self.wheel.first().filter(|(due, _)| *due <= now)?;
+        let until = self.nanos(now);
+        let (due, id) = *self.wheel.first().filter(|(due, _)| *due <= until)?;
         self.wheel.pop_first();
-        Some((id, due))
+        Some((id, self.instant(due)))
     }
 
     /// Puts an endpoint that is due in its service's queue.
@@ -147,6 +152,15 @@ impl Schedule {
         (self.running, self.waiting)
     }
 
+    fn nanos(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.start);
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn instant(&self, nanos: u64) -> Instant {
+        self.start + Duration::from_nanos(nanos)
+    }
+
     /// Forgets a queue that is empty. One that has a turn yet goes with it.
     fn tidy(&mut self, service: &ServiceKey) {
         if self.queues.get(service).is_some_and(Queue::is_idle) {
@@ -170,8 +184,6 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::super::fixtures::service;
     use super::*;
 
@@ -187,8 +199,8 @@ mod tests {
 
     #[test]
     fn whoever_is_due_first_is_first() {
-        let mut schedule = Schedule::new(8);
         let start = Instant::now();
+        let mut schedule = Schedule::new(8, start);
         let at = |seconds| start + Duration::from_secs(seconds);
         schedule.set(1, at(3));
         schedule.set(2, at(1));
@@ -204,7 +216,7 @@ mod tests {
 
     #[test]
     fn services_take_turns_however_many_of_one_are_due() {
-        let mut schedule = Schedule::new(400);
+        let mut schedule = Schedule::new(400, Instant::now());
         let [busy, quiet] = keys();
         let now = Instant::now();
         for id in 0..50 {
@@ -217,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_service_that_hangs_leaves_three_quarters_to_the_others() {
-        let mut schedule = Schedule::new(8);
+        let mut schedule = Schedule::new(8, Instant::now());
         let [hangs, other] = keys();
         let now = Instant::now();
         for id in 0..100 {
@@ -233,7 +245,7 @@ mod tests {
 
     #[test]
     fn no_more_run_than_may() {
-        let mut schedule = Schedule::new(4);
+        let mut schedule = Schedule::new(4, Instant::now());
         let keys: [_; 9] = keys();
         let now = Instant::now();
         for (id, key) in (0..).zip(&keys) {
@@ -246,7 +258,7 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_whoever_is_forgotten() {
-        let mut schedule = Schedule::new(4);
+        let mut schedule = Schedule::new(4, Instant::now());
         let [key] = keys();
         let now = Instant::now();
         schedule.set(1, now);

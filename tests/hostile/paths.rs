@@ -1,7 +1,7 @@
 //! A target where a path, a name or an ID is asked for: it is refused, or it is
 //! sent to the endpoint that was going to be asked anyway.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use catalog_mesh_controller::api::service_binding::ServiceBindingSpec;

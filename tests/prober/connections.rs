@@ -54,7 +54,10 @@ async fn a_connection_that_was_closed_while_idle_is_made_anew_and_is_no_failure(
         sleep(Duration::from_millis(10)).await;
     }
     for peer in peers {
-        let endpoint = bed.view.endpoint(&crate::bed::key(), peer.address.into()).unwrap();
+        let endpoint = bed
+            .view
+            .endpoint(&crate::bed::key(), peer.address.into())
+            .unwrap();
         assert_eq!(endpoint.verdict, Verdict::Healthy);
         assert_eq!((endpoint.last_failure, endpoint.history.len()), (None, 1));
     }

@@ -35,7 +35,7 @@ use crate::controller::write_back::WriteBack;
 use crate::controller::{events, pods, sources, withdraw};
 use crate::domain::brake::{self, SyncPolicy};
 use crate::domain::fixtures::{self, settings};
-use crate::domain::health::ejection::{Member, Service};
+use crate::domain::health::ejection::{Member, PodId, Service};
 use crate::domain::health::judge::{Failure, Verdict};
 use crate::domain::health::mark::{Note, OURS};
 use crate::domain::health::round::Checked;
@@ -275,8 +275,7 @@ fn web() -> BindingKey {
 fn checked(members: &[(&str, Verdict)]) -> Checked {
     let key = |name: &str| ("shop".to_owned(), name.to_owned());
     let member = |(name, verdict): &(&str, Verdict)| Member {
-        pod: key(name).into(),
-        uid: format!("uid-of-{name}").into(),
+        pod: PodId::shared(key(name), format!("uid-of-{name}")),
         ready: true,
         verdict: *verdict,
         since: Timestamp::UNIX_EPOCH.into(),

@@ -9,7 +9,7 @@ use crate::api::policy::EjectionMode;
 use crate::domain::fixtures::{binding, inputs, settings, target};
 use crate::domain::health::address::Address;
 use crate::domain::health::doubt::Doubt;
-use crate::domain::health::ejection::Stays;
+use crate::domain::health::ejection::{PodId, Stays};
 use crate::domain::health::judge::{Failure, Unknown, Verdict};
 use crate::domain::health::service::Counts;
 use crate::domain::health::summary::Shown;
@@ -53,8 +53,7 @@ fn judge(entry: &mut Entry, verdicts: &[Verdict]) {
     let targets = Targets {
         targets: (0..verdicts.len())
             .map(|n| Target {
-                pod: ("shop".to_owned(), format!("web-{n}")).into(),
-                uid: n.to_string().into(),
+                pod: PodId::shared(("shop".to_owned(), format!("web-{n}")), n.to_string()),
                 address: address(n),
             })
             .collect(),

@@ -11,7 +11,6 @@ use super::round::Checked;
 use super::targets::Targets;
 use crate::api::policy::EjectionMode;
 use crate::domain::names::BindingKey;
-use crate::domain::uid::Uid;
 
 /// What is known of a bound service as a whole.
 #[derive(Clone, Debug)]
@@ -41,7 +40,6 @@ pub fn checked(
         let (verdict, since) = verdict(target.address).unwrap_or(unknown);
         Member {
             pod: Arc::clone(&target.pod),
-            uid: target.uid.clone(),
             ready: true,
             verdict,
             since,
@@ -49,7 +47,6 @@ pub fn checked(
     });
     let unready = targets.unready().map(|pod| Member {
         pod: Arc::clone(pod),
-        uid: Uid::default(),
         ready: false,
         verdict: unknown.0,
         since: unknown.1,
@@ -70,19 +67,25 @@ pub fn checked(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::health::ejection::PodId;
     use crate::domain::health::targets::{Excluded, Exclusion, Target};
+
+    #[test]
+    fn what_is_kept_of_each_endpoint_is_small() {
+        assert!(size_of::<Member>() <= 24, "{}", size_of::<Member>());
+        assert!(size_of::<Target>() <= 32, "{}", size_of::<Target>());
+    }
 
     #[test]
     fn members_are_who_is_checked_with_what_is_held_of_them_and_who_is_not_ready() {
         let pod = |name: &str| ("shop".to_owned(), name.to_owned());
         let target = |name: &str, address: &str| Target {
-            pod: pod(name).into(),
-            uid: format!("uid-of-{name}").into(),
+            pod: PodId::shared(pod(name), format!("uid-of-{name}")),
             address: address.parse().unwrap(),
         };
         let excluded = |name: &str, address: &str, why| Exclusion {
             address: address.parse().unwrap(),
-            pod: Some(pod(name).into()),
+            pod: Some(PodId::shared(pod(name), "")),
             why,
         };
         let targets = Targets {
@@ -109,7 +112,7 @@ mod tests {
         let members = members.map(|m| {
             (
                 m.pod.1.as_str(),
-                m.uid.to_string(),
+                m.pod.uid.to_string(),
                 m.ready,
                 m.verdict,
                 m.since,

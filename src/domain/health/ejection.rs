@@ -20,6 +20,7 @@
 
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use super::at::At;
@@ -29,6 +30,32 @@ use crate::domain::uid::Uid;
 
 /// Namespace and name of a Pod.
 pub type PodKey = (String, String);
+
+/// One Pod, which another one of its name is not. Shared by who is checked and who is
+/// decided on, since there are many.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct PodId {
+    /// Its namespace and name.
+    pub key: PodKey,
+    /// Its uid; empty where that does not matter.
+    pub uid: Uid,
+}
+
+impl PodId {
+    /// The one of that uid, to be shared.
+    pub fn shared(key: PodKey, uid: impl Into<Uid>) -> Arc<Self> {
+        let uid = uid.into();
+        Arc::new(Self { key, uid })
+    }
+}
+
+impl Deref for PodId {
+    type Target = PodKey;
+
+    fn deref(&self) -> &PodKey {
+        &self.key
+    }
+}
 
 /// What a bound service has to say about its endpoints.
 #[derive(Clone, Debug)]
@@ -50,10 +77,8 @@ pub struct Service {
 /// A Pod behind a service.
 #[derive(Clone, Debug)]
 pub struct Member {
-    /// Which.
-    pub pod: Arc<PodKey>,
-    /// The uid of the Pod that was judged; empty where none was.
-    pub uid: Uid,
+    /// Which. What was found of another one of its name says nothing of it.
+    pub pod: Arc<PodId>,
     /// Whether it is ready, and so in the mesh unless it was taken out.
     pub ready: bool,
     /// What is held of it as an endpoint of this service.
@@ -213,7 +238,7 @@ fn behind_of<'a>(
     let mut all: BTreeMap<&PodKey, Vec<&Service>> = BTreeMap::new();
     for service in services {
         let ready = service.members.iter().filter(|member| member.ready);
-        for member in ready.filter(|member| wishes.contains_key(&*member.pod)) {
+        for member in ready.filter(|member| wishes.contains_key(&member.pod.key)) {
             let of = all.entry(&member.pod).or_default();
             if of.last().is_none_or(|last| !std::ptr::eq(*last, *service)) {
                 of.push(service);

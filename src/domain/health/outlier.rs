@@ -255,7 +255,7 @@ fn share(of: u32, all: u32) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::health::ejection::{Member, Out, Service, plan};
+    use crate::domain::health::ejection::{Member, Out, PodId, Service, plan};
     use crate::domain::health::judge::Failure;
 
     fn policy(percent: u32) -> OutlierPolicy {
@@ -358,8 +358,7 @@ mod tests {
     fn service(mode: EjectionMode, verdicts: &[Verdict]) -> Checked {
         let pod = |n: usize| ("shop".to_owned(), format!("web-{n}"));
         let member = |(n, verdict): (usize, &Verdict)| Member {
-            pod: pod(n).into(),
-            uid: "".into(),
+            pod: PodId::shared(pod(n), ""),
             ready: true,
             verdict: *verdict,
             since: jiff::Timestamp::UNIX_EPOCH.into(),

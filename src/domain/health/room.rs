@@ -29,7 +29,7 @@ pub fn wait_for_room(
         }
         let is_behind = |service: &Service| {
             let mut ready = service.members.iter().filter(|member| member.ready);
-            ready.any(|member| *member.pod == step.pod)
+            ready.any(|member| member.pod.key == step.pod)
         };
         let behind: Vec<_> = (0..services.len())
             .filter(|at| is_behind(services[*at]))

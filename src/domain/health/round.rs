@@ -18,7 +18,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::at::At;
-use super::ejection::{Member, Out, Plan, PodKey, Service, plan};
+use super::ejection::{Member, Out, Plan, PodId, PodKey, Service, plan};
 use super::judge::Verdict;
 use super::mark::{self, Change, Note, Step, Whose};
 use super::room::wait_for_room;
@@ -92,7 +92,7 @@ pub fn decide(
         // Where nobody is unhealthy nobody leaves, whoever they are.
         if service.members.iter().any(bad) {
             for member in &mut service.to_mut().members {
-                if find(&member.pod).is_none_or(|pod| pod.uid != member.uid) {
+                if find(&member.pod).is_none_or(|pod| pod.uid != member.pod.uid) {
                     member.verdict = Verdict::Pending;
                 }
             }
@@ -155,13 +155,12 @@ fn keep_out(
 ) {
     let pods = out_for.get(&service.binding).into_iter().flatten();
     for pod in pods {
-        let is_member = service.members.iter().any(|member| *member.pod == **pod);
+        let is_member = service.members.iter().any(|member| member.pod.key == **pod);
         let Some(known) = marked.get(*pod).filter(|_| !is_member) else {
             continue;
         };
         let member = Member {
-            pod: Arc::new((*pod).clone()),
-            uid: known.uid.clone(),
+            pod: PodId::shared((*pod).clone(), known.uid.clone()),
             ready: known.view.ready,
             verdict: Verdict::Pending,
             since: At::default(),

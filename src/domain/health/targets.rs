@@ -21,13 +21,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use super::address::Address;
-use super::ejection::PodKey;
+use super::ejection::PodId;
 use crate::domain::inputs::ServiceView;
 use crate::domain::pod::KnownPod;
 use crate::domain::policy::HealthCheck;
 use crate::domain::ports::is_http;
 use crate::domain::slice::{SliceEndpoint, SliceView};
-use crate::domain::uid::Uid;
 
 /// Most endpoints of one Service that are checked; as many as the catalog is
 /// told of.
@@ -53,9 +52,7 @@ pub struct Behind {
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Target {
     /// The Pod.
-    pub pod: Arc<PodKey>,
-    /// Its uid: what is known of another Pod of that name says nothing of it.
-    pub uid: Uid,
+    pub pod: Arc<PodId>,
     /// Where it is checked.
     pub address: Address,
 }
@@ -91,7 +88,7 @@ pub struct Exclusion {
     /// The address.
     pub address: IpAddr,
     /// The Pod, where it really has this address.
-    pub pod: Option<Arc<PodKey>>,
+    pub pod: Option<Arc<PodId>>,
     /// Why.
     pub why: Excluded,
 }
@@ -110,7 +107,7 @@ pub struct Targets {
 impl Targets {
     /// The Pods behind the Service that are not ready, so that they are not
     /// checked, but may be out of the mesh and are to stay so.
-    pub fn unready(&self) -> impl Iterator<Item = &Arc<PodKey>> {
+    pub fn unready(&self) -> impl Iterator<Item = &Arc<PodId>> {
         let waits = |e: &&Exclusion| e.why == Excluded::NotReady;
         self.excluded.iter().filter(waits).filter_map(|exclusion| {
             let pod = exclusion.pod.as_ref()?;
@@ -176,9 +173,10 @@ fn judge(
     if !pod.view.addresses.contains(&endpoint.address) {
         return Err(exclusion(Excluded::NotItsAddress));
     }
-    let key = Arc::new((behind.namespace.clone(), name.to_owned()));
+    let key = (behind.namespace.clone(), name.to_owned());
+    let this = PodId::shared(key, pod.uid.clone());
     let of_the_pod = |why| Exclusion {
-        pod: Some(Arc::clone(&key)),
+        pod: Some(Arc::clone(&this)),
         ..exclusion(why)
     };
     let port = port.ok_or_else(|| of_the_pod(Excluded::NoPort))?;
@@ -189,8 +187,7 @@ fn judge(
         return Err(of_the_pod(Excluded::NotReady));
     }
     Ok(Target {
-        pod: key,
-        uid: pod.uid.clone(),
+        pod: this,
         address: (endpoint.address, port).into(),
     })
 }
@@ -204,7 +201,7 @@ fn one_each(behind: &Behind, judged: BTreeMap<IpAddr, Result<Target, Exclusion>>
             addresses.position(|address| *address == target.address.ip)
         })
     };
-    let mut first: BTreeMap<Arc<PodKey>, (Option<usize>, IpAddr)> = BTreeMap::new();
+    let mut first: BTreeMap<Arc<PodId>, (Option<usize>, IpAddr)> = BTreeMap::new();
     for target in judged.values().filter_map(|judged| judged.as_ref().ok()) {
         let this = (place(target), target.address.ip);
         let known = first.entry(Arc::clone(&target.pod)).or_insert(this);

@@ -61,6 +61,11 @@ fn verdict(board: &Board, key: &ServiceKey, host: u8) -> Verdict {
 }
 
 #[test]
+fn what_is_held_of_an_endpoint_is_small() {
+    assert!(size_of::<Endpoint>() <= 64, "{}", size_of::<Endpoint>());
+}
+
+#[test]
 fn a_verdict_is_told_with_its_time_and_the_last_failure() {
     let (mut board, keys) = healthy(1);
     let next: Vec<_> = (10..13)

@@ -18,8 +18,7 @@ fn pod(n: usize) -> PodKey {
 /// unhealthy for longer.
 fn service(name: &str, verdicts: &[Verdict]) -> Service {
     let members = verdicts.iter().enumerate().map(|(n, verdict)| Member {
-        pod: pod(n).into(),
-        uid: "".into(),
+        pod: PodId::shared(pod(n), ""),
         ready: true,
         verdict: *verdict,
         since: at(1_000 - n as i64).into(),
@@ -204,7 +203,7 @@ fn a_pod_behind_two_services_goes_only_where_both_floors_let_it() {
     assert_eq!(both.out[&pod(1)], BTreeSet::from([binding("web")]));
     // The other service has it as its only ready endpoint.
     for member in &mut api.members {
-        member.ready = *member.pod == pod(1);
+        member.ready = member.pod.key == pod(1);
     }
     let floored = plan(&[web.clone(), api.clone()], &ours(&[]));
     assert!(floored.out.is_empty() && floored.floored.contains_key(&binding("web")));
@@ -271,7 +270,7 @@ fn no_healthy_endpoint_goes_no_floor_is_broken_and_a_plan_is_stable() {
         for (pod, bindings) in &first.out {
             assert_ne!(now_out.get(pod), Some(&Out::Others));
             for service in services.iter().filter(|s| bindings.contains(&s.binding)) {
-                let member = service.members.iter().find(|m| *m.pod == *pod).unwrap();
+                let member = service.members.iter().find(|m| m.pod.key == *pod).unwrap();
                 assert_ne!(member.verdict, GOOD);
             }
         }

@@ -100,8 +100,7 @@ fn checked(name: &str, mode: EjectionMode, members: &[(&str, Verdict)]) -> Check
             members: members
                 .iter()
                 .map(|(pod, verdict)| Member {
-                    pod: pod_key(pod).into(),
-                    uid: format!("uid-of-{pod}").into(),
+                    pod: PodId::shared(pod_key(pod), format!("uid-of-{pod}")),
                     ready: true,
                     verdict: *verdict,
                     since: at(50).into(),
@@ -265,7 +264,8 @@ fn a_label_that_somebody_took_off_is_set_again_where_it_is_wanted_and_else_forgo
 #[test]
 fn a_verdict_says_nothing_of_another_pod_of_that_name() {
     let mut service = checked("web", Draining, HALF);
-    service.service.members[0].uid = "uid-of-one-before".into();
+    let before = PodId::shared(pod_key("a"), "uid-of-one-before");
+    service.service.members[0].pod = before;
     let pods = Pods::default().plain(&["a", "b"]);
     let decided = pods.decide(&known(vec![service]));
     assert_eq!(lines(&decided), Vec::<String>::new());

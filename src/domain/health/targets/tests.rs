@@ -102,7 +102,7 @@ fn a_ready_pod_of_the_namespace_is_checked_at_its_address_and_the_target_port() 
     );
     let found = targets(&behind, &check(None));
     assert_eq!(where_to(&found), ["web-0 10.0.0.1:8080"]);
-    assert_eq!(found.targets[0].uid, "uid-10.0.0.1".into());
+    assert_eq!(found.targets[0].pod.uid, "uid-10.0.0.1".into());
     assert_eq!(found.excluded, []);
     let found = targets(&behind, &check(Some(9999)));
     assert_eq!(where_to(&found), ["web-0 10.0.0.1:9999"]);
