@@ -157,7 +157,7 @@ impl<K> Roster<K> {
             .map_or_else(|| Arc::new(key.clone()), |(key, _)| Arc::clone(key));
         let mut service = known.map_or_else(
             || Service {
-                asked: Arc::new(Asked::new(targets.check.clone())),
+                asked: Arc::new(Asked::new(Arc::clone(&targets.check))),
                 ids: ByAddress::default(),
                 ports: BTreeSet::new(),
                 checks: self.metrics.service(&self.label(&key)),
@@ -172,7 +172,7 @@ impl<K> Roster<K> {
             service.ports = ports(&targets.endpoints);
         }
         if *check != targets.check {
-            service.asked = Arc::new(Asked::new(targets.check.clone()));
+            service.asked = Arc::new(Asked::new(Arc::clone(&targets.check)));
         }
         let interval = targets.check.thresholds.interval;
         if anew {
@@ -247,7 +247,7 @@ mod tests {
     fn targets(service: u8, endpoints: u8) -> ServiceTargets {
         let hosts = 0..endpoints;
         ServiceTargets {
-            check: check(),
+            check: check().into(),
             endpoints: hosts.map(|n| ([10, 0, service, n], 80)).collect(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::health::by_address::Addresses;
@@ -14,8 +15,8 @@ pub type Targets = BTreeMap<ServiceKey, ServiceTargets>;
 /// The endpoints of one service, and how they are checked.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct ServiceTargets {
-    /// How.
-    pub check: Check,
+    /// How. Shared by whoever asks.
+    pub check: Arc<Check>,
     /// Where. Nothing but these addresses is ever connected to.
     pub endpoints: Addresses,
 }

@@ -112,7 +112,7 @@ async fn whatever_path_and_host_a_check_has_the_endpoint_is_asked_and_nobody_els
                 confirm: Duration::from_secs(1),
             };
             let targets = ServiceTargets {
-                check: Check { ask, thresholds },
+                check: Check { ask, thresholds }.into(),
                 endpoints: [site.address].into_iter().collect(),
             };
             wanted.insert(key, targets);

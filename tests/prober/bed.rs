@@ -51,7 +51,10 @@ impl Bed {
     /// Checks these endpoints as service `shop/web`, and nothing else.
     pub(crate) fn check(&self, check: Check, endpoints: impl IntoIterator<Item = SocketAddr>) {
         let endpoints = endpoints.into_iter().collect();
-        let targets = ServiceTargets { check, endpoints };
+        let targets = ServiceTargets {
+            check: check.into(),
+            endpoints,
+        };
         self.prober.set(Targets::from([(key(), targets)]));
     }
 

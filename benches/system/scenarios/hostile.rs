@@ -158,13 +158,19 @@ fn targets(port: u16, peers: &[Peer]) -> Result<Targets> {
             SocketAddr::from((address, port))
         });
         let service = ServiceTargets {
-            check: check.clone(),
+            check: check.clone().into(),
             endpoints: endpoints.collect(),
         };
         targets.insert(key(&format!("good-{of}"))?, service);
     }
     let endpoints = peers.iter().map(|peer| peer.address).collect();
-    targets.insert(key("hostile")?, ServiceTargets { check, endpoints });
+    targets.insert(
+        key("hostile")?,
+        ServiceTargets {
+            check: check.into(),
+            endpoints,
+        },
+    );
     Ok(targets)
 }
 

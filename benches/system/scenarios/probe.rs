@@ -182,7 +182,13 @@ pub(super) fn targets(endpoints: u32, interval: Duration, port: u16) -> Result<T
             name: ServiceName::parse(&format!("web-{service}"))?,
         };
         let check = check.clone();
-        targets.insert(key, ServiceTargets { check, endpoints });
+        targets.insert(
+            key,
+            ServiceTargets {
+                check: check.into(),
+                endpoints,
+            },
+        );
     }
     Ok(targets)
 }

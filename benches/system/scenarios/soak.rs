@@ -413,7 +413,13 @@ fn targets(port: u16, each: u16, interval: Duration) -> Result<Targets> {
             .map(|number| SocketAddr::from((address(of, number), port)))
             .collect();
         let check = check.clone();
-        targets.insert(service(of)?, ServiceTargets { check, endpoints });
+        targets.insert(
+            service(of)?,
+            ServiceTargets {
+                check: check.into(),
+                endpoints,
+            },
+        );
     }
     Ok(targets)
 }

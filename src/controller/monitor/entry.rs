@@ -8,6 +8,7 @@ use jiff::Timestamp;
 
 use crate::api::policy::EjectionMode;
 use crate::domain::health::address::Address;
+use crate::domain::health::by_address::Addresses;
 use crate::domain::health::checked::{Bound, checked};
 use crate::domain::health::doubt::Doubt;
 use crate::domain::health::ejection::Stays;
@@ -17,7 +18,8 @@ use crate::domain::health::summary::{Shown, Summary};
 use crate::domain::health::targets::{Excluded, Target, Targets};
 use crate::domain::health::telling::Telling;
 use crate::domain::health::wanted::{Subject, Wanted};
-use crate::domain::names::BindingKey;
+use crate::domain::names::{BindingKey, ServiceKey};
+use crate::health::target::{Check, ServiceTargets};
 use crate::health::view::Verdicts;
 
 /// One binding.
@@ -25,7 +27,11 @@ use crate::health::view::Verdicts;
 pub(super) struct Entry {
     /// Nothing where it is not known yet.
     wanted: Option<Wanted>,
+    /// How that is asked, once it was made.
+    asks: Option<Arc<Check>>,
     targets: Targets,
+    /// Where they are.
+    endpoints: Addresses,
     verdicts: Verdicts,
     /// What the ejector was told last, as long as that holds.
     told: Option<Told>,
@@ -77,26 +83,41 @@ impl Entry {
         };
         self.judged &= check(&self.wanted) == check(&wanted);
         self.wanted = wanted;
+        self.asks = None;
         if self.subject().is_none() {
-            self.targets = Targets::default();
+            self.found(Targets::default());
             self.verdicts = Verdicts::default();
         }
         self.told = None;
-    }
-
-    /// Who is checked for it.
-    pub(super) fn targets(&self) -> &Targets {
-        &self.targets
     }
 
     /// Whether these are others than before.
     pub(super) fn found(&mut self, targets: Targets) -> bool {
         let other = self.targets != targets;
         if other {
+            let addresses = targets.targets.iter().map(|target| target.address);
+            self.endpoints = addresses.collect();
             self.targets = targets;
             self.told = None;
         }
         other
+    }
+
+    /// What is to be checked for it; `check` says how. Made once, and shared from then on:
+    /// of many bindings few change at a time.
+    pub(super) fn checks(
+        &mut self,
+        check: impl FnOnce(&Subject) -> Check,
+    ) -> Option<(ServiceKey, ServiceTargets)> {
+        let service = self.subject()?.service.clone();
+        if self.asks.is_none() {
+            self.asks = self.subject().map(check).map(Arc::new);
+        }
+        let targets = ServiceTargets {
+            check: Arc::clone(self.asks.as_ref()?),
+            endpoints: self.endpoints.clone(),
+        };
+        Some((service, targets))
     }
 
     /// What is held of them.

@@ -14,7 +14,7 @@ use crate::domain::health::wanted::{Subject, Wanted};
 use crate::domain::names::{BindingKey, ObjectKey};
 use crate::domain::one_to_many::OneToMany;
 use crate::domain::policy::HealthCheck;
-use crate::health::target::{self, Ask, Check, Peer, Scheme, ServiceTargets};
+use crate::health::target::{self, Ask, Check, Peer, Scheme};
 
 /// All bindings.
 #[derive(Debug, Default)]
@@ -104,18 +104,13 @@ impl Fleet {
     }
 
     /// All that the prober is to check. A Service is checked for one binding.
-    pub(super) fn to_check(&self, trust_domain: &str) -> target::Targets {
+    pub(super) fn checks(&mut self, trust_domain: &str) -> target::Targets {
         let mut all = target::Targets::new();
-        for entry in self.entries.values() {
-            let Some(subject) = entry.subject() else {
-                continue;
-            };
-            let endpoints = entry.targets().targets.iter().map(|target| target.address);
-            all.entry(subject.service.clone())
-                .or_insert_with(|| ServiceTargets {
-                    check: check(subject, trust_domain),
-                    endpoints: endpoints.collect(),
-                });
+        for entry in self.entries.values_mut() {
+            let checked = entry.checks(|subject| check(subject, trust_domain));
+            if let Some((service, targets)) = checked {
+                all.entry(service).or_insert(targets);
+            }
         }
         all
     }

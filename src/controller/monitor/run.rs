@@ -208,7 +208,7 @@ impl Rounds {
             }
         }
         if changed.checks {
-            let all = self.fleet.to_check(&ctx.options.trust_domain);
+            let all = self.fleet.checks(&ctx.options.trust_domain);
             if all != *self.checked {
                 self.checked = Arc::new(all);
                 ctx.monitor.prober.set(Arc::clone(&self.checked));

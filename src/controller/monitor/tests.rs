@@ -181,7 +181,7 @@ fn a_binding_that_is_gone_or_wants_nothing_is_neither_checked_nor_ejects() {
             Some(wanted) => fleet.want(&key("web"), Some(wanted)),
             None => fleet.forget(&key("web")),
         }
-        assert!(fleet.to_check("cluster.local").is_empty());
+        assert!(fleet.checks("cluster.local").is_empty());
         let known = fleet.known(EjectionMode::Draining, false);
         assert!(known.services.is_empty() && known.unsettled.is_empty());
         assert!(fleet.checking(&web()).is_empty());
@@ -193,7 +193,7 @@ fn a_service_is_checked_for_one_binding() {
     let mut fleet = Fleet::default();
     with(&mut fleet, &[GOOD, GOOD]);
     fleet.want(&key("web-again"), Some(check()));
-    let checked = fleet.to_check("cluster.local");
+    let checked = fleet.checks("cluster.local");
     assert_eq!(checked.len(), 1);
     let (_, targets) = checked.first_key_value().unwrap();
     assert_eq!(targets.endpoints.len(), 2);

@@ -21,7 +21,7 @@ fn address(host: u8) -> Address {
 
 fn targets(hosts: &[u8]) -> ServiceTargets {
     ServiceTargets {
-        check: check(),
+        check: check().into(),
         endpoints: hosts.iter().copied().map(address).collect(),
     }
 }

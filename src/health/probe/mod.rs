@@ -17,12 +17,12 @@ use crate::metrics::health::SetAside;
 
 /// How endpoints of a service are asked, made ready once.
 pub(super) struct Asked {
-    pub(super) check: Check,
+    pub(super) check: Arc<Check>,
     pub(super) request: Vec<u8>,
 }
 
 impl Asked {
-    pub(super) fn new(check: Check) -> Self {
+    pub(super) fn new(check: Arc<Check>) -> Self {
         let request = check.request();
         Self { check, request }
     }

@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_check_under_way_takes_little_memory() {
-        let asked = Arc::new(Asked::new(check()));
+        let asked = Arc::new(Asked::new(check().into()));
         let address = SocketAddr::from(([10, 0, 0, 1], 80));
         let probe = NetProbe::new(None).unwrap();
         let under_way = probe.probe(asked, address, None);

@@ -172,7 +172,10 @@ impl Bed {
         check.thresholds.interval = interval;
         check.ask.timeout = check.ask.timeout.min(interval);
         let endpoints = (0..endpoints).map(|host| address(number, host)).collect();
-        let targets = ServiceTargets { check, endpoints };
+        let targets = ServiceTargets {
+            check: check.into(),
+            endpoints,
+        };
         self.targets.insert(key(number), targets);
         self.prober.set(self.targets.clone());
     }
@@ -277,7 +280,10 @@ async fn ten_thousand_endpoints_that_appear_at_once_are_asked_as_evenly_as_ever(
         let mut check = check();
         check.thresholds.interval = s(10);
         let endpoints = (0..200).map(|host| address(number, host)).collect();
-        let targets = ServiceTargets { check, endpoints };
+        let targets = ServiceTargets {
+            check: check.into(),
+            endpoints,
+        };
         bed.targets.insert(key(number), targets);
     }
     bed.prober.set(bed.targets.clone());
@@ -562,12 +568,8 @@ async fn where_something_else_is_asked_all_begins_anew() {
     bed.view.changed().await;
 
     // When and how often is no other question.
-    bed.targets
-        .get_mut(&key(0))
-        .unwrap()
-        .check
-        .thresholds
-        .failures = 9;
+    let targets = bed.targets.get_mut(&key(0)).unwrap();
+    Arc::make_mut(&mut targets.check).thresholds.failures = 9;
     bed.service(0, 3, s(3));
     sleep(Duration::from_millis(10)).await;
     assert!(bed.view.service(&key(0)).unwrap().proven);
@@ -582,8 +584,8 @@ async fn where_something_else_is_asked_all_begins_anew() {
         changed
     };
     let changes = [
-        ask(|targets| targets.check.ask.path = "/other".to_owned()),
-        ask(|targets| targets.check.ask.timeout = s(1)),
+        ask(|targets| Arc::make_mut(&mut targets.check).ask.path = "/other".to_owned()),
+        ask(|targets| Arc::make_mut(&mut targets.check).ask.timeout = s(1)),
         ask(|targets| {
             let other = targets.endpoints.iter().map(|a| (a.ip, 81));
             targets.endpoints = other.collect();
@@ -641,7 +643,7 @@ async fn the_label_of_the_service_can_be_left_out() {
     tokio::spawn(engine.run());
     let endpoints = [address(0, 0)].into_iter().collect();
     let targets = ServiceTargets {
-        check: check(),
+        check: check().into(),
         endpoints,
     };
     prober.set(Targets::from([

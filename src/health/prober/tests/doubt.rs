@@ -27,7 +27,10 @@ fn fleet(random: &mut fastrand::Rng) -> Bed {
             bed.net.state().some.insert(address(number, host), does);
         }
         let endpoints = (0..endpoints).map(|host| address(number, host)).collect();
-        let targets = ServiceTargets { check, endpoints };
+        let targets = ServiceTargets {
+            check: check.into(),
+            endpoints,
+        };
         bed.targets.insert(key(number), targets);
     }
     bed.prober.set(bed.targets.clone());
