@@ -66,7 +66,7 @@ fn checked(listed: &[IpAddr], named: Option<&str>, pods: &[(&str, KnownPod)]) ->
         protocol: None,
     };
     let behind = Behind {
-        namespace: "shop".to_owned(),
+        namespace: "shop".into(),
         service: Some(ServiceView {
             ports: vec![http],
             ..ServiceView::default()

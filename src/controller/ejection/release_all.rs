@@ -142,7 +142,7 @@ fn step(metadata: &ObjectMeta) -> Option<(Step, String)> {
     };
     let seen = sources::seen(metadata, ());
     let step = Step {
-        pod: seen.id,
+        pod: (seen.id.0.into(), seen.id.1.into()),
         uid: seen.uid,
         version: seen.version,
         bindings: mark::ours(&view)

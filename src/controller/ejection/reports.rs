@@ -66,8 +66,8 @@ impl Reports {
             for (pod, bindings) in pods.iter().filter(|(pod, _)| !but.contains_key(*pod)) {
                 let bindings = names(bindings);
                 tracing::info!(
-                    namespace = pod.0,
-                    pod = pod.1,
+                    namespace = &*pod.0,
+                    pod = &*pod.1,
                     bindings,
                     "observing: this Pod would {what} the mesh"
                 );
@@ -85,8 +85,8 @@ impl Reports {
             .collect();
         for (pod, action) in now.difference(&self.withheld) {
             tracing::info!(
-                namespace = pod.0,
-                pod = pod.1,
+                namespace = &*pod.0,
+                pod = &*pod.1,
                 action,
                 "read-only: this Pod is not written to"
             );

@@ -273,7 +273,7 @@ fn web() -> BindingKey {
 }
 
 fn checked(members: &[(&str, Verdict)]) -> Checked {
-    let key = |name: &str| ("shop".to_owned(), name.to_owned());
+    let key = |name: &str| ("shop".into(), name.into());
     let member = |(name, verdict): &(&str, Verdict)| Member {
         pod: PodId::shared(key(name), format!("uid-of-{name}")),
         ready: true,

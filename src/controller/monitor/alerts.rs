@@ -50,7 +50,7 @@ fn of(ctx: &Context, entry: &Entry, service: impl FnOnce() -> Arc<Service>, all:
             service: Arc::clone(&service),
             since,
             what: What::Endpoint {
-                pod: target.pod.1.clone(),
+                pod: target.pod.1.to_string(),
                 address: target.address.socket(),
                 failure,
                 out: pod.is_some_and(|pod| mark::whose(&pod.view) == Whose::Ours),

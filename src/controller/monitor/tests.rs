@@ -53,7 +53,7 @@ fn judge(entry: &mut Entry, verdicts: &[Verdict]) {
     let targets = Targets {
         targets: (0..verdicts.len())
             .map(|n| Target {
-                pod: PodId::shared(("shop".to_owned(), format!("web-{n}")), n.to_string()),
+                pod: PodId::shared(("shop".into(), format!("web-{n}").into()), n.to_string()),
                 address: address(n),
             })
             .collect(),

@@ -65,6 +65,11 @@ impl Pods {
     }
 }
 
+/// The Pod as the mirror names it.
+fn id((namespace, name): &PodKey) -> Id {
+    (namespace.to_string(), name.to_string())
+}
+
 fn index(marked: &mut BTreeSet<Id>, id: &Id, pod: Option<&PodView>) {
     if pod.is_some_and(|pod| pod.marks.is_some()) {
         marked.insert(id.clone());
@@ -98,14 +103,19 @@ impl World {
 
     /// The Pod as it is known.
     pub fn pod(&self, key: &PodKey) -> Option<KnownPod> {
-        self.lock().pods.known(key)
+        self.lock().pods.known(&id(key))
     }
 
     /// All Pods that bear a mark, ours or another's.
     pub fn marked(&self) -> BTreeMap<PodKey, KnownPod> {
         let inner = self.lock();
         let pods = &inner.pods;
-        let known = |id: &Id| Some((id.clone(), pods.known(id)?));
+        let known = |id: &Id| {
+            Some((
+                (id.0.as_str().into(), id.1.as_str().into()),
+                pods.known(id)?,
+            ))
+        };
         pods.marked.iter().filter_map(known).collect()
     }
 
@@ -120,12 +130,13 @@ impl World {
     /// Takes the server's answer to a write of ours: these marks in this
     /// version of the Pod, which was as we knew it otherwise.
     pub fn wrote_pod(&self, key: &PodKey, uid: &Uid, version: u64, marks: Option<Box<Marks>>) {
+        let id = id(key);
         let mut inner = self.lock();
-        let Some(known) = inner.pods.known(key).filter(|known| known.uid == *uid) else {
+        let Some(known) = inner.pods.known(&id).filter(|known| known.uid == *uid) else {
             return;
         };
         inner.pods.mirror.wrote(Seen {
-            id: key.clone(),
+            id: id.clone(),
             uid: known.uid,
             version,
             value: PodView {
@@ -134,7 +145,7 @@ impl World {
             },
         });
         let Pods { mirror, marked } = &mut inner.pods;
-        index(marked, key, mirror.get(key));
+        index(marked, &id, mirror.get(&id));
     }
 
     /// Who serves behind the Service, with the Pods that its slices name.
@@ -149,7 +160,7 @@ impl World {
         };
         let pods = names.filter_map(known).collect();
         Behind {
-            namespace: service.0.clone(),
+            namespace: service.0.as_str().into(),
             service: inner.services.get(service).cloned(),
             slices,
             pods,
@@ -226,7 +237,11 @@ mod tests {
     }
 
     fn key(name: &str) -> PodKey {
-        ("shop".to_owned(), name.to_owned())
+        ("shop".into(), name.into())
+    }
+
+    fn web() -> Id {
+        ("shop".to_owned(), "web".to_owned())
     }
 
     #[test]
@@ -239,7 +254,7 @@ mod tests {
             came,
             PodsChanged {
                 marks: false,
-                services: BTreeSet::from([key("web")])
+                services: BTreeSet::from([web()])
             }
         );
         let marked = world.pods(Event::Apply(pod("web-0", 3, "10.0.0.1", Some("x"))));
@@ -250,7 +265,7 @@ mod tests {
                 services: BTreeSet::new()
             }
         );
-        let behind = world.behind(&key("web"));
+        let behind = world.behind(&web());
         assert_eq!(behind.pods["web-0"].version, 3);
         assert_eq!(behind.slices.len(), 1);
     }

@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn members_are_who_is_checked_with_what_is_held_of_them_and_who_is_not_ready() {
-        let pod = |name: &str| ("shop".to_owned(), name.to_owned());
+        let pod = |name: &str| ("shop".into(), name.into());
         let target = |name: &str, address: &str| Target {
             pod: PodId::shared(pod(name), format!("uid-of-{name}")),
             address: address.parse().unwrap(),
@@ -111,7 +111,7 @@ mod tests {
         let members = found.service.members.iter();
         let members = members.map(|m| {
             (
-                m.pod.1.as_str(),
+                &*m.pod.1,
                 m.pod.uid.to_string(),
                 m.ready,
                 m.verdict,

@@ -28,8 +28,8 @@ use super::judge::Verdict;
 use crate::domain::names::BindingKey;
 use crate::domain::uid::Uid;
 
-/// Namespace and name of a Pod.
-pub type PodKey = (String, String);
+/// Namespace and name of a Pod: shared, since there are many.
+pub type PodKey = (Arc<str>, Arc<str>);
 
 /// One Pod, which another one of its name is not. Shared by who is checked and who is
 /// decided on, since there are many.

@@ -272,7 +272,7 @@ mod tests {
             version: 1,
             view: pod,
         };
-        let marked = BTreeMap::from([(("shop".to_owned(), "web-0".to_owned()), known)]);
+        let marked = BTreeMap::from([(("shop".into(), "web-0".into()), known)]);
         assert_eq!(stays(&Plan::default(), &marked), BTreeMap::new());
     }
 

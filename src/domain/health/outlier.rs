@@ -356,7 +356,7 @@ mod tests {
     }
 
     fn service(mode: EjectionMode, verdicts: &[Verdict]) -> Checked {
-        let pod = |n: usize| ("shop".to_owned(), format!("web-{n}"));
+        let pod = |n: usize| ("shop".into(), format!("web-{n}").into());
         let member = |(n, verdict): (usize, &Verdict)| Member {
             pod: PodId::shared(pod(n), ""),
             ready: true,
@@ -397,7 +397,7 @@ mod tests {
         let free = Plan::default();
         let mut out = Plan::default();
         out.out
-            .insert(("shop".to_owned(), "web-1".to_owned()), [key()].into());
+            .insert(("shop".into(), "web-1".into()), [key()].into());
         for (mode, verdicts, plan, percent) in [
             (OutlierOnly, [GOOD, BAD, GOOD], &free, Some(50)),
             (Draining, [GOOD, BAD, GOOD], &free, Some(50)),
@@ -442,7 +442,7 @@ mod tests {
     fn it_is_not_for_one_that_somebody_else_took_out() {
         const GOOD: Verdict = Verdict::Healthy;
         const BAD: Verdict = Verdict::Unhealthy(Failure::Refused);
-        let others = BTreeMap::from([(("shop".to_owned(), "web-1".to_owned()), Out::Others)]);
+        let others = BTreeMap::from([(("shop".into(), "web-1".into()), Out::Others)]);
         let decided = |verdicts: &[Verdict]| {
             let checked = service(EjectionMode::Draining, verdicts);
             let plan = plan(std::slice::from_ref(&checked.service), &others);

@@ -144,7 +144,7 @@ mod tests {
     use super::*;
 
     fn pod(n: u32) -> PodKey {
-        ("shop".to_owned(), format!("web-{n}"))
+        ("shop".into(), format!("web-{n}").into())
     }
 
     fn bindings(names: &[&str]) -> BTreeSet<BindingKey> {

@@ -39,7 +39,7 @@ pub const MOST_EXCLUDED: usize = 1_000;
 #[derive(Clone, Debug, Default)]
 pub struct Behind {
     /// Its namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// The Service, if it is there.
     pub service: Option<ServiceView>,
     /// Its slices.
@@ -173,7 +173,7 @@ fn judge(
     if !pod.view.addresses.contains(&endpoint.address) {
         return Err(exclusion(Excluded::NotItsAddress));
     }
-    let key = (behind.namespace.clone(), name.to_owned());
+    let key = (Arc::clone(&behind.namespace), name.into());
     let this = PodId::shared(key, pod.uid.clone());
     let of_the_pod = |why| Exclusion {
         pod: Some(Arc::clone(&this)),
@@ -195,7 +195,7 @@ fn judge(
 /// Each Pod by one address, and not more than are checked.
 fn one_each(behind: &Behind, judged: BTreeMap<IpAddr, Result<Target, Exclusion>>) -> Targets {
     let place = |target: &Target| {
-        let pod = behind.pods.get(&target.pod.1);
+        let pod = behind.pods.get(&*target.pod.1);
         pod.and_then(|pod| {
             let mut addresses = pod.view.addresses.iter();
             addresses.position(|address| *address == target.address.ip)

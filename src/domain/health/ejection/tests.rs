@@ -11,7 +11,7 @@ fn binding(name: &str) -> BindingKey {
 }
 
 fn pod(n: usize) -> PodKey {
-    ("shop".to_owned(), format!("p{n}"))
+    ("shop".into(), format!("p{n}").into())
 }
 
 /// A service with a ready Pod for each verdict; those of a higher number are

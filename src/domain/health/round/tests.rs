@@ -13,7 +13,7 @@ fn key(name: &str) -> BindingKey {
 }
 
 fn pod_key(name: &str) -> PodKey {
-    ("shop".to_owned(), name.to_owned())
+    ("shop".into(), name.into())
 }
 
 fn at(second: i64) -> Timestamp {
@@ -315,11 +315,7 @@ fn who_comes_back_goes_first() {
     ];
     let pods = Pods::default().plain(&["a", "b", "c"]).ours("d", &["web"]);
     let decided = pods.decide(&known(vec![checked("web", Draining, &members)]));
-    let order: Vec<_> = decided
-        .steps
-        .iter()
-        .map(|step| step.pod.1.as_str())
-        .collect();
+    let order: Vec<_> = decided.steps.iter().map(|step| &*step.pod.1).collect();
     assert_eq!(order, ["d", "a"]);
 }
 

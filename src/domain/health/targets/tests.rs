@@ -66,7 +66,7 @@ fn behind(slices: Vec<Arc<SliceView>>, pods: Vec<(&str, KnownPod)>) -> Behind {
         protocol: None,
     };
     Behind {
-        namespace: "shop".to_owned(),
+        namespace: "shop".into(),
         service: Some(ServiceView {
             ports: vec![port("tcp-admin", 9000), port("http", 80)],
             ..ServiceView::default()
@@ -334,7 +334,7 @@ fn who_is_not_ready_is_told_of_unless_another_address_of_it_is_checked() {
         ),
         &check(None),
     );
-    let names: Vec<_> = found.unready().map(|pod| pod.1.as_str()).collect();
+    let names: Vec<_> = found.unready().map(|pod| &*pod.1).collect();
     assert_eq!(names, ["web-0"]);
 }
 
