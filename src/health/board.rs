@@ -78,7 +78,8 @@ pub(super) struct Next {
 /// What is held of all.
 #[derive(Default)]
 pub(super) struct Board {
-    pub(super) services: BTreeMap<Arc<ServiceKey>, Service>,
+    /// Boxed, since a tree has room for half as many again.
+    pub(super) services: BTreeMap<Arc<ServiceKey>, Box<Service>>,
     /// Why no verdict moves, as of the last look.
     pub(super) held: Option<Doubt>,
     /// Services of which a reader does not know the latest.
@@ -96,12 +97,11 @@ impl Board {
         anew: bool,
         now: Moment,
     ) {
-        let thresholds = targets.check.thresholds;
         let service = self
             .services
             .entry(Arc::clone(key))
-            .or_insert_with(|| Service::new(thresholds));
-        service.thresholds = thresholds;
+            .or_insert_with(|| Box::new(Service::new(Arc::clone(&targets.check))));
+        service.check = Arc::clone(&targets.check);
         let before = service.endpoints.addresses().clone();
         if anew {
             service.endpoints = ByAddress::default();
@@ -210,7 +210,7 @@ impl Board {
         let Some(service) = self.services.get_mut(key) else {
             return next;
         };
-        let thresholds = service.thresholds;
+        let thresholds = service.check.thresholds;
         let Some(endpoint) = service.endpoints.get_mut(address) else {
             return next;
         };

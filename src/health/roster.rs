@@ -28,7 +28,8 @@ const OTHERS: usize = 4;
 /// Who is checked. `K` is a connection between two checks.
 pub(super) struct Roster<K> {
     pub(super) schedule: Schedule,
-    pub(super) services: BTreeMap<Arc<ServiceKey>, Service>,
+    /// Boxed, since a tree has room for half as many again.
+    pub(super) services: BTreeMap<Arc<ServiceKey>, Box<Service>>,
     pub(super) entries: Entries<K>,
     /// How many connections are kept.
     pub(super) kept: usize,
@@ -43,8 +44,8 @@ pub(super) struct Roster<K> {
 pub(super) struct Service {
     pub(super) asked: Arc<Asked>,
     ids: ByAddress<Id>,
-    /// The ports of the last endpoints that there were.
-    ports: BTreeSet<u16>,
+    /// The last endpoints that there were.
+    last: Addresses,
     pub(super) checks: ServiceChecks,
 }
 
@@ -59,6 +60,13 @@ pub(super) struct Entry<K> {
     /// Whether its last check may have found it silent, so that the next one needs
     /// witnesses.
     pub(super) is_silent: bool,
+}
+
+impl Service {
+    /// Whether it is checked just so already.
+    fn is_set(&self, targets: &ServiceTargets) -> bool {
+        self.asked.check == targets.check && *self.ids.addresses() == targets.endpoints
+    }
 }
 
 impl<K> Roster<K> {
@@ -137,6 +145,10 @@ impl<K> Roster<K> {
             }
         }
         for (key, targets) in targets {
+            // As of most services, whenever one of them changes.
+            if self.services.get(key).is_some_and(|s| s.is_set(targets)) {
+                continue;
+            }
             let (key, anew) = self.set_service(key, targets, now);
             view.board().set(&key, targets, anew, moment);
         }
@@ -156,20 +168,22 @@ impl<K> Roster<K> {
             .as_ref()
             .map_or_else(|| Arc::new(key.clone()), |(key, _)| Arc::clone(key));
         let mut service = known.map_or_else(
-            || Service {
-                asked: Arc::new(Asked::new(Arc::clone(&targets.check))),
-                ids: ByAddress::default(),
-                ports: BTreeSet::new(),
-                checks: self.metrics.service(&self.label(&key)),
+            || {
+                Box::new(Service {
+                    asked: Arc::new(Asked::new(Arc::clone(&targets.check))),
+                    ids: ByAddress::default(),
+                    last: Addresses::default(),
+                    checks: self.metrics.service(&self.label(&key)),
+                })
             },
             |(_, service)| service,
         );
         let check = &service.asked.check;
         let sooner = targets.check.thresholds.interval < check.thresholds.interval;
         let anew =
-            check.ask != targets.check.ask || are_other_ports(&service.ports, &targets.endpoints);
+            check.ask != targets.check.ask || are_other_ports(&service.last, &targets.endpoints);
         if !targets.endpoints.is_empty() {
-            service.ports = ports(&targets.endpoints);
+            service.last = targets.endpoints.clone();
         }
         if *check != targets.check {
             service.asked = Arc::new(Asked::new(Arc::clone(&targets.check)));
@@ -230,8 +244,9 @@ impl<K> Roster<K> {
 
 /// Whether another port is checked now. That is a change of what is asked,
 /// unlike that of the addresses, which come and go.
-fn are_other_ports(before: &BTreeSet<u16>, now: &Addresses) -> bool {
-    !before.is_empty() && !now.is_empty() && before.is_disjoint(&ports(now))
+fn are_other_ports(before: &Addresses, now: &Addresses) -> bool {
+    let (before, now) = (ports(before), ports(now));
+    !before.is_empty() && !now.is_empty() && before.is_disjoint(&now)
 }
 
 fn ports(of: &Addresses) -> BTreeSet<u16> {

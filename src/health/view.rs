@@ -184,6 +184,6 @@ fn report(address: Address, endpoint: &Endpoint) -> EndpointReport {
         since: endpoint.since.timestamp(),
         last_failure: endpoint.trouble().last_failure,
         last: endpoint.last.map(|(at, came)| (at.timestamp(), came)),
-        history: endpoint.judge.history().cloned().collect(),
+        history: endpoint.judge.history().collect(),
     }
 }

@@ -94,7 +94,7 @@ pub enum Verdict {
 }
 
 /// A change of the verdict.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Transition {
     /// When.
     pub at: At,
@@ -110,9 +110,17 @@ pub struct Judge {
     verdict: Verdict,
     good: u16,
     failed: u16,
-    /// Of most endpoints there is one, that it was found healthy.
-    history: Box<[Transition]>,
+    /// Whether its first change was that it was found healthy, and when: of most endpoints
+    /// there is no other one.
+    came_up: bool,
+    up_since: At,
+    /// The changes after that.
+    later: Option<Box<Later>>,
 }
+
+/// Changes, oldest first.
+#[derive(Clone, Debug, Default)]
+struct Later(Vec<Transition>);
 
 impl Judge {
     /// One that goes on from a verdict that was found earlier, as by another
@@ -130,8 +138,27 @@ impl Judge {
     }
 
     /// The last changes, oldest first.
-    pub fn history(&self) -> impl Iterator<Item = &Transition> {
-        self.history.iter()
+    pub fn history(&self) -> impl Iterator<Item = Transition> {
+        let first = self.came_up.then_some(Transition {
+            at: self.up_since,
+            from: Verdict::Pending,
+            to: Verdict::Healthy,
+        });
+        let later = self.later.iter().flat_map(|later| &later.0);
+        first.into_iter().chain(later.copied())
+    }
+
+    fn note(&mut self, at: At, from: Verdict, to: Verdict) {
+        if (from, to) == (Verdict::Pending, Verdict::Healthy) && self.later.is_none() {
+            (self.came_up, self.up_since) = (true, at);
+            return;
+        }
+        let Later(later) = &mut **self.later.get_or_insert_default();
+        if later.len() + usize::from(self.came_up) == HISTORY && !std::mem::take(&mut self.came_up)
+        {
+            later.remove(0);
+        }
+        later.push(Transition { at, from, to });
     }
 
     /// Takes an answer. Says whether the verdict is another one now; a failure
@@ -159,11 +186,7 @@ impl Judge {
         let same =
             from == next || matches!((from, next), (Verdict::Unhealthy(_), Verdict::Unhealthy(_)));
         if !same {
-            let at = now.into();
-            let to = next;
-            let older = self.history.len().saturating_sub(HISTORY - 1);
-            let kept = self.history.iter().skip(older).cloned();
-            self.history = kept.chain([Transition { at, from, to }]).collect();
+            self.note(now.into(), from, next);
         }
         !same
     }
@@ -300,15 +323,18 @@ mod tests {
             successes: 1,
             ..SEED
         };
-        let mut told = 0;
+        let mut told = Vec::new();
         for second in 0..100 {
             let answer = if second % 4 < 2 { GOOD } else { DEAD };
-            told += usize::from(judge.take(answer, &once, at(second)));
+            let from = judge.verdict();
+            if judge.take(answer, &once, at(second)) {
+                let (at, to) = (at(second).into(), judge.verdict());
+                told.push(Transition { at, from, to });
+            }
+            let last = &told[told.len().saturating_sub(HISTORY)..];
+            assert_eq!(judge.history().collect::<Vec<_>>(), last, "{second}");
         }
-        assert_eq!(told, 50);
-        let remembered: Vec<_> = judge.history().map(|t| t.at).collect();
-        assert_eq!(remembered.len(), HISTORY);
-        assert_eq!(remembered.last(), Some(&at(98).into()));
+        assert_eq!(told.len(), 50);
         // Another kind of failure is no change, but it is what is told.
         judge.take(Answer::Failed(Failure::TimedOut), &once, at(101));
         assert_eq!(judge.verdict(), Verdict::Unhealthy(Failure::TimedOut));

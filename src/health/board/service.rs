@@ -1,16 +1,18 @@
 //! What is held of one service and its endpoints, and whether the silence of
 //! one of them is believed. Does no IO.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::super::target::Check;
 use super::Moment;
 use crate::domain::health::address::Address;
 use crate::domain::health::at::At;
 use crate::domain::health::by_address::ByAddress;
 use crate::domain::health::doubt::Heard;
-use crate::domain::health::judge::{Answer, Failure, Judge, Thresholds, Verdict};
+use crate::domain::health::judge::{Answer, Failure, Judge, Verdict};
 use crate::domain::health::service::Counts;
 use crate::metrics::health::SetAside;
 
@@ -83,7 +85,7 @@ impl Endpoint {
 pub(in crate::health) struct Service {
     pub(in crate::health) endpoints: ByAddress<Endpoint>,
     pub(in crate::health) proven: bool,
-    pub(super) thresholds: Thresholds,
+    pub(super) check: Arc<Check>,
     /// Endpoints whose last answer was no silence.
     pub(super) heard: usize,
     pub(super) last_heard: Heard<Address>,
@@ -103,11 +105,11 @@ pub(super) enum Witnessed {
 
 impl Service {
     /// One without endpoints.
-    pub(super) fn new(thresholds: Thresholds) -> Self {
+    pub(super) fn new(check: Arc<Check>) -> Self {
         Self {
             endpoints: ByAddress::default(),
             proven: false,
-            thresholds,
+            check,
             heard: 0,
             last_heard: Heard::default(),
         }
