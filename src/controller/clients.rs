@@ -9,6 +9,7 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::client::ClientBuilder;
 use kube::{Api, Client, Config};
 
+use super::apart::Apart;
 use super::guard::Guard;
 use super::leadership::Leadership;
 use super::permit::Permit;
@@ -39,7 +40,9 @@ impl Clients {
         let mut config = common(config);
         config.connect_timeout = Some(Duration::from_secs(5));
         config.read_timeout = Some(SILENCE);
+        let lists = ClientBuilder::try_from(config.clone())?.build();
         let watches = ClientBuilder::try_from(config.clone())?
+            .with_layer(&Apart(lists))
             .with_layer(&Guard::default())
             .build();
         config.read_timeout = Some(REQUEST_DEADLINE);
@@ -88,9 +91,10 @@ fn common(mut config: Config) -> Config {
 mod tests {
     use std::sync::{Arc, Mutex};
 
+    use futures::StreamExt as _;
     use k8s_openapi::api::core::v1::Service;
     use kube::Api;
-    use kube::api::{ListParams, Patch, PatchParams};
+    use kube::api::{ListParams, Patch, PatchParams, WatchParams};
     use reqwest::Url;
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -153,6 +157,48 @@ mod tests {
                 "{head}"
             );
         }
+    }
+
+    /// A server of no objects, and for each request the number of its connection.
+    async fn empty() -> (Config, Arc<Mutex<Vec<usize>>>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let asked = Arc::<Mutex<Vec<usize>>>::default();
+        let numbers = Arc::clone(&asked);
+        tokio::spawn(async move {
+            for number in 0.. {
+                let (mut socket, _) = listener.accept().await.unwrap();
+                let numbers = Arc::clone(&numbers);
+                tokio::spawn(async move {
+                    let mut head = vec![0; 16 * 1024];
+                    while socket.read(&mut head).await.unwrap() > 0 {
+                        numbers.lock().unwrap().push(number);
+                        let none = r#"{"kind":"ServiceList","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}"#;
+                        let answer = format!(
+                            "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{none}",
+                            none.len()
+                        );
+                        socket.write_all(answer.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        (Config::new(url.parse().unwrap()), asked)
+    }
+
+    #[tokio::test]
+    async fn no_watch_comes_by_a_connection_that_a_list_came_by() {
+        let (config, asked) = empty().await;
+        let client = Clients::new(config, &Leadership::granted(1))
+            .unwrap()
+            .watches;
+        let services = Api::<Service>::namespaced(client, "shop");
+        for _ in 0..2 {
+            services.list(&ListParams::default()).await.unwrap();
+            let watch = services.watch(&WatchParams::default(), "1").await.unwrap();
+            watch.collect::<Vec<_>>().await;
+        }
+        assert_eq!(*asked.lock().unwrap(), [0, 1, 0, 1]);
     }
 
     // trap 4

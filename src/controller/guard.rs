@@ -86,14 +86,17 @@ where
     }
 }
 
+/// Whether the request is that of a watch.
+pub(super) fn is_watch(request: &Request<Body>) -> bool {
+    let query = request.uri().query().unwrap_or_default();
+    let mut pairs = query.split('&');
+    pairs.any(|pair| matches!(pair, "watch=true" | "watch=1"))
+}
+
 impl Guard {
     /// When the request may start, where it is that of a watch.
     fn start(&self, request: &Request<Body>) -> Option<Instant> {
-        let query = request.uri().query().unwrap_or_default();
-        let watch = query
-            .split('&')
-            .any(|pair| matches!(pair, "watch=true" | "watch=1"));
-        if !watch {
+        if !is_watch(request) {
             return None;
         }
         let mut starts = self.starts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,6 +1,7 @@
 //! The edge to Kubernetes: watches in, server-side applies out, and between
 //! them the queue and kube's `Controller`, which runs what the queue releases.
 
+mod apart;
 pub mod apply;
 mod audit;
 pub mod brake;
