@@ -15,7 +15,6 @@ use std::sync::Arc;
 use anyhow::{Context as _, anyhow};
 use futures::FutureExt;
 use kube::Config;
-use kube_runtime::reflector::{self, Store};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinError;
 use tokio::time::timeout;
@@ -45,7 +44,7 @@ use crate::controller::world::World;
 use crate::controller::world::watched::WATCHED;
 use crate::controller::write_back::WriteBack;
 use crate::controller::write_back::sender::{Sender, Surroundings};
-use crate::controller::{self, BindingRef, events, gauges, watches};
+use crate::controller::{self, events, gauges, watches};
 use crate::domain::election::{Lost, Timing};
 use crate::domain::served::Served;
 use crate::metrics::Metrics;
@@ -94,7 +93,6 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     let (ctx, source, sender) =
         context(&args, served, config, leadership, metrics.clone(), monitor)?;
     outside::listen(&checked, &ctx);
-    let (store, writer) = reflector::store();
     let mut tasks = Tasks::default();
     let us = Arc::clone(&ctx);
     let follower = Follower::new(
@@ -130,7 +128,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     tasks.add("alerts", telling);
     tasks.add("health monitor", monitor::run::run(Arc::clone(&ctx)));
     tasks.add("ejector", ejection::run(Arc::clone(&ctx)));
-    for (name, watch) in watches::all(&ctx, writer) {
+    for (name, watch) in watches::all(&ctx) {
         tasks.add(name, watch);
     }
     tracing::info!(
@@ -146,7 +144,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
     }
     tracing::info!("all that bindings depend on was listed");
 
-    let work = work(Arc::clone(&ctx), store, stop.clone());
+    let work = work(Arc::clone(&ctx), stop.clone());
     let Some(elector) = elector else {
         return until_stopped(work, &mut tasks, &mut stop).await;
     };
@@ -175,7 +173,7 @@ pub async fn run(args: RunArgs) -> anyhow::Result<()> {
 }
 
 /// What the leader does, and only the leader.
-async fn work(ctx: Arc<Context>, store: Store<BindingRef>, mut stop: watch::Receiver<bool>) {
+async fn work(ctx: Arc<Context>, mut stop: watch::Receiver<bool>) {
     if !ctx.options.read_only {
         let mut told = stop.clone();
         tokio::select! {
@@ -184,7 +182,7 @@ async fn work(ctx: Arc<Context>, store: Store<BindingRef>, mut stop: watch::Rece
         }
         watches::tell_all_undecodable(&ctx);
     }
-    controller::run(ctx, store, async move { stopped(&mut stop).await }).await;
+    controller::run(ctx, async move { stopped(&mut stop).await }).await;
 }
 
 /// What has to be so before this replica calls itself ready.

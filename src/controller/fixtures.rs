@@ -12,7 +12,6 @@ use futures::channel::mpsc;
 use http::{Method, Request, Response};
 use kube::Client;
 use kube::client::ClientBuilder;
-use kube_runtime::reflector;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -28,6 +27,7 @@ use super::leadership::Leadership;
 use super::looks::Looks;
 use super::mesh_api::MeshApi;
 use super::monitor::Monitor;
+use super::named::Names;
 use super::owed::Owed;
 use super::permit::Permit;
 use super::queue::Queue;
@@ -294,6 +294,8 @@ fn refused(code: u16, message: &str) -> (u16, Value) {
 pub(super) struct Bed {
     server: Arc<Mutex<Server>>,
     pub(super) ctx: Arc<Context>,
+    /// What kube's `Controller` is to run next.
+    pub(super) names: Names,
     stop: watch::Sender<bool>,
     pub(super) work: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
@@ -337,8 +339,7 @@ impl Bed {
             watches: client(true),
         };
         let ctx = Arc::new(context(clients, leadership.clone(), catalog, served));
-        let (store, writer) = reflector::store();
-        let tasks = watches::all(&ctx, writer);
+        let tasks = watches::all(&ctx);
         let tasks = tasks.into_iter().map(|(_, watch)| tokio::spawn(watch));
         let tasks = tasks.collect();
         ctx.world.complete().await;
@@ -346,10 +347,13 @@ impl Bed {
         let told = async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         };
-        let work = tokio::spawn(super::run(Arc::clone(&ctx), store, told));
+        let names = Names::new();
+        let (to_run, us) = (names.clone(), Arc::clone(&ctx));
+        let work = tokio::spawn(async move { super::run_by(&to_run, us, told).await });
         Self {
             server,
             ctx,
+            names,
             stop,
             work,
             tasks,

@@ -59,7 +59,6 @@ use futures::{FutureExt, StreamExt};
 use kube::core::PartialObjectMeta;
 use kube_runtime::Controller;
 use kube_runtime::controller::{Action, Config};
-use kube_runtime::reflector::{ObjectRef, Store};
 use tokio::time::{Instant, timeout};
 
 use crate::api::service_binding::ServiceBinding;
@@ -67,12 +66,13 @@ use crate::domain::liveness;
 use crate::domain::names::BindingKey;
 use crate::metrics::reconcile::ReconcileResult;
 use context::Context;
+use named::Names;
 use outcome::Outcome;
 use queue::state::Next;
 
 /// A binding by name alone: what kube's `Controller` keeps. Everything else
 /// is in the world.
-pub(crate) type BindingRef = PartialObjectMeta<ServiceBinding>;
+type BindingRef = PartialObjectMeta<ServiceBinding>;
 
 /// Longest that one look may take. Each request in it has its own, shorter
 /// deadline; this one is for what nobody foresaw.
@@ -82,50 +82,49 @@ const _: () = assert!(LOOK_DEADLINE.as_secs() < liveness::LOOK.as_secs());
 
 /// Runs what the queue releases until `stop`, then lets running looks end.
 ///
-/// Call it when the world is complete: kube's `Controller` does not stop
-/// before its store is ready.
-pub async fn run(
+/// Call it when the world is complete: what is missing there counts as gone.
+pub async fn run(ctx: Arc<Context>, stop: impl Future<Output = ()> + Send + Sync + 'static) {
+    run_by(&Names::new(), ctx, stop).await;
+}
+
+async fn run_by(
+    names: &Names,
     ctx: Arc<Context>,
-    store: Store<BindingRef>,
     stop: impl Future<Output = ()> + Send + Sync + 'static,
 ) {
-    let source = Arc::clone(&ctx);
-    let released = futures::stream::unfold(source, |ctx| async move {
+    let source = (Arc::clone(&ctx), names.clone());
+    let released = futures::stream::unfold(source, |(ctx, names)| async move {
         let key = settled::next(&ctx).await;
-        Some((
-            ObjectRef::<BindingRef>::new(&key.name).within(&key.namespace),
-            ctx,
-        ))
+        Some((names.put(&key), (ctx, names)))
     });
+    let begun = names.clone();
+    let run = move |binding: Arc<BindingRef>, ctx| {
+        let key = key_of(&binding);
+        begun.take(&key);
+        run_one(key, ctx)
+    };
     // The queue limits what runs. The Controller gets twice the room, since a
     // key's slot in it is free only a moment after its look has ended.
     let config = Config::default().concurrency(ctx.options.concurrency.saturating_mul(2));
-    Controller::for_stream(futures::stream::pending(), store)
+    Controller::for_stream(futures::stream::pending(), names.store())
         .with_config(config)
         .reconcile_on(released)
         .graceful_shutdown_on(stop)
-        .run(run_one, |_, _, _| Action::await_change(), Arc::clone(&ctx))
-        .for_each(|result| {
-            if let Err(kube_runtime::controller::Error::ObjectNotFound(gone)) = result {
-                let key = BindingKey::new(gone.namespace.unwrap_or_default(), gone.name);
-                // Its watch has told the queue to forget it, or will.
-                ctx.queue.done(&key, Next::Wait, &[]);
-            }
-            std::future::ready(())
-        })
+        .run(run, |_, _, _| Action::await_change(), ctx)
+        .for_each(|_| std::future::ready(()))
         .await;
+}
+
+fn key_of(binding: &BindingRef) -> BindingKey {
+    BindingKey::new(
+        binding.metadata.namespace.clone().unwrap_or_default(),
+        binding.metadata.name.clone().unwrap_or_default(),
+    )
 }
 
 /// Runs one look, whatever it does: a panic or a hang of one binding is that
 /// binding's failure.
-async fn run_one(
-    binding: Arc<BindingRef>,
-    ctx: Arc<Context>,
-) -> Result<Action, std::convert::Infallible> {
-    let key = BindingKey::new(
-        binding.metadata.namespace.clone().unwrap_or_default(),
-        binding.metadata.name.clone().unwrap_or_default(),
-    );
+async fn run_one(key: BindingKey, ctx: Arc<Context>) -> Result<Action, std::convert::Infallible> {
     let started = Instant::now();
     let sight = settled::sight(&ctx, &key);
     let look = AssertUnwindSafe(reconcile::reconcile(&ctx, &key)).catch_unwind();

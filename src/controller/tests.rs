@@ -123,6 +123,42 @@ const PANICS: &str = "controller_runtime_reconcile_panics_total";
 const LOOKS: &str =
     "controller_runtime_reconcile_time_seconds_count{controller=\"servicebinding\"}";
 
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_to_be_run_beyond_its_begin_and_a_key_is_run_again_right_after_its_end() {
+    let names: Vec<_> = (0..40).map(|n| format!("s{n}")).collect();
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let catalog = Trap::with(&names);
+    let bed = Bed::start(catalog.clone(), &names).await;
+    for name in &names {
+        bed.until(10 * S, name, "Ready", "True Synced").await;
+    }
+    sleep(S).await;
+    let to_run = bed.names.store();
+    assert!(to_run.is_empty(), "{:?}", to_run.state());
+
+    // Asked for again under way: the next run begins with the end of the one before.
+    catalog.set("s7", Ends::After(S));
+    let looks = || bed.metric(LOOKS);
+    let before = looks();
+    for run in 0..5 {
+        bed.ctx.queue.add(&key("s7"), Lane::Normal);
+        sleep(S / 2).await;
+        assert_eq!(bed.ctx.queue.depth(), (0, 1), "{run}");
+        bed.ctx.queue.add(&key("s7"), Lane::Normal);
+        sleep(S / 2 + S / 10).await;
+        assert_eq!(bed.ctx.queue.depth(), (0, 1), "{run}");
+        sleep(S).await;
+        assert_eq!(bed.ctx.queue.depth(), (0, 0), "{run}");
+        assert!(to_run.is_empty(), "{:?}", to_run.state());
+    }
+    assert_eq!(looks() - before, 10.0);
+    // One that is gone before its run begins is found to be so.
+    bed.ctx.queue.add(&key("nobody"), Lane::Normal);
+    sleep(S).await;
+    assert_eq!(bed.ctx.queue.depth(), (0, 0));
+    assert!(to_run.is_empty(), "{:?}", to_run.state());
+}
+
 // traps 4, 15
 #[tokio::test(start_paused = true)]
 async fn a_look_that_panics_or_hangs_is_its_own_bindings_failure() {
@@ -138,6 +174,7 @@ async fn a_look_that_panics_or_hangs_is_its_own_bindings_failure() {
     assert!(bed.ctx.queue.longest_run() <= Some(LOOK_DEADLINE));
     assert_eq!(bed.says("hangs", "Ready"), "");
     assert!(!bed.work.is_finished());
+    assert!(bed.names.store().is_empty());
     catalog.clear();
     for name in names {
         bed.until(2 * LOOK_DEADLINE, name, "Ready", "True Synced")

@@ -7,7 +7,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use k8s_openapi::NamespaceResourceScope;
 use kube::Api;
-use kube_runtime::reflector::store::Writer;
 use kube_runtime::watcher::{Error, Event};
 use tokio::time::sleep;
 
@@ -15,13 +14,12 @@ use super::context::Context;
 use super::events::About;
 use super::mirror::Seen;
 use super::mirrors::Told;
-use super::named::Names;
 use super::queue::state::Lane;
 use super::readable::{Readable, Unreadable};
 use super::refusals::Refusals;
 use super::world::Concerned;
 use super::world::missing::Missing;
-use super::{BindingRef, clients, error, namespaces, pods, slices, sources, watch};
+use super::{clients, error, namespaces, pods, slices, sources, watch};
 use crate::api::endpoint_slice::EndpointSlice;
 use crate::api::mesh_rule::MeshRule;
 use crate::api::pod::Pod;
@@ -36,12 +34,8 @@ use crate::metrics::Metrics;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// All watches as tasks that never end, with the name of each.
-pub fn all(
-    ctx: &Arc<Context>,
-    bindings: Writer<BindingRef>,
-) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
+pub fn all(ctx: &Arc<Context>) -> Vec<(&'static str, BoxFuture<'static, ()>)> {
     type Task = (&'static str, BoxFuture<'static, ()>);
-    let names = Names::new(bindings);
     let served = &ctx.options.settings.served;
     let mut tasks: Vec<Task> = Vec::new();
     if served.is_all() {
@@ -59,10 +53,7 @@ pub fn all(
         let us = || (Arc::clone(ctx), part.clone());
         let rules = |kind| Box::pin(follow_rules(us(), kind));
         let of_part: [Task; 6] = [
-            (
-                "watch of ServiceBindings",
-                Box::pin(follow_bindings(us(), names.clone())),
-            ),
+            ("watch of ServiceBindings", Box::pin(follow_bindings(us()))),
             ("watch of Services", Box::pin(follow_services(us()))),
             ("watch of EndpointSlices", Box::pin(follow_slices(us()))),
             ("watch of Pods", Box::pin(follow_pods(us()))),
@@ -104,19 +95,15 @@ where
     clients::of(&ctx.clients.watches, part)
 }
 
-async fn follow_bindings((ctx, part): Us, names: Names) {
+async fn follow_bindings((ctx, part): Us) {
     surroundings(&ctx, &part).await;
     let api = || ready_with(of::<Readable>(&ctx, &part));
     let sink = |event: Event<Readable>| {
         let Some(event) = decoded(&ctx, &part, event) else {
             return;
         };
-        // First the Controller's store, so that a released key is in it.
-        names.add(&event);
         let event = map(event, sources::binding);
-        let concerned = ctx.world.bindings(Told::of(&part, event));
-        names.remove(&concerned.gone);
-        ask(&ctx, concerned);
+        ask(&ctx, ctx.world.bindings(Told::of(&part, event)));
     };
     watch::follow(api, sink, failure(&ctx.metrics, "ServiceBinding")).await;
 }
