@@ -63,6 +63,7 @@ const LIBRARIES: &[&str] = &[
     "clap",
     "fastrand",
     "futures",
+    "hashbrown",
     "http",
     "httparse",
     "hyper_util",
