@@ -5,6 +5,7 @@
 mod fixtures;
 mod index;
 mod kept;
+mod kept_pod;
 pub mod missing;
 mod parts;
 pub mod pods;

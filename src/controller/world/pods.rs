@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::index::Inner;
+use super::kept_pod::KeptPod;
 use super::{World, known, until};
 use crate::controller::mirror::{Id, Seen};
 use crate::controller::mirrors::{Mirrors, Told};
@@ -16,7 +17,7 @@ use crate::domain::uid::Uid;
 /// All Pods, and which of them bear a mark.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    pub(super) mirror: Mirrors<PodView>,
+    pub(super) mirror: Mirrors<KeptPod>,
     marked: BTreeSet<Id>,
 }
 
@@ -38,15 +39,12 @@ impl Pods {
         let mut marks = false;
         let mut changed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         let Self { mirror, marked } = self;
+        let told = told.into().map(|seen| seen.map(KeptPod::of));
         mirror.each(told, |change| {
             let (before, after) = (change.before.as_ref(), change.after.as_ref());
-            let mark = |view: Option<&PodView>| view.and_then(|view| view.marks.clone());
-            marks |= mark(before) != mark(after);
+            marks |= before.and_then(KeptPod::marks) != after.and_then(KeptPod::marks);
             index(marked, &change.id, after);
-            let same = matches!((before, after), (Some(b), Some(a))
-                if b.addresses == a.addresses
-                    && b.host_network == a.host_network
-                    && b.terminating == a.terminating);
+            let same = matches!((before, after), (Some(b), Some(a)) if b.is_checked_as(a));
             if !same {
                 let (namespace, name) = change.id;
                 changed.entry(namespace).or_default().insert(name);
@@ -60,7 +58,7 @@ impl Pods {
         Some(KnownPod {
             uid: seen.uid,
             version: seen.version,
-            view: seen.value,
+            view: seen.value.view(),
         })
     }
 }
@@ -70,8 +68,8 @@ fn id((namespace, name): &PodKey) -> Id {
     (namespace.to_string(), name.to_string())
 }
 
-fn index(marked: &mut BTreeSet<Id>, id: &Id, pod: Option<&PodView>) {
-    if pod.is_some_and(|pod| pod.marks.is_some()) {
+fn index(marked: &mut BTreeSet<Id>, id: &Id, pod: Option<&KeptPod>) {
+    if pod.and_then(KeptPod::marks).is_some() {
         marked.insert(id.clone());
     } else {
         marked.remove(id);
@@ -139,10 +137,10 @@ impl World {
             id: id.clone(),
             uid: known.uid,
             version,
-            value: PodView {
+            value: KeptPod::of(PodView {
                 marks,
                 ..known.view
-            },
+            }),
         });
         let Pods { mirror, marked } = &mut inner.pods;
         index(marked, &id, mirror.get(&id));
