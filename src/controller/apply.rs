@@ -120,7 +120,7 @@ async fn store(
     };
     ctx.memory.denials.answered(&subject, &object.name, &answer);
     let stored = answer?;
-    let rule = sources::rule_from(object.kind(), &stored.metadata, vec![host.to_owned()], true);
+    let rule = sources::rule_from(object.kind(), &stored.metadata, [host.into()].into(), true);
     let child = ChildStatus {
         kind: object.kind().as_str().to_owned(),
         namespace: object.namespace.clone(),
@@ -200,7 +200,7 @@ fn about(ctx: &Context, object: &DesiredObject) -> (String, String) {
     let known = ctx
         .world
         .rule(object.kind(), &object.namespace, &object.name);
-    let version = known.map(|rule| rule.resource_version.clone());
+    let version = known.map(|rule| rule.resource_version.to_string());
     (version.unwrap_or_default(), object.hash())
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::core::PartialObjectMeta;
+use smallvec::SmallVec;
 
 use super::mirror::Seen;
 use crate::api::mesh_rule::MeshRule;
@@ -14,6 +15,7 @@ use crate::api::service_binding::ServiceBinding;
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{NamespaceView, ServiceView};
 use crate::domain::labels;
+use crate::domain::names::ObjectKey;
 use crate::domain::ports::ServicePort;
 use crate::domain::rule::Rule;
 use crate::domain::uid::Uid;
@@ -94,7 +96,8 @@ pub(crate) fn namespace(namespace: PartialObjectMeta<Namespace>) -> Seen<Namespa
 /// What the decision needs of a VirtualService or DestinationRule.
 pub(crate) fn rule(kind: MeshKind, object: &MeshRule) -> Seen<Arc<Rule>> {
     let spec = &object.spec;
-    let hosts = spec.hosts.iter().chain(&spec.host).cloned().collect();
+    let hosts = spec.hosts.iter().chain(&spec.host);
+    let hosts = hosts.map(|host| host.as_str().into()).collect();
     let mesh = spec.gateways.is_empty() || spec.gateways.iter().any(|gateway| gateway == "mesh");
     rule_from(kind, &object.metadata, hosts, mesh)
 }
@@ -103,7 +106,7 @@ pub(crate) fn rule(kind: MeshKind, object: &MeshRule) -> Seen<Arc<Rule>> {
 pub(crate) fn rule_from(
     kind: MeshKind,
     metadata: &ObjectMeta,
-    hosts: Vec<String>,
+    hosts: SmallVec<[Box<str>; 1]>,
     mesh: bool,
 ) -> Seen<Arc<Rule>> {
     let label = |name: &str| {
@@ -116,11 +119,17 @@ pub(crate) fn rule_from(
     let owners = metadata.owner_references.iter().flatten();
     let mut rule = Rule {
         kind,
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
+        id: ObjectKey::new(
+            metadata.namespace.clone().unwrap_or_default(),
+            metadata.name.clone().unwrap_or_default(),
+        ),
         uid: metadata.uid.as_deref().unwrap_or_default().into(),
         generation: metadata.generation.unwrap_or_default(),
-        resource_version: metadata.resource_version.clone().unwrap_or_default(),
+        resource_version: metadata
+            .resource_version
+            .as_deref()
+            .unwrap_or_default()
+            .into(),
         managed: label(labels::LABEL_MANAGED_BY) == Some(labels::MANAGER),
         binding_uid: annotation(metadata, labels::ANNOTATION_BINDING_UID).map(Uid::from),
         adopt: is_true(metadata, labels::ANNOTATION_ADOPT),
@@ -164,6 +173,6 @@ mod tests {
         }))
         .unwrap();
         let rule = super::rule(MeshKind::VirtualService, &rule).value;
-        assert_eq!((rule.owners.capacity(), rule.hosts.capacity()), (1, 1));
+        assert!(!rule.owners.spilled() && !rule.hosts.spilled());
     }
 }

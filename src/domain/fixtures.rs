@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use smallvec::SmallVec;
 
 use super::desired::MeshKind;
 use super::inputs::{CatalogAnswer, Inputs, NamespaceView, ServiceView, Settings};
-use super::names::ClusterDomain;
+use super::names::{ClusterDomain, ObjectKey};
 use super::policy::bounds::Bounds;
 use super::ports::ServicePort;
 use super::record::ServiceRecord;
@@ -92,16 +93,15 @@ pub(crate) fn target(inputs: &Inputs) -> Target {
 pub(crate) fn foreign(kind: MeshKind, namespace: &str, name: &str, host: &str) -> Rule {
     Rule {
         kind,
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
+        id: ObjectKey::new(namespace, name),
         uid: format!("uid-of-{namespace}-{name}").into(),
         generation: 1,
-        resource_version: "7".to_owned(),
+        resource_version: "7".into(),
         managed: false,
         binding_uid: None,
         adopt: false,
-        owners: Vec::new(),
-        hosts: vec![host.to_owned()],
+        owners: SmallVec::new(),
+        hosts: [host.into()].into(),
         mesh: true,
     }
 }
@@ -111,7 +111,7 @@ pub(crate) fn ours(kind: MeshKind) -> Rule {
     Rule {
         managed: true,
         binding_uid: Some(UID.into()),
-        owners: vec![UID.into()],
+        owners: [UID.into()].into(),
         ..foreign(kind, "shop", "web", HOST)
     }
 }

@@ -30,6 +30,7 @@ pub mod readiness;
 pub mod reasons;
 pub mod record;
 pub mod registration;
+pub mod resource_version;
 pub mod retry;
 pub mod rule;
 pub mod selector;

@@ -208,8 +208,8 @@ fn another_rule_claims_the_host(
                 MeshKind::VirtualService => true,
                 MeshKind::DestinationRule => {
                     // Elsewhere it only counts for clients of its own namespace.
-                    let counts = rule.namespace == service.namespace.as_str()
-                        || rule.namespace == settings.root_namespace;
+                    let counts = rule.id.namespace == service.namespace.as_str()
+                        || rule.id.namespace == settings.root_namespace;
                     counts && !(hidden_by_ours(rule, service, host, domain) && rule.adopt)
                 }
             }
@@ -235,13 +235,13 @@ fn hidden_by_ours(rule: &Rule, service: &ServiceKey, host: &str, domain: &Cluste
     let exact = rule
         .hosts
         .iter()
-        .any(|h| super::rule::expand(h, &rule.namespace, domain) == host);
-    !exact || rule.namespace != service.namespace.as_str()
+        .any(|h| super::rule::expand(h, &rule.id.namespace, domain) == host);
+    !exact || rule.id.namespace != service.namespace.as_str()
 }
 
 /// Whether the rule bears the name that the binding's own object has.
 fn is_child(rule: &Rule, service: &ServiceKey) -> bool {
-    rule.namespace == service.namespace.as_str() && rule.name == service.name.as_str()
+    rule.id.namespace == service.namespace.as_str() && rule.id.name == service.name.as_str()
 }
 
 /// The object of that kind that bears our name, if there is one.
@@ -277,7 +277,7 @@ pub fn whose(inputs: &Inputs, rule: &Rule) -> Whose {
             match rival {
                 _ if !inputs.living.contains(uid) => Whose::Orphan,
                 // It says so itself, and writes nothing any more.
-                Some(rival) if !counts_before_us(inputs, rival, &rule.namespace) => {
+                Some(rival) if !counts_before_us(inputs, rival, &rule.id.namespace) => {
                     Whose::Superseded
                 }
                 _ => Whose::AnotherBindings,

@@ -85,7 +85,7 @@ fn guard(inputs: &Inputs, present: Option<&Rule>) -> Guard {
         None => Guard::Absent,
         Some(rule) if whose(inputs, rule) == Whose::HandedOver => Guard::HandedOver {
             uid: rule.uid.to_string(),
-            resource_version: rule.resource_version.clone(),
+            resource_version: rule.resource_version.to_string(),
         },
         Some(rule) => Guard::Present {
             uid: rule.uid.to_string(),
@@ -162,7 +162,8 @@ pub fn removal(inputs: &Inputs, service: &ServiceKey, frozen: bool) -> Vec<Remov
         .filter_map(|kind| child(inputs, service, kind))
         .filter(|rule| whose(inputs, rule) == Whose::Ours)
         .filter_map(|rule| {
-            let (kind, namespace, name) = (rule.kind, rule.namespace.clone(), rule.name.clone());
+            let kind = rule.kind;
+            let (namespace, name) = (rule.id.namespace.clone(), rule.id.name.clone());
             if retain {
                 let index = rule.owners.iter().position(|owner| me == *owner)?;
                 Some(Removal::Release {
@@ -334,7 +335,7 @@ mod tests {
     #[test]
     fn frozen_or_to_be_retained_objects_only_lose_their_owner() {
         let (binding, mut rules) = in_force();
-        rules[0].owners = vec!["somebody".into(), UID.into()];
+        rules[0].owners = ["somebody".into(), UID.into()].into_iter().collect();
         rules[1].owners.clear();
         let mut retained = binding.clone();
         retained.spec.deletion_policy = Some(DeletionPolicy::Retain);

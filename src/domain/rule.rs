@@ -1,25 +1,27 @@
 //! A VirtualService or DestinationRule as the cluster holds it, reduced to
 //! what ownership and conflict need, and which hosts it claims.
 
+use smallvec::SmallVec;
+
 use super::desired::MeshKind;
-use super::names::ClusterDomain;
+use super::names::{ClusterDomain, ObjectKey};
+use super::resource_version::ResourceVersion;
 use super::uid::Uid;
 
-/// A VirtualService or DestinationRule as the cluster holds it.
+/// A VirtualService or DestinationRule as the cluster holds it. Kept for every one of the
+/// cluster, so it has room for what nearly all have one of.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rule {
     /// Which of the two.
     pub kind: MeshKind,
-    /// Namespace of the object.
-    pub namespace: String,
-    /// Name of the object.
-    pub name: String,
+    /// Namespace and name of the object.
+    pub id: ObjectKey,
     /// Uid of the object.
     pub uid: Uid,
     /// Generation; moves with the spec alone.
     pub generation: i64,
     /// Resource version.
-    pub resource_version: String,
+    pub resource_version: ResourceVersion,
     /// Whether it carries our label.
     pub managed: bool,
     /// The binding that it was made for, by our annotation.
@@ -27,9 +29,9 @@ pub struct Rule {
     /// Whether its owner handed it over.
     pub adopt: bool,
     /// Uids of its owners.
-    pub owners: Vec<Uid>,
+    pub owners: SmallVec<[Uid; 1]>,
     /// Hosts as they are written in it.
-    pub hosts: Vec<String>,
+    pub hosts: SmallVec<[Box<str>; 1]>,
     /// Whether sidecars see it: always for a DestinationRule; for a
     /// VirtualService where `mesh` is among its gateways, or none is named.
     pub mesh: bool,
@@ -38,14 +40,14 @@ pub struct Rule {
 impl Rule {
     /// Kind, namespace and name, as a person would write them.
     pub fn title(&self) -> String {
-        format!("{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+        format!("{} {}", self.kind.as_str(), self.id)
     }
 
     /// Whether nothing differs that a decision reads; a resource version alone
     /// moves with every touch.
     pub fn says_the_same(&self, other: &Self) -> bool {
         let blind = |rule: &Self| Self {
-            resource_version: String::new(),
+            resource_version: ResourceVersion::default(),
             ..rule.clone()
         };
         blind(self) == blind(other)
@@ -57,7 +59,7 @@ impl Rule {
             && self
                 .hosts
                 .iter()
-                .any(|h| covers(&expand(h, &self.namespace, cluster_domain), host))
+                .any(|h| covers(&expand(h, &self.id.namespace, cluster_domain), host))
     }
 }
 
@@ -82,6 +84,14 @@ pub fn covers(pattern: &str, host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::fixtures::ours;
+
+    #[test]
+    fn what_is_kept_of_a_rule_is_small_and_takes_no_memory_besides_but_for_its_host() {
+        assert!(size_of::<Rule>() <= 144, "{}", size_of::<Rule>());
+        let rule = ours(MeshKind::VirtualService);
+        assert!(!rule.owners.spilled() && !rule.hosts.spilled());
+    }
 
     #[test]
     fn a_name_without_a_dot_belongs_to_the_rules_namespace_and_any_other_is_literal() {

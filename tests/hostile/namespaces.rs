@@ -19,7 +19,7 @@ use catalog_mesh_controller::domain::health::wanted::{Wanted, wanted};
 use catalog_mesh_controller::domain::inputs::{
     CatalogAnswer, Inputs, NamespaceView, ServiceView, Settings,
 };
-use catalog_mesh_controller::domain::names::ClusterDomain;
+use catalog_mesh_controller::domain::names::{ClusterDomain, ObjectKey};
 use catalog_mesh_controller::domain::plan::{self, Removal};
 use catalog_mesh_controller::domain::policy::bounds::Bounds;
 use catalog_mesh_controller::domain::ports::ServicePort;
@@ -173,16 +173,15 @@ fn a_rule(rng: &mut Rng, number: usize) -> Rule {
     ];
     Rule {
         kind: pick(rng, &[MeshKind::VirtualService, MeshKind::DestinationRule]),
-        namespace: namespace.to_owned(),
-        name: pick(rng, &SERVICES).to_owned(),
+        id: ObjectKey::new(namespace, pick(rng, &SERVICES)),
         uid: format!("uid-of-rule-{number}").into(),
         generation: 1,
-        resource_version: "1".to_owned(),
+        resource_version: "1".into(),
         managed: rng.bool(),
         binding_uid: pick(rng, &uids).map(Uid::from),
         adopt: rng.u32(..3) == 0,
         owners: pick(rng, &uids).map(Uid::from).into_iter().collect(),
-        hosts: vec![host],
+        hosts: [host.into()].into(),
         mesh: rng.u32(..4) != 0,
     }
 }
@@ -217,8 +216,8 @@ impl Case {
         let rules: Vec<_> = (0..rng.usize(..3)).map(|n| a_rule(rng, n)).collect();
         for rule in &rules {
             let known = seen(
-                &rule.namespace,
-                &rule.name,
+                &rule.id.namespace,
+                &rule.id.name,
                 &rule.uid.to_string(),
                 Arc::new(rule.clone()),
             );
@@ -228,8 +227,8 @@ impl Case {
         if rng.bool() {
             let children = rules.iter().map(|rule| ChildStatus {
                 kind: rule.kind.as_str().to_owned(),
-                namespace: rule.namespace.clone(),
-                name: rule.name.clone(),
+                namespace: rule.id.namespace.clone(),
+                name: rule.id.name.clone(),
                 uid: rule.uid.to_string(),
                 ..ChildStatus::default()
             });
@@ -370,10 +369,9 @@ impl Case {
                     ..
                 } => (kind, namespace, name),
             };
-            let rule =
-                self.rules.iter().rev().find(|rule| {
-                    (rule.kind, &rule.namespace, &rule.name) == (*kind, namespace, name)
-                });
+            let rule = self.rules.iter().rev().find(|rule| {
+                (rule.kind, &rule.id.namespace, &rule.id.name) == (*kind, namespace, name)
+            });
             let rule = rule.ok_or_else(|| format!("of nothing: {step:?}"))?;
             let recorded = self
                 .binding

@@ -285,7 +285,7 @@ fn service_at(host: &str, domain: &ClusterDomain) -> Option<Id> {
 fn hosts(rule: &Rule, domain: &ClusterDomain) -> Vec<String> {
     rule.hosts
         .iter()
-        .map(|host| expand(host, &rule.namespace, domain))
+        .map(|host| expand(host, &rule.id.namespace, domain))
         .collect()
 }
 

@@ -7,9 +7,10 @@ use kube_runtime::watcher::Event;
 use super::watched::{WATCHED, Watched};
 use super::*;
 use crate::api::service_binding::{EndpointState, EndpointTransition};
+use crate::controller::mirror::id;
 use crate::controller::sources::seen;
 use crate::domain::fixtures::{HOST, binding, foreign, ours};
-use crate::domain::names::Namespace;
+use crate::domain::names::{Namespace, ObjectKey};
 use crate::domain::served::WHOLE;
 use crate::domain::target::Target;
 
@@ -47,7 +48,7 @@ fn event(binding: ServiceBinding) -> Event<Seen<Arc<ServiceBinding>>> {
 
 fn rule(rule: &Rule, version: u64) -> Seen<Arc<Rule>> {
     Seen {
-        id: (rule.namespace.clone(), rule.name.clone()),
+        id: id(&rule.id),
         uid: rule.uid.clone(),
         version,
         value: Arc::new(rule.clone()),
@@ -152,7 +153,7 @@ fn a_rule_concerns_the_binding_of_its_name_and_those_whose_host_it_claims_or_cla
     let mut stray = foreign(VirtualService, "clients", "stray", HOST);
     let concerned = world.rules(VirtualService, Event::Apply(rule(&stray, 3)));
     assert_eq!(concerned.now, keys(&[("shop", "web")]));
-    stray.hosts = vec!["api.shop.svc.cluster.local".to_owned()];
+    stray.hosts = ["api.shop.svc.cluster.local".into()].into();
     let concerned = world.rules(VirtualService, Event::Apply(rule(&stray, 4)));
     assert_eq!(concerned.now, keys(&[("shop", "api"), ("shop", "web")]));
     let wildcard = foreign(
@@ -194,7 +195,11 @@ fn what_a_look_sees_are_the_rules_of_its_name_and_those_that_claim_its_host() {
     let binding = world.binding(&BindingKey::new("shop", "web")).unwrap();
     let target = Target::of("shop", &binding.spec).unwrap();
     let inputs = world.inputs(binding, &target);
-    let mut names: Vec<_> = inputs.rules.iter().map(|rule| rule.name.as_str()).collect();
+    let mut names: Vec<_> = inputs
+        .rules
+        .iter()
+        .map(|rule| rule.id.name.as_str())
+        .collect();
     names.sort_unstable();
     assert_eq!(names, ["stray", "web", "wild"]);
 }
@@ -209,7 +214,7 @@ fn our_own_write_concerns_nobody_when_the_watch_tells_of_it() {
     assert_eq!(concerned, Concerned::default());
     // A stranger's touch of the same object is news, unless it changes nothing.
     let mut edited = written.clone();
-    edited.resource_version = "10".to_owned();
+    edited.resource_version = "10".into();
     assert_eq!(
         world.rules(VirtualService, Event::Apply(rule(&edited, 10))),
         Concerned::default()
@@ -321,8 +326,7 @@ fn the_owner_of_a_rule_lives_though_it_cannot_be_decoded() {
     let heir = named("shop", "web", 1);
     let target = Target::of("shop", &heir.spec).unwrap();
     let mut theirs = ours(VirtualService);
-    theirs.namespace = "shop".to_owned();
-    theirs.name = "web".to_owned();
+    theirs.id = ObjectKey::new("shop", "web");
     theirs.binding_uid = Some("uid-of-shop-poison".into());
     world.rules(VirtualService, Event::Apply(rule(&theirs, 1)));
     let living = || world.inputs(Arc::new(heir.clone()), &target).living;
