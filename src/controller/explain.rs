@@ -36,7 +36,7 @@ pub struct Explained {
     /// What would be there if all went well, or what stands in the way.
     pub computed: Result<Computed, Situation>,
     /// The last look of this process.
-    pub last: Option<Arc<Look>>,
+    pub last: Option<Look>,
     /// What it waits for.
     pub standing: Option<Standing>,
     /// What is shown of the service's health.
@@ -77,7 +77,7 @@ pub fn explain(ctx: &Context, key: &BindingKey) -> Option<Explained> {
         Err(situation) => Err(situation.clone()),
         Ok(target) => {
             let mut inputs = ctx.world.inputs(Arc::clone(&binding), target);
-            catalog = says(ctx, target, last.as_deref());
+            catalog = says(ctx, target, last.as_ref());
             inputs.catalog = catalog.clone();
             compute(ctx, key, &inputs, target)
         }

@@ -59,7 +59,7 @@ pub(super) fn one(
         "notes": known.computed.as_ref().ok().map(|computed| &computed.notes),
         "objects": known.computed.as_ref().ok().map(objects),
         "whyNotApplied": not_applied(ctx, &known),
-        "lastLook": known.last.as_deref().map(look),
+        "lastLook": known.last.as_ref().map(look),
         "nextLook": known.standing.map(next),
         "health": {
             "condition": known.shown.as_ref().map(|shown| fact(&shown.fact())),
