@@ -118,7 +118,7 @@ impl<C: Catalog> Remembering<C> {
             .answered(std::slice::from_ref(id), answer.as_ref().err());
         let shown = match &answer {
             Ok(record) => Service::Present(Arc::clone(record)),
-            Err(CatalogError::BadRecord(bad)) => Service::Unreadable(bad.clone()),
+            Err(CatalogError::BadRecord(bad)) => Service::Unreadable(Box::new(bad.clone())),
             Err(CatalogError::NotFound) => {
                 self.note_denied(id);
                 return answer;

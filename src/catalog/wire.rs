@@ -352,11 +352,11 @@ mod tests {
             read(r#","retries":{"attempts":3,"perTryTimeout":"2s"}"#)
                 .unwrap()
                 .retries,
-            Some(RecordRetries::Policy(RetryPolicy {
+            Some(RecordRetries::Policy(Box::new(RetryPolicy {
                 attempts: Some(3),
                 per_try_timeout: Some("2s".to_owned()),
                 retry_on: None,
-            }))
+            })))
         );
     }
 

@@ -58,7 +58,7 @@ pub enum RecordRetries {
     /// Attempts after the first.
     Attempts(i32),
     /// Attempts and when they are made.
-    Policy(RetryPolicy),
+    Policy(Box<RetryPolicy>),
 }
 
 /// Attempts and when they are made.
@@ -165,6 +165,12 @@ pub struct BadRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_few_records_have_stands_apart_from_what_all_have() {
+        let size = size_of::<ServiceRecord>();
+        assert!(size <= 192, "{size}");
+    }
 
     #[test]
     fn a_position_reads_as_it_is_written_and_only_so() {

@@ -62,10 +62,13 @@ impl State {
         for item in list.services {
             let (id, service) = match item {
                 Ok(record) => (Some(record.id.clone()), Service::Present(Arc::new(record))),
-                Err(bad) => (bad.id.clone(), Service::Unreadable(bad)),
+                Err(bad) => (bad.id.clone(), Service::Unreadable(Box::new(bad))),
             };
             match id.map(|id| CatalogServiceId::parse(&id)) {
                 Some(Ok(id)) => {
+                    // One text for each ID, however often it is listed.
+                    let known = self.services.get_key_value(&id);
+                    let id = known.map_or(id, |(known, _)| known.clone());
                     listed.insert(id, service);
                 }
                 _ => nameless = true,

@@ -52,8 +52,8 @@ pub(crate) enum Read {
 pub(crate) enum Service {
     /// Its record.
     Present(Arc<ServiceRecord>),
-    /// Its record cannot be understood.
-    Unreadable(BadRecord),
+    /// Its record cannot be understood, which few are.
+    Unreadable(Box<BadRecord>),
 }
 
 impl Service {
@@ -142,7 +142,7 @@ impl State {
         }
         match self.services.get(id) {
             Some(Service::Present(record)) => Presence::Present(Arc::clone(record)),
-            Some(Service::Unreadable(bad)) => Presence::Unreadable(bad.clone()),
+            Some(Service::Unreadable(bad)) => Presence::Unreadable(BadRecord::clone(bad)),
             None => match self.absent.since(id) {
                 Some(since) => Presence::Absent { since },
                 None => Presence::Unknown,
@@ -372,7 +372,7 @@ impl State {
         }
         let service = match read {
             Read::Record(record) => Service::Present(record),
-            Read::Unreadable(bad) => Service::Unreadable(bad),
+            Read::Unreadable(bad) => Service::Unreadable(Box::new(bad)),
             // Its end will be told, or else a list tells.
             Read::Denied => {
                 if self.stale.denied(id, now) {

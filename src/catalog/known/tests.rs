@@ -47,6 +47,20 @@ fn read(id: &str, revision: u64) -> Read {
     Read::Record(Arc::new(record(id, revision)))
 }
 
+#[test]
+fn what_is_known_of_a_service_is_a_pointer_and_its_id_is_kept_once_however_often_it_is_listed() {
+    assert_eq!(size_of::<Service>(), 2 * size_of::<usize>());
+    let mut state = State::default();
+    for revision in 1..4 {
+        let list = list_of(at("e", revision), &[("a", revision)]);
+        state.list(list).unwrap();
+        let changed = state.take_changed();
+        let place = |id: &CatalogServiceId| id.as_str().as_ptr();
+        let known = state.services.keys().next();
+        assert_eq!(changed.first().map(place), known.map(place));
+    }
+}
+
 /// A state that follows since it has listed a, b and c at e.10.
 struct Scene(State, Instant);
 
