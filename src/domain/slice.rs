@@ -2,7 +2,9 @@
 //! every slice of the cluster, so it is packed. No IO.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::ops::Deref;
+
+use internment::ArcIntern;
 
 /// An EndpointSlice as far as it is remembered.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -33,8 +35,43 @@ pub struct SliceEndpoint {
     pub ready: bool,
     /// Whether it is about to end.
     pub terminating: bool,
-    /// Zone of its node; shared by the endpoints of a slice.
-    pub zone: Option<Arc<str>>,
+    /// Zone of its node.
+    pub zone: Option<Zone>,
     /// The Pod behind it, where it is one.
     pub pod: Option<Box<str>>,
+}
+
+/// A zone. There are a handful in a cluster, so each is in memory once. Cheap to clone,
+/// and as large as a pointer.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Zone(ArcIntern<Box<str>>);
+
+impl From<&str> for Zone {
+    fn from(name: &str) -> Self {
+        Self(ArcIntern::from_ref(name))
+    }
+}
+
+impl Deref for Zone {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_small_and_its_zone_is_in_memory_once() {
+        let size = size_of::<SliceEndpoint>();
+        assert!(size <= 48, "{size}");
+        let [one, same, other] = ["a", "a", "b"].map(Zone::from);
+        assert_eq!((&*one, &*same, &*other), ("a", "a", "b"));
+        assert_eq!(one.as_ptr(), same.as_ptr());
+        assert_eq!(one, same);
+        assert_ne!(one, other);
+    }
 }
