@@ -1,12 +1,12 @@
 //! What the last look at each binding came to, kept for whoever asks why
 //! something is not as he expects. Nothing is decided by it. No IO.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::domain::dense::Dense;
 use crate::domain::inputs::CatalogAnswer;
 use crate::domain::names::BindingKey;
 use crate::domain::record::ServiceRecord;
@@ -14,7 +14,7 @@ use crate::domain::situation::Situation;
 
 /// What the last looks came to.
 #[derive(Debug, Default)]
-pub struct Looks(Mutex<HashMap<BindingKey, Kept>>);
+pub struct Looks(Mutex<Dense<BindingKey, Kept>>);
 
 /// What a look came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -132,7 +132,7 @@ impl Looks {
     }
 
     /// The map is whole after each change, so a poisoned lock is used on.
-    fn lock(&self) -> MutexGuard<'_, HashMap<BindingKey, Kept>> {
+    fn lock(&self) -> MutexGuard<'_, Dense<BindingKey, Kept>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

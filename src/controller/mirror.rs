@@ -6,7 +6,6 @@
 //! until the watch has caught up with it.
 
 mod by_name;
-mod packed;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -9,7 +9,6 @@
 //!    counts as a change.
 //! 4. Every ten minutes the whole look is made, whatever was compared.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,6 +19,7 @@ use super::outcome;
 use super::queue::state::{Lane, Next};
 use super::world::touched::Stamp;
 use crate::catalog::known::glimpse::Glimpse;
+use crate::domain::dense::Dense;
 use crate::domain::names::{BindingKey, CatalogServiceId};
 use crate::metrics::reconcile::ReconcileResult;
 
@@ -28,7 +28,7 @@ const WHOLE: Duration = Duration::from_secs(600);
 
 /// Bindings whose last look found all in force.
 #[derive(Debug, Default)]
-pub struct Settled(Mutex<HashMap<BindingKey, Sight>>);
+pub struct Settled(Mutex<Dense<BindingKey, Sight>>);
 
 /// What was seen when that look began, and when that was.
 #[derive(Clone, Debug)]
@@ -62,7 +62,7 @@ impl Settled {
     }
 
     /// The map is whole after each change, so a poisoned lock is used on.
-    fn lock(&self) -> MutexGuard<'_, HashMap<BindingKey, Sight>> {
+    fn lock(&self) -> MutexGuard<'_, Dense<BindingKey, Sight>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

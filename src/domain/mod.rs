@@ -10,6 +10,7 @@
 
 pub mod brake;
 pub mod build;
+pub mod dense;
 pub mod desired;
 pub mod duration;
 pub mod election;

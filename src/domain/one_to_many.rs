@@ -2,25 +2,26 @@
 //! own; a set for each key would take half a kilobyte.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::hash::Hash;
 
 use smallvec::SmallVec;
 
+use super::dense::Dense;
+
 /// Keys, in no order, with the values that belong to each, in theirs.
 #[derive(Clone, Debug)]
-pub struct OneToMany<K, V>(HashMap<K, SmallVec<[V; 1]>>);
+pub struct OneToMany<K, V>(Dense<K, SmallVec<[V; 1]>>);
 
 impl<K, V> Default for OneToMany<K, V> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self(Dense::default())
     }
 }
 
 impl<K: Eq + Hash, V: Ord> OneToMany<K, V> {
     /// The value belongs to the key.
     pub fn insert(&mut self, key: K, value: V) {
-        let values = self.0.entry(key).or_default();
+        let values = self.0.get_or_insert_with(key, SmallVec::new);
         if let Err(place) = values.binary_search(&value) {
             values.insert(place, value);
         }

@@ -4,6 +4,7 @@
 
 mod absent;
 mod came;
+mod doubted;
 mod failing;
 pub mod glimpse;
 mod listed;

@@ -13,6 +13,7 @@ use super::failing::Failing;
 use super::stale::{Got, Stale};
 use crate::catalog::error::CatalogError;
 use crate::catalog::event::{CatalogEvent, EventKind};
+use crate::domain::dense::Dense;
 use crate::domain::names::CatalogServiceId;
 use crate::domain::record::{BadRecord, CatalogPosition, ServiceRecord};
 
@@ -90,7 +91,7 @@ pub(super) struct State {
     pub(super) broken: Option<(WhyList, CatalogPosition)>,
     /// What was known is of another history than what will be listed.
     pub(super) rewound: bool,
-    pub(super) services: HashMap<CatalogServiceId, Service>,
+    pub(super) services: Dense<CatalogServiceId, Service>,
     /// The revision at which each of them came, or may have come; nothing of those that
     /// have been there since the first list.
     pub(super) came: HashMap<CatalogServiceId, u64>,
@@ -394,28 +395,6 @@ impl State {
     pub(super) fn not_read(&mut self, ids: &[CatalogServiceId], now: Instant) {
         for id in ids {
             self.stale.again(id, now);
-        }
-    }
-
-    /// The catalog showed this to somebody who asked for a service that is
-    /// absent. One that is newer than what is known is still to be told.
-    pub(super) fn contradicted(&mut self, id: &CatalogServiceId, shown: &Service) {
-        let known_to = self.position.as_ref();
-        let untold = known_to.is_some_and(|at| shown.is_later(at.revision));
-        if !untold && matches!(self.presence(id), Presence::Absent { .. }) {
-            self.doubted.insert(id.clone());
-        }
-    }
-
-    /// The catalog denied a service to somebody who asked for it. Says whether
-    /// that has to be looked into.
-    pub(super) fn denied(&mut self, id: &CatalogServiceId) -> bool {
-        match self.presence(id) {
-            Presence::Absent { .. } => false,
-            // The last list held a service without a name, so it left this one
-            // open; the next one most likely would as well, and so on for ever.
-            Presence::Unknown if self.position.is_some() && !self.stale.holds(id) => false,
-            _ => self.doubted.insert(id.clone()),
         }
     }
 }

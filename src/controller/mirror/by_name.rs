@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 
 use super::Id;
-use super::packed::Packed;
+use crate::domain::dense::Dense;
 
 /// Objects of one kind, each namespace by itself.
 #[derive(Debug)]
-pub(super) struct ByName<V>(BTreeMap<Box<str>, Packed<V>>);
+pub(super) struct ByName<V>(BTreeMap<Box<str>, Dense<Box<str>, V>>);
 
 impl<V> Default for ByName<V> {
     fn default() -> Self {
@@ -19,27 +19,31 @@ impl<V> Default for ByName<V> {
 impl<V> ByName<V> {
     /// The object, if there is one.
     pub(super) fn get(&self, (namespace, name): &Id) -> Option<&V> {
-        self.0.get(namespace.as_str())?.get(name)
+        self.0.get(namespace.as_str())?.get(name.as_str())
     }
 
     /// The same, to change it.
     pub(super) fn get_mut(&mut self, (namespace, name): &Id) -> Option<&mut V> {
-        self.0.get_mut(namespace.as_str())?.get_mut(name)
+        self.0.get_mut(namespace.as_str())?.get_mut(name.as_str())
     }
 
     /// Puts the object there, and returns what was there before.
     pub(super) fn insert(&mut self, (namespace, name): &Id, object: V) -> Option<V> {
         let known = self.0.contains_key(namespace.as_str());
         if !known {
-            self.0.insert(namespace.as_str().into(), Packed::default());
+            self.0.insert(namespace.as_str().into(), Dense::default());
         }
-        self.0.get_mut(namespace.as_str())?.insert(name, object)
+        let within = self.0.get_mut(namespace.as_str())?;
+        match within.get_mut(name.as_str()) {
+            Some(known) => Some(std::mem::replace(known, object)),
+            None => within.insert(name.as_str().into(), object),
+        }
     }
 
     /// Takes the object away. A namespace without objects takes no memory.
     pub(super) fn remove(&mut self, (namespace, name): &Id) -> Option<V> {
         let within = self.0.get_mut(namespace.as_str())?;
-        let gone = within.remove(name);
+        let gone = within.remove(name.as_str());
         if within.is_empty() {
             self.0.remove(namespace.as_str());
         }
@@ -48,12 +52,12 @@ impl<V> ByName<V> {
 
     /// All objects of a namespace, in no order.
     pub(super) fn within(&self, namespace: &str) -> impl Iterator<Item = &V> {
-        self.0.get(namespace).into_iter().flat_map(Packed::values)
+        self.0.get(namespace).into_iter().flat_map(Dense::values)
     }
 
     /// All objects, in no order.
     pub(super) fn values(&self) -> impl Iterator<Item = &V> {
-        self.0.values().flat_map(Packed::values)
+        self.0.values().flat_map(Dense::values)
     }
 
     /// All objects with their namespaces and names, in no order.
@@ -66,7 +70,7 @@ impl<V> ByName<V> {
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.0.values().map(Packed::len).sum()
+        self.0.values().map(Dense::len).sum()
     }
 }
 

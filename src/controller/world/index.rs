@@ -1,7 +1,7 @@
 //! The indexes behind the world: which objects are known, and which bindings a
 //! change of one concerns.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Concerned;
@@ -14,6 +14,7 @@ use super::touched::Touched;
 use crate::api::service_binding::ServiceBinding;
 use crate::controller::mirror::{Change, Id, Mirror, id, object};
 use crate::controller::mirrors::Mirrors;
+use crate::domain::dense::Dense;
 use crate::domain::desired::MeshKind;
 use crate::domain::inputs::{NamespaceView, Rival, ServiceView};
 use crate::domain::names::{BindingKey, ClusterDomain, ObjectKey};
@@ -39,7 +40,7 @@ pub(super) struct Inner {
     /// ID in the catalog → bindings that name it.
     pub(super) by_catalog_id: OneToMany<Box<str>, BindingKey>,
     /// Uid → the binding that has it.
-    pub(super) by_uid: HashMap<Uid, BindingKey>,
+    pub(super) by_uid: Dense<Uid, BindingKey>,
     /// Exact host → rules that claim it; and the rules with a wildcard.
     pub(super) by_host: OneToMany<Box<str>, (MeshKind, ObjectKey)>,
     pub(super) wildcards: BTreeSet<(MeshKind, ObjectKey)>,

@@ -1,13 +1,14 @@
 //! Which services' health is to be reported next, in batches? Plain values
 //! with time as an argument.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::outage;
 use crate::catalog::report::{HealthReport, ItemOutcome, ReportedHealth};
+use crate::domain::dense::Dense;
 use crate::domain::names::CatalogServiceId;
 use crate::domain::retry;
 
@@ -20,16 +21,43 @@ pub(super) const GATHERING: Duration = Duration::from_millis(100);
 /// What a service's health is, and what the catalog took last.
 #[derive(Debug)]
 struct Known {
-    wanted: HealthReport,
-    accepted: Option<HealthReport>,
+    wanted: Told,
+    accepted: Option<Told>,
     /// What is under way may be forgotten as well.
     again: bool,
+}
+
+/// What is told of a service, whose ID is the key that it is kept under.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Told {
+    health: ReportedHealth,
+    healthy: u32,
+    total: u32,
+}
+
+impl Told {
+    fn of(item: &HealthReport) -> Self {
+        Self {
+            health: item.health,
+            healthy: item.healthy,
+            total: item.total,
+        }
+    }
+
+    fn item(self, id: &CatalogServiceId) -> HealthReport {
+        HealthReport {
+            service_id: id.to_string(),
+            health: self.health,
+            healthy: self.healthy,
+            total: self.total,
+        }
+    }
 }
 
 /// The health of all services.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    services: HashMap<CatalogServiceId, Known>,
+    services: Dense<CatalogServiceId, Known>,
     /// Those that the catalog lacks.
     lacking: BTreeSet<CatalogServiceId>,
     /// When the next batch is due.
@@ -42,9 +70,13 @@ pub(super) struct Health {
 
 impl Health {
     /// The health of the service is this from now on.
-    pub(super) fn set(&mut self, id: &CatalogServiceId, wanted: HealthReport, now: Instant) {
-        let known = self.services.entry(id.clone()).or_insert_with(|| Known {
-            wanted: wanted.clone(),
+    pub(super) fn set(&mut self, id: &CatalogServiceId, wanted: &HealthReport, now: Instant) {
+        self.want(id, Told::of(wanted), now);
+    }
+
+    fn want(&mut self, id: &CatalogServiceId, wanted: Told, now: Instant) {
+        let known = self.services.get_or_insert_with(id.clone(), || Known {
+            wanted,
             accepted: None,
             again: false,
         });
@@ -70,13 +102,12 @@ impl Health {
 
     /// Nobody knows the health of the service, whatever was told before.
     pub(super) fn unknown(&mut self, id: &CatalogServiceId, now: Instant) {
-        let unknown = HealthReport {
-            service_id: id.to_string(),
+        let unknown = Told {
             health: ReportedHealth::Unknown,
             healthy: 0,
             total: 0,
         };
-        self.set(id, unknown, now);
+        self.want(id, unknown, now);
     }
 
     /// Drops what is known of the service.
@@ -108,7 +139,7 @@ impl Health {
     ) -> Option<Vec<HealthReport>> {
         self.due().filter(|due| *due <= now)?;
         let ids = self.lacking.iter().filter(|id| may_say(id));
-        let wanted = |id| self.services.get(id).map(|known| known.wanted.clone());
+        let wanted = |id| Some(self.services.get(id)?.wanted.item(id));
         let items: Vec<_> = ids.filter_map(wanted).take(MOST_ITEMS).collect();
         if items.is_empty() {
             self.due = None;
@@ -116,7 +147,7 @@ impl Health {
             return None;
         }
         self.under_way = true;
-        for known in self.services.values_mut() {
+        for (_, known) in self.services.iter_mut() {
             known.again = false;
         }
         Some(items)
@@ -143,7 +174,7 @@ impl Health {
                 && !matches!(outcome, ItemOutcome::Outdated { .. })
                 && !known.again
             {
-                known.accepted = Some(item.clone());
+                known.accepted = Some(Told::of(item));
                 self.lacking.remove(&id);
             }
             self.compare(&id, now);
@@ -192,5 +223,27 @@ impl Health {
     fn wake(&mut self, now: Instant) {
         self.due.get_or_insert(now + GATHERING);
         self.since.get_or_insert(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_service_bears_its_id_and_is_kept_without_it() {
+        assert!(size_of::<Known>() <= 28, "{}", size_of::<Known>());
+        let id = CatalogServiceId::parse("web").unwrap();
+        let now = Instant::now();
+        let wanted = HealthReport {
+            service_id: "web".to_owned(),
+            health: ReportedHealth::Degraded,
+            healthy: 2,
+            total: 3,
+        };
+        let mut health = Health::default();
+        health.set(&id, &wanted, now);
+        let batch = health.batch(|_| true, now + GATHERING);
+        assert_eq!(batch, Some(vec![wanted]));
     }
 }

@@ -199,7 +199,7 @@ impl HealthReporter {
         };
         self.0.change(|state| {
             if state.speaks_for(key, id) {
-                state.health.set(id, report, Instant::now());
+                state.health.set(id, &report, Instant::now());
             }
         });
     }

@@ -5,7 +5,7 @@
 //! it is sent, so that the last state wins and memory is bounded by the number
 //! of bindings.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,6 +17,7 @@ use super::outage::Outage;
 use super::service::{Claim, Mode, Service};
 use super::standing::Standing;
 use crate::controller::mirror::{self, Id, object};
+use crate::domain::dense::Dense;
 use crate::domain::names::{BindingKey, CatalogServiceId, ObjectKey};
 use crate::domain::one_to_many::OneToMany;
 use crate::domain::target::Target;
@@ -46,8 +47,8 @@ pub(super) struct State {
     pub(super) outage: Outage,
     pub(super) health: Health,
     pub(super) agenda: Agenda,
-    pub(super) services: HashMap<CatalogServiceId, Service>,
-    of_binding: HashMap<BindingKey, CatalogServiceId>,
+    pub(super) services: Dense<CatalogServiceId, Service>,
+    of_binding: Dense<BindingKey, CatalogServiceId>,
     of_service: OneToMany<ObjectKey, CatalogServiceId>,
     /// Services that may have to be reported, and how soon.
     unchecked: BTreeMap<CatalogServiceId, Lane>,
@@ -91,8 +92,7 @@ impl State {
         let of = ObjectKey::new(namespace.as_str(), name.as_str());
         let service = self
             .services
-            .entry(id.clone())
-            .or_insert_with(|| Service::new(now));
+            .get_or_insert_with(id.clone(), || Service::new(now));
         let before = service.target.replace(of.clone());
         let mut lane = Lane::Again;
         if came.is_some() && service.came != came {

@@ -1,8 +1,9 @@
 //! Which records name which Service, kept as records come and go.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use super::{Problem, Scope, target};
+use crate::domain::dense::Dense;
 use crate::domain::names::{CatalogServiceId, ServiceKey};
 use crate::domain::one_to_many::OneToMany;
 use crate::domain::record::ServiceRecord;
@@ -11,7 +12,7 @@ use crate::domain::record::ServiceRecord;
 #[derive(Debug, Default)]
 pub struct Index {
     by_service: OneToMany<ServiceKey, CatalogServiceId>,
-    by_id: HashMap<CatalogServiceId, ServiceKey>,
+    by_id: Dense<CatalogServiceId, ServiceKey>,
 }
 
 impl Index {
