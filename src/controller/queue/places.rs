@@ -5,8 +5,7 @@
 //! memory is bounded by the number of bindings. In here it goes by a number, which
 //! costs less to find and to keep than a name.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use slab::Slab;
@@ -14,6 +13,7 @@ use tokio::time::Instant;
 
 use super::room::{ROOMS, Room};
 use super::state::Lane;
+use crate::domain::dense::Dense;
 use crate::domain::names::BindingKey;
 
 /// Least time between two starts of one key: a burst runs the first at once, then one
@@ -36,6 +36,8 @@ pub(super) enum Place {
     },
     Queued {
         lane: Lane,
+        /// When it became due.
+        since: Instant,
     },
     Parked(Room),
     Running {
@@ -60,7 +62,7 @@ pub(super) type Slot = usize;
 /// What is known of a key.
 #[derive(Debug)]
 pub(super) struct Entry {
-    key: Arc<BindingKey>,
+    key: BindingKey,
     pub(super) place: Place,
     /// Failures in a row.
     pub(super) failures: u32,
@@ -69,8 +71,6 @@ pub(super) struct Entry {
     started: Option<Instant>,
     /// When it was started last because of something that somebody asked for.
     asked: Option<Instant>,
-    /// When it became due.
-    queued: Option<Instant>,
 }
 
 /// What happened to keys, for whoever counts it.
@@ -105,7 +105,7 @@ impl Entry {
 /// All keys, each in its place.
 #[derive(Debug)]
 pub(super) struct Places {
-    slots: HashMap<Arc<BindingKey>, Slot>,
+    slots: Dense<BindingKey, Slot>,
     entries: Slab<Entry>,
     lanes: [BTreeMap<u64, Slot>; LANES],
     credit: [u32; LANES],
@@ -118,7 +118,7 @@ pub(super) struct Places {
 impl Places {
     pub(super) fn new() -> Self {
         Self {
-            slots: HashMap::new(),
+            slots: Dense::default(),
             entries: Slab::new(),
             lanes: Default::default(),
             credit: WEIGHTS,
@@ -134,17 +134,19 @@ impl Places {
         if let Some(slot) = self.find(key) {
             return slot;
         }
-        let key = Arc::new(key.clone());
+        // By an eighth: there is one for each binding, and twice as much is a lot.
+        if self.entries.len() == self.entries.capacity() {
+            self.entries.reserve_exact((self.entries.len() / 8).max(1));
+        }
         let slot = self.entries.insert(Entry {
-            key: Arc::clone(&key),
+            key: key.clone(),
             place: Place::Idle,
             failures: 0,
             ticket: 0,
             started: None,
             asked: None,
-            queued: None,
         });
-        self.slots.insert(key, slot);
+        self.slots.insert(key.clone(), slot);
         slot
     }
 
@@ -198,7 +200,7 @@ impl Places {
             Place::Delayed { until, .. } => {
                 self.delays.insert((until, ticket), slot);
             }
-            Place::Queued { lane } => {
+            Place::Queued { lane, .. } => {
                 self.lanes[lane as usize].insert(ticket, slot);
             }
             Place::Parked(room) => {
@@ -218,7 +220,7 @@ impl Places {
             Place::Delayed { until, .. } => {
                 self.delays.remove(&(until, entry.ticket));
             }
-            Place::Queued { lane } => {
+            Place::Queued { lane, .. } => {
                 self.lanes[lane as usize].remove(&entry.ticket);
             }
             Place::Parked(room) => {
@@ -276,22 +278,24 @@ impl Places {
 
     /// Puts the key into the lane: it has been due since then.
     fn queue(&mut self, slot: Slot, lane: Lane, since: Instant) {
-        // One that only changes its lane was due before.
-        let was_due = matches!(self.entry(slot).place, Place::Queued { .. });
-        self.put(slot, Place::Queued { lane });
-        if !was_due {
-            self.tally.adds += 1;
-            self.entry(slot).queued = Some(since);
-        }
+        let since = match self.entry(slot).place {
+            // One that only changes its lane was due before.
+            Place::Queued { since, .. } => since,
+            _ => {
+                self.tally.adds += 1;
+                since
+            }
+        };
+        self.put(slot, Place::Queued { lane, since });
     }
 
     /// Starts the front of the lane whose turn it is.
     pub(super) fn start(&mut self, now: Instant) -> Option<(BindingKey, Lane)> {
         let slot = self.pick()?;
         let entry = self.entry(slot);
-        let lane = match entry.place {
-            Place::Queued { lane } => lane,
-            _ => Lane::Bulk,
+        let (lane, since) = match entry.place {
+            Place::Queued { lane, since } => (lane, Some(since)),
+            _ => (Lane::Bulk, None),
         };
         entry.place = Place::Running {
             again: None,
@@ -302,9 +306,8 @@ impl Places {
         if lane != Lane::Period {
             entry.asked = Some(now);
         }
-        let queued = entry.queued.take();
-        let key = BindingKey::clone(&entry.key);
-        self.tally.waited = queued.map(|queued| now.saturating_duration_since(queued));
+        let key = entry.key.clone();
+        self.tally.waited = since.map(|since| now.saturating_duration_since(since));
         Some((key, lane))
     }
 
@@ -368,5 +371,21 @@ impl Places {
             && self.delays.is_empty()
             && self.lanes.iter().all(BTreeMap::is_empty)
             && self.parked.iter().all(BTreeMap::is_empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_keys_there_are_no_more_than_an_eighth_of_their_room_is_empty() {
+        assert!(size_of::<Entry>() <= 80, "{}", size_of::<Entry>());
+        let mut places = Places::new();
+        for n in 0..5_000 {
+            places.slot(&BindingKey::new("shop", format!("web-{n}")));
+            let (len, room) = (places.entries.len(), places.entries.capacity());
+            assert!(room <= len + len / 8 + 1, "room for {room} of {len}");
+        }
     }
 }

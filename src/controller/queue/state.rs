@@ -123,7 +123,7 @@ impl State {
                     edited: before.edited || asked.edited,
                 }));
             }
-            Place::Queued { lane } if *lane <= asked.lane => {}
+            Place::Queued { lane, .. } if *lane <= asked.lane => {}
             Place::Delayed {
                 lane, firm: true, ..
             } if !asked.edited => *lane = asked.lane.min(*lane),
