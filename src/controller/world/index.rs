@@ -38,7 +38,7 @@ pub(super) struct Inner {
     /// Service → bindings that name it.
     pub(super) by_service: OneToMany<ObjectKey, BindingKey>,
     /// ID in the catalog → bindings that name it.
-    pub(super) by_catalog_id: OneToMany<Box<str>, BindingKey>,
+    pub(super) by_catalog_id: OneToMany<Arc<str>, BindingKey>,
     /// Uid → the binding that has it.
     pub(super) by_uid: Dense<Uid, BindingKey>,
     /// Exact host → rules that claim it; and the rules with a wildcard.

@@ -35,7 +35,7 @@ pub(super) struct Facts {
     /// The Service that it names.
     pub(super) service: ObjectKey,
     /// The ID in the catalog that it names.
-    pub(super) catalog_id: Box<str>,
+    pub(super) catalog_id: Arc<str>,
     generation: Option<i64>,
     /// When its deletion was asked for, as seconds since 1970.
     deletion: Option<i64>,
