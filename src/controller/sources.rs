@@ -59,7 +59,12 @@ pub(crate) fn service(service: Service) -> Seen<ServiceView> {
         headless: spec.cluster_ip.as_deref() == Some("None"),
         external_name: external.then(|| spec.external_name.clone().unwrap_or_default()),
         ignored: is_true(&service.metadata, labels::ANNOTATION_IGNORE),
-        labels: service.metadata.labels.clone().unwrap_or_default(),
+        labels: service
+            .metadata
+            .labels
+            .as_ref()
+            .map(Into::into)
+            .unwrap_or_default(),
         ports: ports.map(port).collect(),
     };
     // It is the list that was read, of far larger ports.

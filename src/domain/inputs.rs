@@ -1,9 +1,10 @@
 //! What one look at a binding saw: everything that the decision depends on,
 //! as plain values.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::label_set::LabelSet;
 use super::names::BindingKey;
 use super::ports::ServicePort;
 use super::record::{BadRecord, ServiceRecord};
@@ -74,7 +75,7 @@ pub struct ServiceView {
     /// Whether its owner opted out.
     pub ignored: bool,
     /// Its labels.
-    pub labels: BTreeMap<String, String>,
+    pub labels: LabelSet,
 }
 
 /// A Namespace as far as the decision needs it.

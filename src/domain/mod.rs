@@ -18,6 +18,7 @@ pub mod election;
 pub(crate) mod fixtures;
 pub mod health;
 pub mod inputs;
+pub mod label_set;
 pub mod labels;
 pub mod liveness;
 pub mod names;

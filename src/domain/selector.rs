@@ -1,8 +1,9 @@
 //! A selector of labels, as in `tier=web,stage!=test,public,!internal`: what it
 //! names has to hold, all of it.
 
-use std::collections::BTreeMap;
 use std::str::FromStr;
+
+use super::label_set::LabelSet;
 
 /// A selector of labels; the default one selects everything.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -25,12 +26,12 @@ pub struct SelectorError(String);
 
 impl LabelSelector {
     /// Whether these labels hold all that is required.
-    pub fn selects(&self, labels: &BTreeMap<String, String>) -> bool {
+    pub fn selects(&self, labels: &LabelSet) -> bool {
         self.0.iter().all(|requirement| match requirement {
-            Requirement::Is(key, value) => labels.get(key) == Some(value),
-            Requirement::IsNot(key, value) => labels.get(key) != Some(value),
-            Requirement::Exists(key) => labels.contains_key(key),
-            Requirement::Lacks(key) => !labels.contains_key(key),
+            Requirement::Is(key, value) => labels.get(key) == Some(value.as_str()),
+            Requirement::IsNot(key, value) => labels.get(key) != Some(value.as_str()),
+            Requirement::Exists(key) => labels.get(key).is_some(),
+            Requirement::Lacks(key) => labels.get(key).is_none(),
         })
     }
 }
@@ -74,6 +75,8 @@ fn requirement(text: &str) -> Result<Requirement, SelectorError> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn selects(selector: &str, labels: &[(&str, &str)]) -> bool {
@@ -81,7 +84,7 @@ mod tests {
             .iter()
             .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         let selector: LabelSelector = selector.parse().unwrap();
-        selector.selects(&labels.collect())
+        selector.selects(&labels.collect::<BTreeMap<_, _>>().into())
     }
 
     #[test]

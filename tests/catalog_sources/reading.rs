@@ -46,7 +46,7 @@ async fn a_record_arrives_as_its_owners_wrote_it(source: Source) {
     assert_eq!(record.namespace, "apps");
     assert_eq!(record.revision, revision);
     assert_eq!(record.timeout.as_deref(), Some("30s"));
-    assert_eq!(record.labels["tier"], "gold");
+    assert_eq!(record.labels.get("tier"), Some("gold"));
     assert!(record.retries.is_some() && record.health_check.is_some());
 
     let list = source.list(&ServiceFilter::default()).await;
