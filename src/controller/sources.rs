@@ -77,7 +77,8 @@ fn port(port: k8s_openapi::api::core::v1::ServicePort) -> ServicePort {
         name: port.name,
         app_protocol: port.app_protocol,
         port: u16::try_from(port.port).unwrap_or_default(),
-        protocol: port.protocol,
+        // What it is without a word.
+        protocol: port.protocol.filter(|protocol| protocol != "TCP"),
     }
 }
 
@@ -168,7 +169,8 @@ mod tests {
             "spec": {"ports": [{"port": 80, "protocol": "TCP"}]},
         }))
         .unwrap();
-        assert_eq!(super::service(service).value.ports.capacity(), 1);
+        let ports = super::service(service).value.ports;
+        assert_eq!((ports.capacity(), &ports[0].protocol), (1, &None));
 
         let owner =
             json!({"apiVersion": "v1", "kind": "ServiceBinding", "name": "web", "uid": "1"});
