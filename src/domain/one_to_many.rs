@@ -1,5 +1,5 @@
-//! Which values belong to a key? Most often one, which then needs no memory of its
-//! own; a set for each key would take half a kilobyte.
+//! Which values belong to a key? Most often one, or as many as is said, which then need
+//! no memory of their own; a set for each key would take half a kilobyte.
 
 use std::borrow::Borrow;
 use std::hash::Hash;
@@ -10,15 +10,15 @@ use super::dense::Dense;
 
 /// Keys, in no order, with the values that belong to each, in theirs.
 #[derive(Clone, Debug)]
-pub struct OneToMany<K, V>(Dense<K, SmallVec<[V; 1]>>);
+pub struct OneToMany<K, V, const USUAL: usize = 1>(Dense<K, SmallVec<[V; USUAL]>>);
 
-impl<K, V> Default for OneToMany<K, V> {
+impl<K, V, const USUAL: usize> Default for OneToMany<K, V, USUAL> {
     fn default() -> Self {
         Self(Dense::default())
     }
 }
 
-impl<K: Eq + Hash, V: Ord> OneToMany<K, V> {
+impl<K: Eq + Hash, V: Ord, const USUAL: usize> OneToMany<K, V, USUAL> {
     /// The value belongs to the key.
     pub fn insert(&mut self, key: K, value: V) {
         let values = self.0.get_or_insert_with(key, SmallVec::new);
@@ -72,8 +72,18 @@ mod tests {
     use super::*;
 
     #[test]
+    fn as_many_values_as_are_usual_take_no_memory_of_their_own() {
+        let mut all: OneToMany<_, _, 2> = OneToMany::default();
+        let mut spilled = |value: u64| {
+            all.insert("a", value);
+            all.0.get("a").is_some_and(SmallVec::spilled)
+        };
+        assert_eq!([1, 2, 3].map(&mut spilled), [false, false, true]);
+    }
+
+    #[test]
     fn values_are_in_order_each_once_and_a_key_goes_with_its_last_one() {
-        let mut all = OneToMany::default();
+        let mut all: OneToMany<_, _> = OneToMany::default();
         for value in [3, 1, 2, 1] {
             all.insert("a".to_owned(), value);
         }

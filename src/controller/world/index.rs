@@ -41,8 +41,9 @@ pub(super) struct Inner {
     pub(super) by_catalog_id: OneToMany<Arc<str>, BindingKey>,
     /// Uid → the binding that has it.
     pub(super) by_uid: Dense<Uid, BindingKey>,
-    /// Exact host → rules that claim it; and the rules with a wildcard.
-    pub(super) by_host: OneToMany<Box<str>, (MeshKind, ObjectKey)>,
+    /// Exact host → rules that claim it, most often one of each kind; and the rules with
+    /// a wildcard.
+    pub(super) by_host: OneToMany<Box<str>, (MeshKind, ObjectKey), 2>,
     pub(super) wildcards: BTreeSet<(MeshKind, ObjectKey)>,
     /// Why a kind of the mesh cannot be seen, by the part where it cannot.
     pub(super) missing: [BTreeMap<Part, Missing>; 2],
