@@ -40,9 +40,12 @@ impl Clients {
         let mut config = common(config);
         config.connect_timeout = Some(Duration::from_secs(5));
         config.read_timeout = Some(SILENCE);
-        let lists = ClientBuilder::try_from(config.clone())?.build();
-        let watches = ClientBuilder::try_from(config.clone())?
-            .with_layer(&Apart(lists))
+        let plain = || Ok::<_, kube::Error>(ClientBuilder::try_from(config.clone())?.build());
+        let apart = Apart {
+            watches: plain()?,
+            lists: plain()?,
+        };
+        let watches = ClientBuilder::new(apart, config.default_namespace.clone())
             .with_layer(&Guard::default())
             .build();
         config.read_timeout = Some(REQUEST_DEADLINE);
