@@ -1,4 +1,4 @@
-//! The clients of the API server: one for requests, one for watches, one for
+//! The clients of the API server: one for requests, one for lists and watches, one for
 //! the Lease, so that none waits for another's connections, and each with the
 //! limits that the library leaves out.
 
@@ -30,7 +30,7 @@ pub struct Clients {
     /// For requests that end by themselves. Those that change something pass
     /// only while this process leads, and no more at once than the server bears.
     pub requests: Client,
-    /// For watches.
+    /// For watches, and the lists that these begin with.
     pub watches: Client,
 }
 

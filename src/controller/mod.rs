@@ -98,6 +98,7 @@ async fn run_by(
         Some((names.put(&key), (ctx, names)))
     });
     let begun = names.clone();
+    let queue = Arc::clone(&ctx);
     let run = move |binding: Arc<BindingRef>, ctx| {
         let key = key_of(&binding);
         begun.take(&key);
@@ -111,7 +112,16 @@ async fn run_by(
         .reconcile_on(released)
         .graceful_shutdown_on(stop)
         .run(run, |_, _, _| Action::await_change(), ctx)
-        .for_each(|_| std::future::ready(()))
+        .for_each(|result| {
+            // Not to be: the Controller looks a name up as its run begins. Else the key
+            // would run for ever.
+            if let Err(kube_runtime::controller::Error::ObjectNotFound(name)) = result {
+                let key = BindingKey::new(name.namespace.unwrap_or_default(), name.name);
+                tracing::warn!(binding = %key, "not run by the Controller; please report this");
+                queue.queue.done(&key, Next::Stale, &[]);
+            }
+            std::future::ready(())
+        })
         .await;
 }
 

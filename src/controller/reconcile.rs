@@ -37,7 +37,7 @@ pub(crate) async fn reconcile(ctx: &Context, key: &BindingKey) -> Outcome {
     let started = Instant::now();
     let Some(binding) = ctx.world.binding(key) else {
         return Outcome {
-            next: Next::Wait,
+            next: Next::Gone,
             worked: Vec::new(),
             error: None,
         };

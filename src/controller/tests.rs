@@ -155,7 +155,7 @@ async fn nothing_is_kept_to_be_run_beyond_its_begin_and_a_key_is_run_again_right
     // One that is gone before its run begins is found to be so.
     bed.ctx.queue.add(&key("nobody"), Lane::Normal);
     sleep(S).await;
-    assert_eq!(bed.ctx.queue.depth(), (0, 0));
+    assert_eq!(bed.ctx.queue.standing(&key("nobody")), None);
     assert!(to_run.is_empty(), "{:?}", to_run.state());
 }
 

@@ -204,7 +204,10 @@ impl<K> Roster<K> {
                 }
             }
         }
-        let mut gone = Vec::new();
+        // First, so that those who come get their places.
+        let all = service.ids.iter();
+        let gone = all.filter(|(address, _)| !targets.endpoints.contains(*address));
+        gone.for_each(|(_, id)| self.drop_entry(*id));
         let come = |address| {
             let due = now + interval.mul_f64(self.random.f64());
             let entry = Entry {
@@ -219,8 +222,7 @@ impl<K> Roster<K> {
             id
         };
         let ids = &mut service.ids;
-        ids.become_of(&targets.endpoints, come, |_, id| gone.push(id));
-        gone.into_iter().for_each(|id| self.drop_entry(id));
+        ids.become_of(&targets.endpoints, come, |_, _| {});
         self.services.insert(Arc::clone(&key), service);
         (key, anew)
     }
@@ -265,6 +267,22 @@ mod tests {
             check: check().into(),
             endpoints: hosts.map(|n| ([10, 0, service, n], 80)).collect(),
         }
+    }
+
+    #[test]
+    fn those_who_come_get_the_places_of_those_who_go() {
+        let metrics = Metrics::new().unwrap().health;
+        let now = Instant::now();
+        let random = fastrand::Rng::with_seed(1);
+        let mut roster = Roster::<()>::new(now, 8, false, metrics, random);
+        let web = service("web");
+        roster.set_service(&web, &targets(0, 3), now);
+        roster.set_service(&web, &targets(1, 3), now);
+        let places = roster
+            .entries
+            .iter()
+            .map(|(id, _)| id & u64::from(u32::MAX));
+        assert_eq!(places.collect::<Vec<_>>(), [0, 1, 2]);
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn read(id: &str, revision: u64) -> Read {
 }
 
 #[test]
-fn what_is_known_of_a_service_is_a_pointer_and_its_id_is_kept_once_however_often_it_is_listed() {
+fn what_is_known_of_a_service_is_two_pointers_and_its_id_is_kept_once_however_often_it_is_listed() {
     assert_eq!(size_of::<Service>(), 2 * size_of::<usize>());
     let mut state = State::default();
     for revision in 1..4 {

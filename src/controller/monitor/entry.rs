@@ -58,10 +58,7 @@ pub(super) struct Snapshot {
 
 impl Entry {
     pub(super) fn subject(&self) -> Option<&Subject> {
-        match &self.wanted {
-            Some(Wanted::Check(subject)) => Some(subject),
-            Some(Wanted::NotConfigured | Wanted::NotInForce | Wanted::Frozen(_)) | None => None,
-        }
+        subject(self.wanted.as_ref())
     }
 
     /// What is wanted, as far as that is known.
@@ -77,13 +74,14 @@ impl Entry {
 
     /// The binding wants this.
     pub(super) fn want(&mut self, wanted: Option<Wanted>) {
-        let check = |wanted: &Option<Wanted>| match wanted {
-            Some(Wanted::Check(subject)) => Some(subject.check.clone()),
-            _ => None,
-        };
-        self.judged &= check(&self.wanted) == check(&wanted);
+        let (before, after) = (self.subject(), subject(wanted.as_ref()));
+        let judged = before.map(|s| &s.check) == after.map(|s| &s.check);
+        // An equal one is shared with the prober by now.
+        let asks = |s: &Subject| (s.service.clone(), s.host.clone());
+        let same = judged && before.map(asks) == after.map(asks);
+        self.judged &= judged;
+        self.asks = self.asks.take().filter(|_| same);
         self.wanted = wanted;
-        self.asks = None;
         if self.subject().is_none() {
             self.found(Targets::default());
             self.verdicts = Verdicts::default();
@@ -96,7 +94,11 @@ impl Entry {
         let other = self.targets != targets;
         if other {
             let addresses = targets.targets.iter().map(|target| target.address);
-            self.endpoints = addresses.collect();
+            let addresses: Addresses = addresses.collect();
+            // Equal ones are shared with the prober by now.
+            if addresses != self.endpoints {
+                self.endpoints = addresses;
+            }
             self.targets = targets;
             self.told = None;
         }
@@ -235,6 +237,13 @@ impl Entry {
             let confirmed = !self.verdicts.unconfirmed.contains(&address);
             Some((if confirmed { verdict } else { Verdict::Pending }, since))
         })
+    }
+}
+
+fn subject(wanted: Option<&Wanted>) -> Option<&Subject> {
+    match wanted {
+        Some(Wanted::Check(subject)) => Some(subject),
+        Some(Wanted::NotConfigured | Wanted::NotInForce | Wanted::Frozen(_)) | None => None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What follows from what is wanted and what is held, as plain values.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::announce::others;
@@ -8,6 +9,7 @@ use super::fleet::Fleet;
 use crate::api::policy::EjectionMode;
 use crate::domain::fixtures::{binding, inputs, settings, target};
 use crate::domain::health::address::Address;
+use crate::domain::health::by_address::ByAddress;
 use crate::domain::health::doubt::Doubt;
 use crate::domain::health::ejection::{PodId, Stays};
 use crate::domain::health::judge::{Failure, Unknown, Verdict};
@@ -60,12 +62,14 @@ fn judge(entry: &mut Entry, verdicts: &[Verdict]) {
         ..Targets::default()
     };
     let since = Timestamp::UNIX_EPOCH;
+    let mut endpoints = ByAddress::default();
+    let mut next = verdicts.iter();
+    let come = |_| (*next.next().unwrap(), since.into());
+    endpoints.become_of(&(0..verdicts.len()).map(address).collect(), come, |_, _| {});
     let verdicts = Verdicts {
         counts: Counts::of(verdicts.iter().copied()),
         proven: true,
-        endpoints: (0..verdicts.len())
-            .map(|n| (address(n), (verdicts[n], since.into())))
-            .collect(),
+        endpoints,
         unconfirmed: std::collections::BTreeSet::new(),
     };
     entry.found(targets);
@@ -186,6 +190,28 @@ fn a_binding_that_is_gone_or_wants_nothing_is_neither_checked_nor_ejects() {
         assert!(known.services.is_empty() && known.unsettled.is_empty());
         assert!(fleet.checking(&web()).is_empty());
     }
+}
+
+#[test]
+fn what_is_checked_as_before_is_in_memory_once_whatever_else_changes() {
+    let mut fleet = Fleet::default();
+    with(&mut fleet, &[GOOD, GOOD]);
+    let checks = |fleet: &mut Fleet| fleet.checks("cluster.local").into_values().next();
+    let before = checks(&mut fleet).unwrap();
+    let Wanted::Check(mut subject) = check() else {
+        panic!("it is checked");
+    };
+    subject.percent += 1;
+    fleet.want(&key("web"), Some(Wanted::Check(subject.clone())));
+    let same = checks(&mut fleet).unwrap();
+    assert!(Arc::ptr_eq(&same.check, &before.check));
+    subject.check.failure_threshold += 1;
+    fleet.want(&key("web"), Some(Wanted::Check(subject)));
+    let after = checks(&mut fleet).unwrap();
+    assert_eq!(
+        after.check.thresholds.failures,
+        before.check.thresholds.failures + 1
+    );
 }
 
 #[test]

@@ -48,6 +48,9 @@ pub enum Lane {
 pub enum Next {
     /// Nothing until somebody asks.
     Wait,
+    /// There is no such binding: unless somebody asked meanwhile, who may know of another
+    /// one of its name, the key is forgotten.
+    Gone,
     /// Another look after this time.
     After(Duration),
     /// All is as it should be: after this time it is seen whether it still is.
@@ -191,12 +194,12 @@ impl State {
                 self.works(*room, chance, now);
             }
         }
-        if gone {
+        if gone || (next == Next::Gone && again.is_none()) {
             self.places.remove(slot);
             return;
         }
         match next {
-            Next::Wait => self.places.entry(slot).failures = 0,
+            Next::Wait | Next::Gone => self.places.entry(slot).failures = 0,
             Next::After(delay) => self.again(slot, delay, Lane::Bulk, now),
             Next::Settled(delay) => self.again(slot, delay, Lane::Period, now),
             Next::Stale => self.stale(slot, chance, now),

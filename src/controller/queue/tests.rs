@@ -94,6 +94,22 @@ fn ask(state: &mut State, name: &str, works: bool, asked: &mut Vec<String>) -> (
     }
 }
 
+#[test]
+fn of_a_binding_that_is_gone_nothing_is_left_unless_it_was_asked_for_meanwhile() {
+    let mut queue = Clocked::new(2);
+    for name in ["gone", "made-again"] {
+        queue.add(name, Lane::Normal);
+        assert_eq!(queue.release().as_deref(), Some(name));
+    }
+    queue.add("made-again", Lane::Normal);
+    for name in ["gone", "made-again"] {
+        queue.done(name, Next::Gone, &[]);
+    }
+    assert_eq!(queue.state.standing(&key("gone")), None);
+    queue.pass(SPACING);
+    assert_eq!(queue.release().as_deref(), Some("made-again"));
+}
+
 // trap 1
 #[test]
 fn a_lane_is_first_in_first_out() {

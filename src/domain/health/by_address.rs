@@ -1,7 +1,6 @@
 //! What belongs to each endpoint of a service? Several keep something for the same
 //! endpoints: so they share the addresses, and each keeps its values in their order.
 
-use std::collections::BTreeMap;
 use std::iter::{Copied, Zip};
 use std::slice;
 use std::sync::Arc;
@@ -44,17 +43,6 @@ impl<A: Into<Address>> FromIterator<A> for Addresses {
         all.sort_unstable();
         all.dedup();
         Self(all.into())
-    }
-}
-
-impl<V> FromIterator<(Address, V)> for ByAddress<V> {
-    /// Of an address that comes twice the last value counts.
-    fn from_iter<I: IntoIterator<Item = (Address, V)>>(all: I) -> Self {
-        let all: BTreeMap<Address, V> = all.into_iter().collect();
-        Self {
-            addresses: Addresses(all.keys().copied().collect()),
-            values: all.into_values().collect(),
-        }
     }
 }
 
