@@ -150,26 +150,26 @@ impl World {
     /// Whether there is such a binding.
     pub fn has(&self, key: &BindingKey) -> bool {
         let id = (key.namespace.clone(), key.name.clone());
-        self.lock().bindings.get(&id).is_some()
+        self.read().bindings.get(&id).is_some()
     }
 
     /// Whether there is such a binding, which is being deleted.
     pub fn is_deleted(&self, key: &BindingKey) -> bool {
         let id = (key.namespace.clone(), key.name.clone());
-        let inner = self.lock();
+        let inner = self.read();
         inner.bindings.get(&id).is_some_and(Kept::is_deleted)
     }
 
     /// What the binding's status says of other records that name its Service.
     pub fn another_record(&self, key: &BindingKey) -> Option<Box<str>> {
         let id = (key.namespace.clone(), key.name.clone());
-        self.lock().bindings.get(&id)?.another_record.clone()
+        self.read().bindings.get(&id)?.another_record.clone()
     }
 
     /// The changes of endpoints that the binding's status tells of.
     pub fn transitions(&self, key: &BindingKey) -> Vec<EndpointTransition> {
         let id = (key.namespace.clone(), key.name.clone());
-        let kept = self.lock().bindings.get(&id).cloned();
+        let kept = self.read().bindings.get(&id).cloned();
         let kept = kept.filter(|kept| kept.tells_of_transitions);
         let status = kept.and_then(|kept| kept.whole()?.status.clone());
         status.map_or_else(Vec::new, |status| status.endpoint_transitions)
@@ -182,7 +182,7 @@ impl World {
         at_hand: &Arc<ServiceBinding>,
     ) -> Option<Arc<ServiceBinding>> {
         let id = (key.namespace.clone(), key.name.clone());
-        let seen = self.lock().bindings.seen(&id)?;
+        let seen = self.read().bindings.seen(&id)?;
         let metadata = &at_hand.metadata;
         let same = metadata.resource_version.as_deref() == Some(&*seen.version.to_string())
             && metadata.uid.as_deref().map(Uid::from) == Some(seen.uid);

@@ -57,7 +57,7 @@ impl World {
     /// Why nobody knows which rules the namespace has: there may be some, and they
     /// were never listed. What is not served is left to others.
     pub(crate) fn never_listed(&self, namespace: &str) -> Option<String> {
-        let inner = self.lock();
+        let inner = self.read();
         if !inner.served.has(namespace) {
             return None;
         }
@@ -108,7 +108,7 @@ mod tests {
     fn a_kind_that_is_missing_in_one_namespace_is_not_missing_in_another() {
         let world = world();
         world.rules_missing(VirtualService, "shop", refused());
-        let inner = world.lock();
+        let inner = world.read();
         assert_eq!(inner.missing_in("shop"), Some("refused"));
         assert_eq!(inner.missing_in("billing"), None);
     }

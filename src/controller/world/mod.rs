@@ -16,7 +16,7 @@ mod versions;
 pub mod watched;
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_runtime::watcher::Event;
@@ -62,7 +62,8 @@ pub struct Concerned {
 /// What the cluster holds.
 #[derive(Debug)]
 pub struct World {
-    inner: Mutex<Inner>,
+    /// Looks only read, and do so beside each other.
+    inner: RwLock<Inner>,
     cluster_domain: ClusterDomain,
     /// The operator's own namespace: paused, it pauses everything.
     own_namespace: String,
@@ -80,7 +81,7 @@ impl World {
     /// An empty world of the namespaces that are served.
     pub fn serving(cluster_domain: ClusterDomain, own_namespace: String, served: &Served) -> Self {
         Self {
-            inner: Mutex::new(Inner::of(served)),
+            inner: RwLock::new(Inner::of(served)),
             cluster_domain,
             own_namespace,
             complete: watch::channel(false).0,
@@ -105,7 +106,7 @@ impl World {
     pub fn bindings(&self, told: impl Into<Told<Seen<Arc<ServiceBinding>>>>) -> Concerned {
         let told = told.into().map(|seen| seen.map(Kept::of));
         let part = told.part.clone();
-        let mut inner = self.lock();
+        let mut inner = self.write();
         let mut concerned = Concerned::default();
         let listed_before = inner.bindings.complete_in(&part);
         for change in inner.bindings.take(told) {
@@ -122,7 +123,7 @@ impl World {
     /// Takes an event about bindings that cannot be decoded, with a word on
     /// each.
     pub fn unreadable(&self, told: impl Into<Told<Seen<String>>>) {
-        let mut inner = self.lock();
+        let mut inner = self.write();
         if !inner.unreadable.take(told).is_empty() {
             // Which Service such a one names is not known.
             inner.touched.everything();
@@ -131,7 +132,7 @@ impl World {
 
     /// The bindings that cannot be decoded, with a word on each.
     pub fn all_unreadable(&self) -> Vec<Seen<String>> {
-        self.lock().unreadable.all().collect()
+        self.read().unreadable.all().collect()
     }
 
     /// What is known of the binding from when it could be decoded last, under
@@ -139,7 +140,7 @@ impl World {
     /// understood, so that its status does not claim more.
     pub fn last_readable(&self, metadata: &ObjectMeta) -> Option<ServiceBinding> {
         let id = (metadata.namespace.clone()?, metadata.name.clone()?);
-        let last = self.lock().bindings.get(&id)?.clone();
+        let last = self.read().bindings.get(&id)?.clone();
         let last = last.whole()?;
         (last.metadata.uid == metadata.uid).then(|| ServiceBinding {
             metadata: ObjectMeta {
@@ -152,7 +153,7 @@ impl World {
 
     /// Takes an event about Services.
     pub fn services(&self, told: impl Into<Told<Seen<ServiceView>>>) -> Concerned {
-        let mut inner = self.lock();
+        let mut inner = self.write();
         let mut concerned = Concerned::default();
         for change in inner.services.take(told) {
             inner.touched.service(&change.id);
@@ -167,7 +168,7 @@ impl World {
 
     /// Takes an event about Namespaces.
     pub fn namespaces(&self, event: Event<Seen<NamespaceView>>) -> Concerned {
-        let mut inner = self.lock();
+        let mut inner = self.write();
         let mut concerned = Concerned::default();
         for change in inner.namespaces.take(event) {
             inner.away.remove(&change.id.1);
@@ -194,7 +195,7 @@ impl World {
     /// Takes an event about VirtualServices or DestinationRules.
     pub fn rules(&self, kind: MeshKind, told: impl Into<Told<Seen<Arc<Rule>>>>) -> Concerned {
         let told = told.into();
-        let mut inner = self.lock();
+        let mut inner = self.write();
         let mut concerned = Concerned::default();
         // A list that merely begins may fail again.
         if !matches!(told.event, Event::Init | Event::InitApply(_))
@@ -218,13 +219,13 @@ impl World {
     /// The rule as it is known.
     pub fn rule(&self, kind: MeshKind, namespace: &str, name: &str) -> Option<Arc<Rule>> {
         let id = (namespace.to_owned(), name.to_owned());
-        self.lock().rule(kind, &id).cloned()
+        self.read().rule(kind, &id).cloned()
     }
 
     /// The API server does not serve this kind, or does not let us see it in
     /// this part. That concerns every binding when it is news.
     pub fn rules_missing(&self, kind: MeshKind, part: &str, why: Missing) -> Concerned {
-        let mut inner = self.lock();
+        let mut inner = self.write();
         let mut concerned = Concerned::default();
         let before = inner.missing[kind as usize].insert(part.to_owned(), why);
         inner.touched.everything();
@@ -252,7 +253,7 @@ impl World {
         take: impl FnOnce(&mut Mirrors<Kept>, Seen<Kept>),
     ) {
         let seen = seen.map(Kept::of);
-        let mut inner = self.lock();
+        let mut inner = self.write();
         let id = seen.id.clone();
         let before = inner.bindings.get(&id).cloned();
         take(&mut inner.bindings, seen);
@@ -268,7 +269,7 @@ impl World {
 
     /// Takes the server's answer to a write of ours.
     pub fn wrote_rule(&self, kind: MeshKind, seen: Seen<Arc<Rule>>) {
-        let mut inner = self.lock();
+        let mut inner = self.write();
         let id = seen.id.clone();
         let before = inner.rules_mut(kind).get(&id).cloned();
         inner.rules_mut(kind).wrote(seen);
@@ -288,7 +289,7 @@ impl World {
     /// The binding as it is known.
     pub fn binding(&self, key: &BindingKey) -> Option<Arc<ServiceBinding>> {
         let kept = self
-            .lock()
+            .read()
             .bindings
             .get(&(key.namespace.clone(), key.name.clone()))
             .cloned()?;
@@ -297,27 +298,27 @@ impl World {
 
     /// The bindings that name this service of the catalog.
     pub fn naming(&self, id: &CatalogServiceId) -> BTreeSet<BindingKey> {
-        let inner = self.lock();
+        let inner = self.read();
         let keys = inner.by_catalog_id.of(id.as_str()).iter();
         keys.cloned().collect()
     }
 
     /// Whether everything is paused.
     pub fn is_paused(&self) -> bool {
-        let inner = self.lock();
+        let inner = self.read();
         let own = inner.namespace(&self.own_namespace);
         own.is_some_and(|namespace| namespace.paused)
     }
 
     /// Every binding there is.
     pub fn keys(&self) -> Vec<BindingKey> {
-        let inner = self.lock();
+        let inner = self.read();
         inner.keys().collect()
     }
 
     /// What is known about a binding, but for the catalog's answer.
     pub fn inputs(&self, binding: Arc<ServiceBinding>, target: &Target) -> Inputs {
-        let inner = self.lock();
+        let inner = self.read();
         let own = binding.metadata.namespace.clone().unwrap_or_default();
         let service: Id = (
             target.service.namespace.to_string(),
@@ -359,10 +360,13 @@ impl World {
         }
     }
 
-    /// Nothing in here is left half-done by a panic, so a poisoned lock is
-    /// used on.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Nothing in here is left half-done by a panic, so a poisoned lock is used on.
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

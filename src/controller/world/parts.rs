@@ -142,7 +142,7 @@ impl World {
     /// The Namespace cannot be read. Where that is so from the start, nobody
     /// waits for it; what was known before stays.
     pub(crate) fn namespace_away(&self, name: &str) {
-        let mut inner = self.lock();
+        let mut inner = self.write();
         if inner.namespace(name).is_none() {
             inner.away.insert(name.to_owned());
         }
@@ -153,12 +153,12 @@ impl World {
 
     /// Whether the Namespace was ever read.
     pub(crate) fn knows_namespace(&self, name: &str) -> bool {
-        self.lock().namespace(name).is_some()
+        self.read().namespace(name).is_some()
     }
 
     /// Whether everything in the namespace was listed but its bindings.
     pub(crate) fn ready_for_bindings_of(&self, namespace: &str) -> bool {
-        self.lock().surroundings_listed(namespace)
+        self.read().surroundings_listed(namespace)
     }
 }
 

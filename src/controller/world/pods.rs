@@ -79,7 +79,7 @@ fn index(marked: &mut BTreeSet<Id>, id: &Id, pod: Option<&KeptPod>) {
 impl World {
     /// Takes an event about Pods; says what it concerns.
     pub fn pods(&self, told: impl Into<Told<Seen<PodView>>>) -> PodsChanged {
-        let mut inner = self.lock();
+        let mut inner = self.write();
         let (marks, changed) = inner.pods.take(told);
         self.note_pods(&inner);
         PodsChanged {
@@ -101,12 +101,12 @@ impl World {
 
     /// The Pod as it is known.
     pub fn pod(&self, key: &PodKey) -> Option<KnownPod> {
-        self.lock().pods.known(&id(key))
+        self.read().pods.known(&id(key))
     }
 
     /// All Pods that bear a mark, ours or another's.
     pub fn marked(&self) -> BTreeMap<PodKey, KnownPod> {
-        let inner = self.lock();
+        let inner = self.read();
         let pods = &inner.pods;
         let known = |id: &Id| {
             Some((
@@ -129,7 +129,7 @@ impl World {
     /// version of the Pod, which was as we knew it otherwise.
     pub fn wrote_pod(&self, key: &PodKey, uid: &Uid, version: u64, marks: Option<Box<Marks>>) {
         let id = id(key);
-        let mut inner = self.lock();
+        let mut inner = self.write();
         let Some(known) = inner.pods.known(&id).filter(|known| known.uid == *uid) else {
             return;
         };
@@ -148,7 +148,7 @@ impl World {
 
     /// Who serves behind the Service, with the Pods that its slices name.
     pub fn behind(&self, service: &Id) -> Behind {
-        let inner = self.lock();
+        let inner = self.read();
         let slices = inner.slices.of(service);
         let names = slices.iter().flat_map(|slice| &slice.endpoints);
         let names = names.filter_map(|endpoint| endpoint.pod.as_deref());

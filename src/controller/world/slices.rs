@@ -71,7 +71,7 @@ impl Slices {
 impl World {
     /// Takes an event about EndpointSlices; says which Services it concerns.
     pub fn slices(&self, told: impl Into<Told<Seen<Arc<SliceView>>>>) -> BTreeSet<Id> {
-        let mut inner = self.lock();
+        let mut inner = self.write();
         let concerned = inner.slices.take(told);
         self.note_slices(&inner);
         concerned
@@ -90,7 +90,7 @@ impl World {
 
     /// The Service, if it is there, and who serves behind it.
     pub fn served(&self, service: &Id) -> (Option<ServiceView>, Vec<Arc<SliceView>>) {
-        let inner = self.lock();
+        let inner = self.read();
         (
             inner.services.get(service).cloned(),
             inner.slices.of(service),

@@ -69,7 +69,7 @@ pub struct Counts {
 impl World {
     /// How many objects there are.
     pub fn counts(&self) -> Counts {
-        let inner = self.lock();
+        let inner = self.read();
         let Sums { by_ready, rules } = &inner.sums;
         let held = by_ready.iter();
         let held = held.filter(|((_, reason), _)| *reason == reasons::DELETION_HELD);
@@ -83,7 +83,7 @@ impl World {
 
     /// The bindings whose service was denied, which is not believed yet.
     pub fn denied(&self) -> Vec<BindingKey> {
-        let inner = self.lock();
+        let inner = self.read();
         let denied = inner.bindings.values().filter(|kept| kept.denied);
         denied.map(|kept| kept.rival.key.clone()).collect()
     }
@@ -91,17 +91,17 @@ impl World {
     /// How many bindings there are by what their condition Ready says: its
     /// value, and its reason.
     pub fn by_ready(&self) -> BTreeMap<Ready, usize> {
-        self.lock().sums.by_ready.clone()
+        self.read().sums.by_ready.clone()
     }
 
     /// How many bindings are known.
     pub fn bindings_known(&self) -> usize {
-        self.lock().bindings.len()
+        self.read().bindings.len()
     }
 
     /// What decides whether the Service gets a binding.
     pub fn around(&self, service: &ServiceKey) -> Surroundings {
-        let inner = self.lock();
+        let inner = self.read();
         let id: Id = (service.namespace.to_string(), service.name.to_string());
         let paused = |namespace: &NamespaceView| namespace.paused;
         Surroundings {
@@ -142,7 +142,7 @@ mod tests {
         let mut seen = std::collections::BTreeSet::new();
         for version in 20..5_000 {
             scene.anything(&mut random, version);
-            let inner = scene.0.lock();
+            let inner = scene.0.read();
             assert_eq!(inner.sums, counted(&inner), "after {version}");
             seen.insert((inner.sums.by_ready.len(), inner.sums.rules[1]));
         }

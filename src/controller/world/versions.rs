@@ -23,14 +23,14 @@ pub struct Versions {
 impl World {
     /// Whether nothing has changed since around the binding.
     pub fn is_untouched_since(&self, stamp: Stamp) -> bool {
-        self.lock().touched.is_still(stamp)
+        self.read().touched.is_still(stamp)
     }
 
     /// The versions of the binding and of everything around it. Nothing where versions do not say it all: an object has
     /// none that is a number, a rule belongs to another binding, or the mesh's kinds
     /// are missing.
     pub fn versions(&self, key: &BindingKey) -> Option<Versions> {
-        let inner = self.lock();
+        let inner = self.read();
         let id = (key.namespace.clone(), key.name.clone());
         let binding = inner.bindings.get(&id)?;
         let own = inner.bindings.version(&id)?;

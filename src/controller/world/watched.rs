@@ -50,6 +50,6 @@ impl Watched {
 impl World {
     /// Whether the kind was listed once, or is known to be missing.
     pub fn listed(&self, kind: Watched) -> bool {
-        self.lock().is_listed(kind, &self.own_namespace)
+        self.read().is_listed(kind, &self.own_namespace)
     }
 }
