@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 use std::ops::Deref;
+use std::sync::Arc;
 
 use internment::ArcIntern;
 
@@ -37,8 +38,8 @@ pub struct SliceEndpoint {
     pub terminating: bool,
     /// Zone of its node.
     pub zone: Option<Zone>,
-    /// The Pod behind it, where it is one.
-    pub pod: Option<Box<str>>,
+    /// The Pod behind it, where it is one; shared with who is checked.
+    pub pod: Option<Arc<str>>,
 }
 
 /// A zone. There are a handful in a cluster, so each is in memory once. Cheap to clone,

@@ -256,7 +256,7 @@ impl<P: Probe> Engine<P> {
             self.beat = self.beat.min(now + QUICK_BEAT);
             let kept = entry.kept.take().map(|kept| *kept);
             self.roster.kept -= usize::from(kept.is_some());
-            let asked = Arc::clone(&service.asked);
+            let check = Arc::clone(&service.check);
             let (probe, address) = (self.probe.clone(), entry.address);
             let (service, lag) = (Arc::clone(&entry.service), self.lag);
             let outside = || {
@@ -270,9 +270,9 @@ impl<P: Probe> Engine<P> {
             };
             self.running.spawn(async move {
                 let began = Instant::now();
-                let timeout = asked.check.ask.timeout;
+                let timeout = check.ask.timeout;
                 let attempt =
-                    AssertUnwindSafe(probe.probe(asked, address.socket(), kept)).catch_unwind();
+                    AssertUnwindSafe(probe.probe(check, address.socket(), kept)).catch_unwind();
                 let outcome = attempt.await.unwrap_or_else(|_| Outcome {
                     answer: Err(SetAside::Own),
                     took: began.elapsed(),
@@ -335,11 +335,11 @@ impl<P: Probe> Engine<P> {
             (None, Ok(answer)) => service.checks.checked(answer == Answer::Good),
             (None, Err(_)) => {}
         }
-        if service.asked.check.keeps() && self.roster.kept < self.limits.kept {
+        if service.check.keeps() && self.roster.kept < self.limits.kept {
             self.roster.kept += usize::from(done.outcome.kept.is_some());
             entry.kept = done.outcome.kept.map(Box::new);
         }
-        let interval = service.asked.check.thresholds.interval;
+        let interval = service.check.thresholds.interval;
         entry.due = match next.soon {
             Some(pause) => now + pause,
             // In step with the last one, unless that was more than a step late.

@@ -12,9 +12,8 @@ use tokio::time::Instant;
 use entries::Entries;
 
 use super::board::Moment;
-use super::probe::Asked;
 use super::schedule::{Id, Schedule};
-use super::target::{ServiceTargets, Targets};
+use super::target::{Check, ServiceTargets, Targets};
 use super::view::HealthView;
 use crate::domain::health::address::Address;
 use crate::domain::health::by_address::{Addresses, ByAddress};
@@ -42,7 +41,7 @@ pub(super) struct Roster<K> {
 
 /// A service that is checked.
 pub(super) struct Service {
-    pub(super) asked: Arc<Asked>,
+    pub(super) check: Arc<Check>,
     ids: ByAddress<Id>,
     /// The last endpoints that there were.
     last: Addresses,
@@ -65,7 +64,7 @@ pub(super) struct Entry<K> {
 impl Service {
     /// Whether it is checked just so already.
     fn is_set(&self, targets: &ServiceTargets) -> bool {
-        self.asked.check == targets.check && *self.ids.addresses() == targets.endpoints
+        self.check == targets.check && *self.ids.addresses() == targets.endpoints
     }
 }
 
@@ -170,7 +169,7 @@ impl<K> Roster<K> {
         let mut service = known.map_or_else(
             || {
                 Box::new(Service {
-                    asked: Arc::new(Asked::new(Arc::clone(&targets.check))),
+                    check: Arc::clone(&targets.check),
                     ids: ByAddress::default(),
                     last: Addresses::default(),
                     checks: self.metrics.service(&self.label(&key)),
@@ -178,7 +177,7 @@ impl<K> Roster<K> {
             },
             |(_, service)| service,
         );
-        let check = &service.asked.check;
+        let check = &service.check;
         let sooner = targets.check.thresholds.interval < check.thresholds.interval;
         let anew =
             check.ask != targets.check.ask || are_other_ports(&service.last, &targets.endpoints);
@@ -186,7 +185,7 @@ impl<K> Roster<K> {
             service.last = targets.endpoints.clone();
         }
         if *check != targets.check {
-            service.asked = Arc::new(Asked::new(Arc::clone(&targets.check)));
+            service.check = Arc::clone(&targets.check);
         }
         let interval = targets.check.thresholds.interval;
         if anew {

@@ -163,9 +163,9 @@ fn judge(
     if is_special(endpoint.address) {
         return Err(exclusion(Excluded::Special));
     }
-    let name = endpoint.pod.as_deref().filter(|name| !name.is_empty());
+    let name = endpoint.pod.as_ref().filter(|name| !name.is_empty());
     let name = name.ok_or(exclusion(Excluded::NoPod))?;
-    let pod = behind.pods.get(name);
+    let pod = behind.pods.get(&**name);
     let pod = pod.ok_or(exclusion(Excluded::UnknownPod))?;
     if pod.view.host_network {
         return Err(exclusion(Excluded::HostNetwork));
@@ -173,7 +173,7 @@ fn judge(
     if !pod.view.addresses.contains(&endpoint.address) {
         return Err(exclusion(Excluded::NotItsAddress));
     }
-    let key = (Arc::clone(&behind.namespace), name.into());
+    let key = (Arc::clone(&behind.namespace), Arc::clone(name));
     let this = PodId::shared(key, pod.uid.clone());
     let of_the_pod = |why| Exclusion {
         pod: Some(Arc::clone(&this)),

@@ -15,19 +15,6 @@ use super::target::Check;
 use crate::domain::health::judge::Answer;
 use crate::metrics::health::SetAside;
 
-/// How endpoints of a service are asked, made ready once.
-pub(super) struct Asked {
-    pub(super) check: Arc<Check>,
-    pub(super) request: Vec<u8>,
-}
-
-impl Asked {
-    pub(super) fn new(check: Arc<Check>) -> Self {
-        let request = check.request();
-        Self { check, request }
-    }
-}
-
 /// What a check came to.
 pub(super) struct Outcome<K> {
     /// The answer, or why it says nothing about the endpoint.
@@ -46,7 +33,7 @@ pub(super) trait Probe: Clone + Send + Sync + 'static {
     /// Asks an endpoint once; a connection to it that was kept may be used.
     fn probe(
         &self,
-        asked: Arc<Asked>,
+        check: Arc<Check>,
         address: SocketAddr,
         kept: Option<Self::Kept>,
     ) -> impl Future<Output = Outcome<Self::Kept>> + Send;

@@ -19,9 +19,9 @@ use super::body::{self, Rest};
 use super::head::{self, Body, Head};
 use super::stream::{Stream, connect};
 use super::tls::{self, Identity, MeshTls};
-use super::{Asked, Outcome, Probe};
+use super::{Outcome, Probe};
 use crate::domain::health::judge::{Answer, Failure, Unknown};
-use crate::health::target::{Peer, Scheme};
+use crate::health::target::{Check, Peer, Scheme};
 
 /// How long the rest of an answer, or its end, is waited for.
 const SETTLES: Duration = Duration::from_millis(100);
@@ -85,7 +85,7 @@ impl NetProbe {
     /// Connects as the scheme says.
     async fn open(
         &self,
-        asked: &Asked,
+        check: &Check,
         address: SocketAddr,
         identity: Option<&Identity>,
         deadline: Instant,
@@ -93,29 +93,29 @@ impl NetProbe {
         let bare = timeout_at(deadline, connect(address)).await;
         let bare = bare.map_err(|_| Failure::ConnectTimedOut)?;
         let bare = bare.map_err(|error| answer::connecting(&error))?;
-        if asked.check.ask.scheme == Scheme::Http {
+        if check.ask.scheme == Scheme::Http {
             return Ok(Stream::Bare(bare));
         }
         // Boxed: a handshake is large, and most checks need none.
-        Box::pin(self.encrypt(asked, address, identity, bare, deadline)).await
+        Box::pin(self.encrypt(check, address, identity, bare, deadline)).await
     }
 
     /// Speaks TLS over the connection, as the scheme says.
     async fn encrypt(
         &self,
-        asked: &Asked,
+        check: &Check,
         address: SocketAddr,
         identity: Option<&Identity>,
         bare: TcpStream,
         deadline: Instant,
     ) -> Result<Stream, End> {
-        let (config, name, peer) = match (&asked.check.ask.scheme, identity) {
+        let (config, name, peer) = match (&check.ask.scheme, identity) {
             (Scheme::Mtls(_), None) => return Err(End::Unknown(Unknown::NoCertificate)),
             (Scheme::Mtls(peer), Some(identity)) => {
                 (&identity.config, address.ip().into(), Some(peer))
             }
             _ => {
-                let name = server_name(&asked.check.ask.host, address);
+                let name = server_name(&check.ask.host, address);
                 (&self.shared.encrypting, name, None)
             }
         };
@@ -136,12 +136,12 @@ impl NetProbe {
     /// The answer, when it was there, and a connection that can be used again.
     async fn ask(
         &self,
-        asked: &Asked,
+        check: &Check,
         address: SocketAddr,
         kept: Option<Kept>,
         deadline: Instant,
     ) -> (Result<Answer, End>, Instant, Option<Kept>) {
-        let identity = match asked.check.ask.scheme {
+        let identity = match check.ask.scheme {
             Scheme::Mtls(_) => {
                 match timeout_at(deadline, Box::pin(self.shared.mesh.identity())).await {
                     Ok(Some(identity)) => Some(identity),
@@ -165,26 +165,26 @@ impl NetProbe {
             && identity == number
             && stream.is_quiet()
         {
-            let reply = exchange(stream, &asked.request, deadline).await;
+            let reply = exchange(stream, &check.request(), deadline).await;
             if !reply.was_closed_while_idle() {
-                return settle(asked, number, reply, deadline).await;
+                return settle(check, number, reply, deadline).await;
             }
         }
-        let opened = self.open(asked, address, identity.as_ref(), deadline);
+        let opened = self.open(check, address, identity.as_ref(), deadline);
         let mut reply = match opened.await {
-            Ok(stream) => exchange(stream, &asked.request, deadline).await,
+            Ok(stream) => exchange(stream, &check.request(), deadline).await,
             Err(end) => Reply {
                 head: Err(end),
                 read: Vec::new(),
             },
         };
-        if asked.check.ask.scheme == Scheme::Http
+        if check.ask.scheme == Scheme::Http
             && (reply.read.starts_with(TLS_ALERT)
                 || (reply.is_closed() && Box::pin(speaks_tls(address, deadline)).await))
         {
             reply.head = Err(End::Unknown(Unknown::MtlsRequired));
         }
-        settle(asked, number, reply, deadline).await
+        settle(check, number, reply, deadline).await
     }
 }
 
@@ -193,13 +193,13 @@ impl Probe for NetProbe {
 
     async fn probe(
         &self,
-        asked: Arc<Asked>,
+        check: Arc<Check>,
         address: SocketAddr,
         kept: Option<Kept>,
     ) -> Outcome<Kept> {
         let began = Instant::now();
-        let deadline = began + asked.check.ask.timeout;
-        let (answer, at, kept) = self.ask(&asked, address, kept, deadline).await;
+        let deadline = began + check.ask.timeout;
+        let (answer, at, kept) = self.ask(&check, address, kept, deadline).await;
         Outcome {
             answer: answer.map_or_else(Into::into, Ok),
             took: at - began,
@@ -258,7 +258,7 @@ async fn head_of_answer(
 
 /// Says what the answer is, and sees whether the connection can be kept.
 async fn settle(
-    asked: &Asked,
+    check: &Check,
     identity: Option<u64>,
     reply: Reply,
     deadline: Instant,
@@ -269,7 +269,7 @@ async fn settle(
         Err(end) => return (Err(end), at, None),
     };
     let until = deadline.min(at + SETTLES);
-    let keeps = asked.check.keeps();
+    let keeps = check.keeps();
     // Where it is not kept, the server has been asked to close it: who closes
     // first is the one who remembers it for a minute.
     let body = if keeps { head.body } else { Body::Closes };
@@ -339,10 +339,10 @@ mod tests {
 
     #[test]
     fn a_check_under_way_takes_little_memory() {
-        let asked = Arc::new(Asked::new(check().into()));
+        let check = Arc::new(check());
         let address = SocketAddr::from(([10, 0, 0, 1], 80));
         let probe = NetProbe::new(None).unwrap();
-        let under_way = probe.probe(asked, address, None);
+        let under_way = probe.probe(check, address, None);
         let size = size_of_val(&under_way);
         assert!(size <= 1536, "{size}");
     }

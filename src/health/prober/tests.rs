@@ -11,8 +11,7 @@ use tokio::time::{advance, sleep};
 mod doubt;
 
 use super::super::fixtures::{check, service};
-use super::super::probe::Asked;
-use super::super::target::ServiceTargets;
+use super::super::target::{Check, ServiceTargets};
 use super::*;
 use crate::domain::health::address::Address;
 use crate::domain::health::by_address::Addresses;
@@ -71,7 +70,7 @@ impl Probe for Net {
 
     async fn probe(
         &self,
-        asked: Arc<Asked>,
+        check: Arc<Check>,
         address: SocketAddr,
         kept: Option<SocketAddr>,
     ) -> Outcome<SocketAddr> {
@@ -84,7 +83,7 @@ impl Probe for Net {
             net.reused += usize::from(kept == Some(address));
             *net.some.get(&address.into()).unwrap_or(&net.all)
         };
-        let timeout = asked.check.ask.timeout;
+        let timeout = check.ask.timeout;
         let deadline = began + timeout;
         let mut answer = match does {
             _ if self.state().cut.is_some() => Ok(Answer::Good),
