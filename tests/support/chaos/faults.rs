@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use sqlx::{Connection as _, PgConnection};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::super::catalog::Catalog;
 use super::super::front::Fault;
@@ -26,6 +26,9 @@ pub(super) const FAULTS: [&str; 7] = [
     "operator killed",
     "backup restored",
 ];
+
+/// How long a report is waited for that is to come twice.
+const LONGEST_WITHOUT_REPORT: Duration = Duration::from_secs(20);
 
 /// What it is called where an operator ends by itself.
 const LEASE_LOST: &str = "Lease lost by itself";
@@ -59,7 +62,14 @@ impl World<'_> {
                     let seed = chance.u64(..);
                     self.cut(Duration::from_millis(10)).await?;
                     self.front.set(Fault::Events { seed })?;
+                    let before = self.front.reports_again();
                     sleep(3 * span).await;
+                    // Reports are rare: there may have been none in so short a time.
+                    let none = || self.front.reports_again() == before;
+                    let patience = Instant::now() + LONGEST_WITHOUT_REPORT;
+                    while none() && Instant::now() < patience {
+                        sleep(Duration::from_millis(50)).await;
+                    }
                     // What was left out at the end nobody would ever tell.
                     self.cut(Duration::from_millis(10)).await?;
                 }
