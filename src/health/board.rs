@@ -109,7 +109,7 @@ impl Board {
         }
         service
             .endpoints
-            .become_of(&targets.endpoints, |_| Endpoint::new(now.at), |_, _| {});
+            .become_of(&targets.endpoints, |_| Endpoint::new(now.at));
         let heard = service.endpoints.values().filter(|e| e.is_heard).count();
         let before_heard = std::mem::replace(&mut service.heard, heard);
         // Whoever was heard is gone, or there is nobody left who could be. One that

@@ -221,7 +221,7 @@ impl<K> Roster<K> {
             id
         };
         let ids = &mut service.ids;
-        ids.become_of(&targets.endpoints, come, |_, _| {});
+        ids.become_of(&targets.endpoints, come);
         self.services.insert(Arc::clone(&key), service);
         (key, anew)
     }

@@ -65,7 +65,7 @@ fn judge(entry: &mut Entry, verdicts: &[Verdict]) {
     let mut endpoints = ByAddress::default();
     let mut next = verdicts.iter();
     let come = |_| (*next.next().unwrap(), since.into());
-    endpoints.become_of(&(0..verdicts.len()).map(address).collect(), come, |_, _| {});
+    endpoints.become_of(&(0..verdicts.len()).map(address).collect(), come);
     let verdicts = Verdicts {
         counts: Counts::of(verdicts.iter().copied()),
         proven: true,

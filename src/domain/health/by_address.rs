@@ -116,30 +116,25 @@ impl<V> ByAddress<V> {
         }
     }
 
-    /// Takes these addresses instead: what belongs to those that stay is kept, `come`
-    /// makes what belongs to those that come, and `gone` takes the rest.
-    pub fn become_of(
-        &mut self,
-        addresses: &Addresses,
-        mut come: impl FnMut(Address) -> V,
-        mut gone: impl FnMut(Address, V),
-    ) {
+    /// Takes these addresses instead: what belongs to those that stay is kept, and `come`
+    /// makes what belongs to those that come.
+    pub fn become_of(&mut self, addresses: &Addresses, mut come: impl FnMut(Address) -> V) {
         if self.addresses == *addresses {
             // So that they are in memory once.
             self.addresses = addresses.clone();
             return;
         }
-        let values = std::mem::take(&mut self.values);
-        let mut before = self.addresses.iter().zip(values).peekable();
+        let Self {
+            addresses: known,
+            values,
+        } = std::mem::take(self);
+        let mut before = known.iter().zip(values).peekable();
         let mut values = Vec::with_capacity(addresses.0.len());
         for address in addresses.iter() {
-            while let Some((of, value)) = before.next_if(|(of, _)| *of < address) {
-                gone(of, value);
-            }
+            while before.next_if(|(of, _)| *of < address).is_some() {}
             let stays = before.next_if(|(of, _)| *of == address);
             values.push(stays.map_or_else(|| come(address), |(_, value)| value));
         }
-        before.for_each(|(of, value)| gone(of, value));
         self.addresses = addresses.clone();
         self.values = values.into();
     }
@@ -161,15 +156,9 @@ mod tests {
     fn what_belongs_to_an_address_stays_with_it_whoever_comes_and_goes() {
         let mut kept = ByAddress::default();
         let number = |of: Address| of.to_string().len();
-        kept.become_of(&addresses(&[9, 1, 100, 9]), number, |_, _| panic!("gone"));
+        kept.become_of(&addresses(&[9, 1, 100, 9]), number);
         assert_eq!(kept.len(), 3);
-        let mut gone = Vec::new();
-        kept.become_of(
-            &addresses(&[0, 5, 9, 200]),
-            |_| 0,
-            |of, n| gone.push((of, n)),
-        );
-        assert_eq!(gone, [(address(1), 11), (address(100), 13)]);
+        kept.become_of(&addresses(&[0, 5, 9, 200]), |_| 0);
         let all: Vec<_> = kept.iter().map(|(of, n)| (of, *n)).collect();
         let expected = [(0, 0), (5, 0), (9, 11), (200, 0)];
         assert_eq!(all, expected.map(|(n, value)| (address(n), value)));
@@ -182,9 +171,9 @@ mod tests {
     #[test]
     fn equal_addresses_are_in_memory_once() {
         let mut kept = ByAddress::default();
-        kept.become_of(&addresses(&[1, 2]), |_| (), |_, ()| ());
+        kept.become_of(&addresses(&[1, 2]), |_| ());
         let other = addresses(&[2, 1]);
-        kept.become_of(&other, |_| panic!("nobody comes"), |_, ()| ());
+        kept.become_of(&other, |_| panic!("nobody comes"));
         assert!(Arc::ptr_eq(&kept.addresses().0, &other.0));
     }
 }
